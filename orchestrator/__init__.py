@@ -1,0 +1,1 @@
+"""The testbed's brain: channel, latency model, profiles, selection, control plane, replay."""

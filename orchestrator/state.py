@@ -1,0 +1,196 @@
+"""What the orchestrator tells devices and base station: one interval's channel, and the policy.
+
+    orchestrator ──XPUB──► SUB  base station   estimates latency with it
+                       └─► SUB  device-q       shapes its radio interface with it
+
+A state is complete in itself, so that a late joiner needs one message and a repeated one does no
+harm. All take effect at the same absolute time, `apply_at_s`. Only msgpack, no pydantic: a device
+image carries neither pydantic nor PyYAML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgpack
+
+VERSION = 1
+MAX_STATE_BYTES = 1 << 20
+MAX_DEVICES = 1024
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of a link. `rate_bps` None: not shaped. Loss is Gilbert-Elliott (p, r)."""
+
+    rate_bps: float | None = None
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss_p: float = 0.0
+    loss_r: float = 1.0
+
+    @property
+    def needs_netem(self) -> bool:
+        """Whether more than a rate is asked for, which a token bucket cannot do."""
+        return self.delay_s > 0 or self.jitter_s > 0 or self.loss_p > 0
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """One device: both directions of its link, and its speed C_q [FLOP/s] (None: not emulated).
+
+    A device out of reach is not to be used, whatever its link could carry.
+    """
+
+    down: Direction
+    up: Direction
+    flops: float | None = None
+    reachable: bool = True
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """The model whose transmission and compute times are emulated (Eq. 4 and 5)."""
+
+    hidden_size: int
+    intermediate_size: int
+    bits_per_element: int
+    activation_flop: float = 4.0
+
+    @property
+    def bits_per_token(self) -> int:
+        """L_comm = ε·m, Eq. 5 [bit]."""
+        return self.bits_per_element * self.hidden_size
+
+    @property
+    def flop_per_token(self) -> float:
+        """L_comp = 4·m·m_h + 2·m_h·m + η·m_h + m_h, Eq. 4 [FLOP]."""
+        m, m_h = self.hidden_size, self.intermediate_size
+        return 4.0 * m * m_h + 2.0 * m_h * m + self.activation_flop * m_h + m_h
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """The selection policy in force, by its registered name, and its parameters."""
+
+    name: str = "topk"
+    params: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """All links for one interval.
+
+    `epoch` grows with every `wdmoe profile use`, `interval` counts coherence intervals within it;
+    (epoch, interval) orders states. `apply_at_s` is Unix time, the only clock that hosts share.
+    """
+
+    epoch: int
+    interval: int
+    apply_at_s: float
+    profile: str
+    profile_sha256: str
+    devices: tuple[DeviceState, ...]
+    emulate: Emulation | None = None
+    policy: PolicyState = PolicyState()
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The key by which a receiver drops what is older than what it has."""
+        return (self.epoch, self.interval)
+
+
+def encode(state: ChannelState) -> bytes:
+    """Pack a state for the wire."""
+    packed: bytes = msgpack.packb({"v": VERSION, **asdict(state)})
+    return packed
+
+
+def decode(data: bytes) -> ChannelState:
+    """Unpack and check a state; ValueError says what is wrong with it."""
+    if len(data) > MAX_STATE_BYTES:
+        raise ValueError(f"state of {len(data)} bytes, at most {MAX_STATE_BYTES}")
+    try:
+        raw = msgpack.unpackb(data, max_array_len=MAX_DEVICES, max_map_len=64, max_ext_len=0)
+    except Exception as error:  # msgpack raises several unrelated types on hostile input
+        raise ValueError(f"state is not msgpack: {error}") from None
+    if not isinstance(raw, dict) or raw.get("v") != VERSION:
+        raise ValueError(f"state is not of version {VERSION}")
+    try:
+        emulate = raw["emulate"]
+        return ChannelState(
+            epoch=_integer(raw["epoch"]),
+            interval=_integer(raw["interval"]),
+            apply_at_s=_number(raw["apply_at_s"]),
+            profile=_text(raw["profile"]),
+            profile_sha256=_text(raw["profile_sha256"]),
+            devices=tuple(_device(item) for item in raw["devices"]),
+            emulate=None if emulate is None else _emulation(emulate),
+            policy=PolicyState(
+                _text(raw["policy"]["name"]),
+                {_text(key): _number(value) for key, value in raw["policy"]["params"].items()},
+            ),
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"state lacks or mistypes a field: {error!r}") from None
+
+
+def _device(raw: Any) -> DeviceState:
+    flops = raw["flops"]
+    return DeviceState(
+        _direction(raw["down"]),
+        _direction(raw["up"]),
+        None if flops is None else _number(flops, above=0),
+        _boolean(raw["reachable"]),
+    )
+
+
+def _direction(raw: Any) -> Direction:
+    rate = raw["rate_bps"]
+    return Direction(
+        rate_bps=None if rate is None else _number(rate, above=0),
+        delay_s=_number(raw["delay_s"], least=0),
+        jitter_s=_number(raw["jitter_s"], least=0),
+        loss_p=_number(raw["loss_p"], least=0, most=1),
+        loss_r=_number(raw["loss_r"], least=0, most=1),
+    )
+
+
+def _emulation(raw: Any) -> Emulation:
+    return Emulation(
+        hidden_size=_integer(raw["hidden_size"], least=1),
+        intermediate_size=_integer(raw["intermediate_size"], least=1),
+        bits_per_element=_integer(raw["bits_per_element"], least=1),
+        activation_flop=_number(raw["activation_flop"], least=0),
+    )
+
+
+def _number(
+    value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    if value < least or value <= above or value > most:
+        raise ValueError(f"{value!r} is out of range")
+    return float(value)
+
+
+def _integer(value: Any, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 53:
+        raise ValueError(f"{value!r} is not an integer of at least {least}")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 256:
+        raise ValueError(f"{value!r} is not a text of at most 256 characters")
+    return value

@@ -1,0 +1,125 @@
+"""The base station: `python -m services.bs`. Loads the trunk, opens the radio, serves HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import zmq
+from tokenizers import Tokenizer
+
+from orchestrator.errors import InputError, StackError
+from orchestrator.metrics import bs_metrics
+from services import radio, settings, wire
+from services.bs import api
+from services.bs.channel import ChannelWatch
+from services.bs.dispatch import Dispatcher
+from services.bs.engine import Engine
+from services.bs.roster import Roster
+from services.bs.trunk import Trunk
+from services.checkpoint import Checkpoint
+from services.secure import secure_server
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    conf = settings.load()
+    checkpoint = Checkpoint(conf.model_dir)
+    info = checkpoint.info
+    if info.experts != conf.devices:
+        raise InputError(
+            f"{conf.model_dir}: the checkpoint has {info.experts} experts, "
+            f"WDMOE_DEVICES is {conf.devices}; each device holds one expert"
+        )
+    tokenizer = _tokenizer(conf.model_dir)
+    metrics = bs_metrics()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    address = radio.local_address(conf.bs_radio_host)
+    radio.pin_segmentation(radio.interface(address))
+    router = _bind(context, conf, address)
+
+    channel = ChannelWatch(conf, metrics, context)
+    roster = Roster(conf, info, checkpoint.fingerprint, metrics)
+    dispatcher = Dispatcher(router, conf, info, roster, channel, metrics)
+    trunk = Trunk(checkpoint, dispatcher, conf.torch_device, conf.compute_dtype)
+
+    def decode(ids: Sequence[int]) -> str:
+        return tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    ends = _end_tokens(conf.model_dir)
+    engine = Engine(trunk, dispatcher, channel, decode, ends, metrics, context)
+
+    def health() -> tuple[bool, dict[str, Any]]:
+        now = time.monotonic()
+        devices = {
+            str(q): {
+                "admitted": device.admitted,
+                "refused": device.refused,
+                "last_seen_age_s": now - device.last_seen_s if device.last_seen_s else None,
+            }
+            for q, device in enumerate(roster.devices)
+        }
+        return engine.is_alive(), {
+            "status": "ok" if engine.is_alive() else "engine stopped",
+            "model": {**vars(info), "fingerprint": checkpoint.fingerprint},
+            "trunk_weight_bytes": trunk.weight_bytes,
+            "wire_dtype": conf.wire_dtype,
+            "curve": conf.curve,
+            "torch_device": str(conf.torch_device),
+            "tcp_congestion_control": radio.congestion_control(),
+            "devices": devices,
+        }
+
+    engine.start()
+    print(f"bs: {info.name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
+    app = api.create(engine, tokenizer, info.name, trunk.context_length, health)
+    uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
+
+
+def _bind(
+    context: zmq.Context[zmq.Socket[bytes]], conf: settings.Settings, address: str
+) -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to be told when a device is not there
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted device takes its name over
+    router.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+    if conf.curve:
+        secure_server(router, conf, "bs")
+    try:
+        router.bind(f"tcp://{address}:{settings.RADIO_PORT}")
+    except zmq.ZMQError as error:
+        raise StackError(f"radio port {settings.RADIO_PORT} on {address}: {error}") from None
+    return router
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception, for a missing file too
+        raise InputError(f"{path}: not a readable tokenizer ({error})") from None
+
+
+def _end_tokens(folder: Path) -> frozenset[int]:
+    """The tokens that end a completion: generation_config.json's, else config.json's."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        ends = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        if ends is not None:
+            return frozenset([ends] if isinstance(ends, int) else ends)
+    return frozenset()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InputError, StackError) as error:
+        print(f"bs: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,0 +1,290 @@
+"""Has the devices compute a layer's experts, all in parallel, and adds their outputs up.
+
+    hidden (n × m) ─► rows by expert ─┬─ Work ─► device-0 ─ Done ─┬─► sum by weight ─► (n × m)
+                                      ├─ Work ─► device-1 ─ Done ─┤
+                                      └─ …                        ┘
+
+One thread owns it: nothing is locked. A device that is gone or late costs its share of a token,
+never the token: the weights of those that answered are renormalised, and the loss is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import zmq
+
+from orchestrator.latency import device_latency_s, prompt_latency_s
+from orchestrator.metrics import BsMetrics
+from orchestrator.state import ChannelState
+from services import wire
+from services.bs.channel import ChannelWatch
+from services.bs.meter import Meter
+from services.bs.roster import Roster
+from services.checkpoint import ModelInfo
+from services.settings import Settings
+
+
+@dataclass
+class _Job:
+    """Work that is with a device: which tokens (rows) and which of their k slots."""
+
+    device: int
+    rows: torch.Tensor
+    slots: torch.Tensor
+    sent_s: float
+    deadline_s: float
+    done: wire.Done | None = None
+    arrived_s: float = 0.0
+    output: torch.Tensor | None = None
+
+
+class Dispatcher:
+    """Owns the ROUTER socket (bound by the caller)."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        settings: Settings,
+        info: ModelInfo,
+        roster: Roster,
+        channel: ChannelWatch,
+        metrics: BsMetrics,
+    ) -> None:
+        self.socket = socket
+        self._roster = roster
+        self._channel = channel
+        self._metrics = metrics
+        self._wire_dtype = settings.wire_dtype
+        self._timeout_s = settings.device_timeout_s
+        self._hidden_size = info.hidden_size
+        self._wire_bits = 8 * wire.payload_bytes(settings.wire_dtype, 1, info.hidden_size)
+        self._flop = 6.0 * info.hidden_size * info.intermediate_size
+        self._jobs: dict[int, _Job] = {}
+        self._next_id = 0
+
+    def take_in(self) -> None:
+        """Read every message that has arrived, then see who has fallen silent."""
+        self._channel.take_in()
+        while self.socket.poll(0):
+            self._receive()
+        now = time.monotonic()
+        for q, device in enumerate(self._roster.devices):
+            if device.admitted and now - device.last_seen_s > self._timeout_s:
+                self._roster.lose(q, "silent")
+
+    def reachable(self) -> torch.Tensor:
+        """Which experts can be used now (bool vector of E)."""
+        return self._roster.reachable(self._channel.current())
+
+    def count_left_out(self, index: torch.Tensor, reachable: torch.Tensor, meter: Meter) -> None:
+        """Count the chosen (token, expert) pairs that nobody reaches."""
+        lost = torch.bincount(index.flatten(), minlength=len(reachable))
+        for q in torch.nonzero(~reachable).flatten().tolist():
+            reason = "outage" if self._roster.devices[q].admitted else "absent"
+            self._drop(q, int(lost[q]), reason, meter)
+
+    def layer(
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        index: torch.Tensor,
+        weight: torch.Tensor,
+        meter: Meter,
+    ) -> torch.Tensor:
+        """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, index, weight n × k."""
+        channel = self._channel.current()
+        started_s = time.monotonic()
+        inputs, index = hidden.cpu(), index.cpu()
+        jobs = self._send(layer, inputs, index, channel, meter)
+        self._await(jobs)
+        combine_s = time.monotonic()
+        output = self._combine(jobs, inputs, weight.cpu(), meter).to(hidden)
+        self._account(jobs, index, channel, meter)
+        ended_s = time.monotonic()
+        meter.combine_s += ended_s - combine_s
+        meter.moe_s += ended_s - started_s
+        return output
+
+    def _send(
+        self,
+        layer: int,
+        inputs: torch.Tensor,
+        index: torch.Tensor,
+        channel: ChannelState | None,
+        meter: Meter,
+    ) -> list[_Job]:
+        emulate = channel.emulate if channel is not None else None
+        jobs = []
+        for q in range(len(self._roster.devices)):
+            rows, slots = torch.where(index == q)
+            n = len(rows)
+            if n == 0:
+                continue
+            payload = wire.Payload.of(inputs[rows], self._wire_dtype)
+            target = n * emulate.bits_per_token // 8 if emulate is not None else 0
+            pad = wire.padding(len(payload.data), target)
+            work = wire.Work(self._next_id, layer, payload, pad)
+            frames = wire.encode(work)
+            size = sum(map(len, frames))
+            sent_s = time.monotonic()
+            job = _Job(q, rows, slots, sent_s, sent_s + self._patience_s(q, n, size, channel))
+            if not self._try_send(q, frames):
+                self._lose(q, "unreachable")
+                self._drop(q, n, "unreachable", meter)
+                continue
+            self._metrics.radio_bytes_total.labels(str(q), "down").inc(size)
+            self._jobs[self._next_id] = job
+            self._next_id += 1
+            jobs.append(job)
+        return jobs
+
+    def _patience_s(self, q: int, tokens: int, size: int, channel: ChannelState | None) -> float:
+        """How long an answer may take: the time-out, and twice what link and speed account for."""
+        patience = self._timeout_s
+        if channel is not None:
+            link = channel.devices[q]
+            for direction in (link.down, link.up):
+                if direction.rate_bps:
+                    patience += 2 * 8 * size / direction.rate_bps
+                patience += 2 * (direction.delay_s + direction.jitter_s)
+            if channel.emulate is not None and link.flops:
+                patience += 2 * tokens * channel.emulate.flop_per_token / link.flops
+        return patience
+
+    def _await(self, jobs: Sequence[_Job]) -> None:
+        """Until every job has its answer, or its device is given up."""
+        while waiting := [job for job in self._jobs.values() if job.done is None]:
+            left_s = min(job.deadline_s for job in waiting) - time.monotonic()
+            if self.socket.poll(max(0, int(left_s * 1e3) + 1)):
+                self._receive()
+                continue
+            now = time.monotonic()
+            for job in waiting:
+                if job.deadline_s <= now:
+                    self._lose(job.device, "timeout")
+        self._jobs.clear()
+
+    def _combine(
+        self, jobs: Sequence[_Job], inputs: torch.Tensor, weight: torch.Tensor, meter: Meter
+    ) -> torch.Tensor:
+        """Sum by weight in the order of experts, which makes the sum reproducible."""
+        output = torch.zeros_like(inputs)
+        answered = torch.zeros(len(inputs))
+        for job in jobs:
+            if job.output is None:
+                self._drop(job.device, len(job.rows), "lost", meter)
+                continue
+            share = weight[job.rows, job.slots]
+            output.index_add_(0, job.rows, (job.output * share[:, None]).to(output.dtype))
+            answered.index_add_(0, job.rows, share.float())
+        if all(job.output is not None for job in jobs) and bool((answered > 0).all()):
+            return output
+        return output / answered.clamp(min=1e-6)[:, None].to(output.dtype)
+
+    def _account(
+        self,
+        jobs: Sequence[_Job],
+        index: torch.Tensor,
+        channel: ChannelState | None,
+        meter: Meter,
+    ) -> None:
+        """Metrics of every answer, the split of the slowest, and Eq. 8's share of this layer."""
+        answered = [(job, job.done) for job in jobs if job.done is not None]
+        for job, done in answered:
+            label = str(job.device)
+            self._metrics.downlink_seconds.labels(label).observe(done.received_s - job.sent_s)
+            self._metrics.device_wait_seconds.labels(label).observe(
+                done.started_s - done.received_s
+            )
+            self._metrics.compute_seconds.labels(label).observe(done.finished_s - done.started_s)
+            self._metrics.uplink_seconds.labels(label).observe(job.arrived_s - done.sent_s)
+            self._metrics.expert_tokens_total.labels(label).inc(len(job.rows))
+            self._metrics.device_messages_total.labels(label).inc()
+            self._metrics.overruns_total.labels(label).inc(int(done.overrun))
+            meter.used[job.device] += len(job.rows)
+            meter.device_messages += 1
+            meter.overruns += int(done.overrun)
+        if not answered:
+            return
+        job, done = max(answered, key=lambda pair: pair[0].arrived_s)
+        meter.downlink_s += done.received_s - job.sent_s
+        meter.wait_s += done.started_s - done.received_s
+        meter.compute_s += done.finished_s - done.started_s
+        meter.uplink_s += job.arrived_s - done.sent_s
+        if channel is not None:
+            meter.eq8_s += self._eq8_s(channel, index)
+
+    def _eq8_s(self, channel: ChannelState, index: torch.Tensor) -> float:
+        """This layer's share of Eq. 8, of the emulated model if there is one."""
+        bits, flop = float(self._wire_bits), self._flop
+        if channel.emulate is not None:
+            bits, flop = channel.emulate.bits_per_token, channel.emulate.flop_per_token
+        t_q = device_latency_s(channel, bits=bits, flop=flop)
+        chosen = np.append(t_q, 0.0)[index.numpy()]  # index E: no expert, no time
+        return prompt_latency_s(chosen.max(axis=-1))
+
+    def _receive(self) -> None:
+        frames = self.socket.recv_multipart(copy=False)
+        now = time.monotonic()
+        q = self._roster.number(frames[0])
+        try:
+            if q is None:
+                raise wire.WireError("identity", "a sender that is no device of this stack")
+            message = wire.decode([frame.buffer for frame in frames[1:]])
+        except wire.WireError as error:
+            self._metrics.refused_messages_total.labels(error.reason).inc()
+            return
+        device = self._roster.devices[q]
+        device.last_seen_s = now
+        if isinstance(message, wire.Hello):
+            self._try_send(q, wire.encode(self._roster.introduce(q, message)))
+        elif not device.admitted:
+            self._try_send(q, wire.encode(wire.Identify()))
+        elif isinstance(message, wire.Done):
+            self._metrics.radio_bytes_total.labels(str(q), "up").inc(
+                sum(len(frame.buffer) for frame in frames[1:])
+            )
+            self._finish(q, message, now)
+        elif isinstance(message, wire.Failed):
+            print(f"device-{q} failed: {message.reason}", flush=True)
+            self._metrics.refused_messages_total.labels("failed").inc()
+            self._jobs.pop(message.id, None)
+        elif not isinstance(message, wire.Beat):
+            self._metrics.refused_messages_total.labels("kind").inc()
+
+    def _finish(self, q: int, done: wire.Done, now: float) -> None:
+        """Accept an answer to a job that is still awaited; anything else is counted and ignored."""
+        job = self._jobs.get(done.id)
+        if job is None or job.device != q or job.done is not None:
+            self._metrics.refused_messages_total.labels("late").inc()
+            return
+        output = done.y.tensor()
+        times = (done.received_s, done.started_s, done.finished_s, done.sent_s)
+        fits = output.shape == (len(job.rows), self._hidden_size)
+        if not fits or not bool(torch.isfinite(output).all()) or sorted(times) != list(times):
+            self._metrics.refused_messages_total.labels("answer").inc()
+            del self._jobs[done.id]
+            return
+        job.done, job.arrived_s, job.output = done, now, output
+
+    def _lose(self, q: int, why: str) -> None:
+        """Give a device up, and what it still owes."""
+        self._roster.lose(q, why)
+        self._jobs = {i: job for i, job in self._jobs.items() if job.device != q or job.done}
+
+    def _drop(self, q: int, tokens: int, reason: str, meter: Meter) -> None:
+        if tokens:
+            meter.dropped[q] += tokens
+            self._metrics.expert_dropped_total.labels(str(q), reason).inc(tokens)
+
+    def _try_send(self, q: int, frames: Sequence[wire.Buffer]) -> bool:
+        try:
+            self.socket.send_multipart([f"device-{q}".encode(), *frames], zmq.NOBLOCK)
+        except zmq.ZMQError:  # EHOSTUNREACH: no such connection; EAGAIN: its queue is full
+            return False
+        return True

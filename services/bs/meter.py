@@ -1,0 +1,56 @@
+"""What one request's time went into.
+
+Per layer the devices work in parallel, so a layer's downlink, wait, compute and uplink are those
+of the device that answered last: the parts of a request add up to its end-to-end time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Meter:
+    """Sums over the layers and forward passes of a request [s]; `eq8_s` is Eq. 8's value."""
+
+    gate_s: float = 0.0
+    selection_s: float = 0.0
+    downlink_s: float = 0.0
+    wait_s: float = 0.0
+    compute_s: float = 0.0
+    uplink_s: float = 0.0
+    combine_s: float = 0.0
+    moe_s: float = 0.0
+    forward_s: float = 0.0
+    eq8_s: float = 0.0
+    device_messages: int = 0
+    overruns: int = 0
+    used: Counter[int] = field(default_factory=Counter)
+    dropped: Counter[int] = field(default_factory=Counter)
+
+    def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, Any]:
+        """The request's split; `overhead_s` is what no other part accounts for."""
+        parts = {
+            "queue_s": queue_s,
+            "gate_s": self.gate_s,
+            "selection_s": self.selection_s,
+            "downlink_s": self.downlink_s,
+            "compute_s": self.compute_s,
+            "uplink_s": self.uplink_s,
+            "wait_s": self.wait_s,
+            "combine_s": self.combine_s,
+            "trunk_s": self.forward_s - self.moe_s,
+        }
+        return {
+            **parts,
+            "overhead_s": end_to_end_s - sum(parts.values()),
+            "eq8_s": self.eq8_s,
+            "experts": {
+                "used": {str(q): n for q, n in sorted(self.used.items())},
+                "dropped": {str(q): n for q, n in sorted(self.dropped.items())},
+            },
+            "overruns": self.overruns,
+            "device_messages": self.device_messages,
+        }

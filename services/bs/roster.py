@@ -1,0 +1,90 @@
+"""Who may answer: the devices of this stack, admitted by what they say they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import zmq
+
+from orchestrator import keys
+from orchestrator.metrics import BsMetrics
+from orchestrator.state import ChannelState
+from services import wire
+from services.checkpoint import ModelInfo
+from services.settings import Settings
+
+
+@dataclass
+class Device:
+    """What the base station knows of a device; `refused` says why it was not admitted."""
+
+    admitted: bool = False
+    refused: str | None = None
+    last_seen_s: float = 0.0
+
+
+class Roster:
+    """The devices by number; device q holds expert q of every layer."""
+
+    def __init__(
+        self, settings: Settings, info: ModelInfo, fingerprint: str, metrics: BsMetrics
+    ) -> None:
+        self.devices = [Device() for _ in range(settings.devices)]
+        self._curve = settings.curve
+        self._info = info
+        self._fingerprint = fingerprint
+        self._metrics = metrics
+        for q in range(settings.devices):
+            metrics.device_up.labels(str(q)).set(0)
+
+    def number(self, identity: zmq.Frame) -> int | None:
+        """The sender's number, if its identity is one of ours and its key is that identity's."""
+        name = identity.bytes
+        for q in range(len(self.devices)):
+            if name == f"device-{q}".encode():
+                return q if not self._curve or keys.sender(identity) == f"device-{q}" else None
+        return None
+
+    def reachable(self, channel: ChannelState | None) -> torch.Tensor:
+        """Which experts can be used: admitted, and not in outage (bool vector of E)."""
+        return torch.tensor(
+            [
+                device.admitted and (channel is None or channel.devices[q].reachable)
+                for q, device in enumerate(self.devices)
+            ]
+        )
+
+    def introduce(self, q: int, hello: wire.Hello) -> wire.Welcome | wire.Refused:
+        """Admit a device if all that it says fits; else say which field does not."""
+        expected = wire.Hello(
+            protocol=wire.PROTOCOL,
+            device=q,
+            fingerprint=self._fingerprint,
+            expert=q,
+            layers=self._info.layers,
+            hidden_size=self._info.hidden_size,
+        )
+        device = self.devices[q]
+        device.refused = next(
+            (
+                f"{name} is {getattr(hello, name)!r}, the base station's model has {value!r}"
+                for name, value in vars(expected).items()
+                if getattr(hello, name) != value
+            ),
+            None,
+        )
+        device.admitted = device.refused is None
+        self._metrics.device_up.labels(str(q)).set(int(device.admitted))
+        if device.refused is None:
+            return wire.Welcome()
+        print(f"device-{q} refused: {device.refused}", flush=True)
+        self._metrics.refused_messages_total.labels("hello").inc()
+        return wire.Refused(device.refused)
+
+    def lose(self, q: int, why: str) -> None:
+        """Take a device out until it introduces itself again."""
+        if self.devices[q].admitted:
+            print(f"device-{q} lost: {why}", flush=True)
+        self.devices[q].admitted = False
+        self._metrics.device_up.labels(str(q)).set(0)

@@ -1,0 +1,91 @@
+"""A device: `python -m services.device`. Loads its experts, shapes its link, serves."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import torch
+import zmq
+
+from orchestrator.errors import InputError, StackError
+from orchestrator.metrics import device_metrics
+from services import radio, settings, wire
+from services.checkpoint import Checkpoint
+from services.device import http
+from services.device.agent import LinkAgent
+from services.device.experts import Experts
+from services.device.server import DeviceServer
+from services.device.shaper import Shaper
+from services.secure import secure_client
+
+
+def main() -> None:
+    """Run until SIGTERM, or until the base station refuses this device."""
+    conf = settings.load()
+    device = settings.integer("WDMOE_DEVICE", None, least=0, most=conf.devices - 1)
+    torch.set_num_threads(1)  # eight devices share the host's cores
+    checkpoint = Checkpoint(conf.model_dir)
+    experts = Experts(checkpoint, device, conf.torch_device, conf.compute_dtype)
+    metrics = device_metrics()
+    metrics.expert_weight_bytes.set(experts.weight_bytes)
+
+    shaper = Shaper(radio.interface(radio.local_address(conf.bs_radio_host)))
+    try:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        agent = LinkAgent(conf, device, shaper, metrics, context)
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, f"device-{device}".encode())
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a base station that is away
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        if conf.curve:
+            secure_client(socket, conf, f"device-{device}", "bs")
+        hello = wire.Hello(
+            protocol=wire.PROTOCOL,
+            device=device,
+            fingerprint=checkpoint.fingerprint,
+            expert=device,
+            layers=checkpoint.info.layers,
+            hidden_size=checkpoint.info.hidden_size,
+        )
+        server = DeviceServer(socket, hello, experts, lambda: agent.current)
+
+        def health() -> tuple[bool, dict[str, Any]]:
+            well = server.admitted and agent.shaped.is_set() and agent.error is None
+            return well, {
+                "device": device,
+                "admitted": server.admitted,
+                "backend": shaper.backend,
+                "shaped": agent.shaped.is_set(),
+                "error": agent.error,
+            }
+
+        http.serve(health)
+        agent.start()
+        print(
+            f"device-{device}: {experts.weight_bytes} bytes of experts, {shaper.backend}; "
+            "waiting for the channel state",
+            flush=True,
+        )
+        agent.shaped.wait()  # not a byte crosses the radio before its link is shaped
+        socket.connect(f"tcp://{conf.bs_radio_host}:{settings.RADIO_PORT}")
+        server.run()
+    finally:
+        shaper.close()
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        main()
+    except (InputError, StackError) as error:
+        print(f"device: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,0 +1,44 @@
+"""A device's HTTP on the control network: /metrics for Prometheus, /healthz for Docker."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from services.settings import DEVICE_HTTP_PORT
+
+
+def serve(health: Callable[[], tuple[bool, dict[str, Any]]]) -> None:
+    """Answer in the background; `health` says whether the device is of use, and details."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10.0
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+            elif self.path == "/healthz":
+                well, details = health()
+                body = json.dumps(details).encode()
+                self._answer(200 if well else 503, "application/json", body)
+            else:
+                self._answer(404, "text/plain", b"/metrics and /healthz are served here\n")
+
+        def _answer(self, code: int, kind: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Scrapes every two seconds would bury what matters."""
+
+    server = ThreadingHTTPServer(("", DEVICE_HTTP_PORT), Handler)
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

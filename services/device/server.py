@@ -1,0 +1,104 @@
+"""The device's data plane: introduce itself, then answer each piece of work with its expert.
+
+DEALER ──► Work ──► [ expert of that layer ] ──► [ hold until n·L_comp/C_q has passed ] ──► Done
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from orchestrator.errors import StackError
+from orchestrator.state import ChannelState
+from services import wire
+from services.device.experts import Experts
+
+BEAT_S = 0.5
+_SPIN_S = 0.0002
+
+
+class DeviceServer:
+    """One thread, one socket: the base station sends one message a layer and awaits its answer."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        hello: wire.Hello,
+        experts: Experts,
+        channel: Callable[[], ChannelState | None],
+    ) -> None:
+        """`channel` gives the state in force, from which the emulated speed is read."""
+        self.admitted = False
+        self._socket = socket
+        self._hello = hello
+        self._experts = experts
+        self._channel = channel
+
+    def run(self) -> None:
+        """Serve until the base station refuses this device (StackError)."""
+        while True:
+            if self._socket.poll(int(BEAT_S * 1e3)):
+                frames = self._socket.recv_multipart()
+                self._handle(frames, time.monotonic())
+            else:
+                self._send(wire.Beat() if self.admitted else self._hello)
+
+    def _handle(self, frames: Sequence[bytes], received_s: float) -> None:
+        try:
+            message = wire.decode(frames)
+        except wire.WireError as error:
+            print(f"message refused: {error}", flush=True)
+            return
+        if isinstance(message, wire.Work):
+            self._send(self._work(message, received_s))
+        elif isinstance(message, wire.Welcome):
+            self.admitted = True
+        elif isinstance(message, wire.Identify):
+            self.admitted = False
+            self._send(self._hello)
+        elif isinstance(message, wire.Refused):
+            raise StackError(f"refused by the base station: {message.reason}")
+
+    def _work(self, work: wire.Work, received_s: float) -> wire.Done | wire.Failed:
+        started_s = time.monotonic()
+        if work.layer >= self._hello.layers or work.x.shape[1] != self._hello.hidden_size:
+            return wire.Failed(work.id, f"no layer {work.layer} for inputs {work.x.shape}")
+        output = self._experts(work.layer, work.x.tensor())
+        y = wire.Payload.of(output, work.x.dtype)
+        due_s = started_s + self._compute_s(work.x.shape[0])
+        overrun = time.monotonic() > due_s > started_s
+        _hold_until(due_s)
+        finished_s = time.monotonic()
+        return wire.Done(
+            id=work.id,
+            y=y,
+            pad=wire.padding(0, len(work.pad)),
+            received_s=received_s,
+            started_s=started_s,
+            finished_s=finished_s,
+            sent_s=time.monotonic(),
+            overrun=overrun,
+        )
+
+    def _compute_s(self, tokens: int) -> float:
+        """n · L_comp / C_q of the emulated model (Eq. 4) [s]; 0 without emulation."""
+        channel = self._channel()
+        if channel is None or channel.emulate is None:
+            return 0.0
+        flops = channel.devices[self._hello.device].flops
+        return 0.0 if flops is None else tokens * channel.emulate.flop_per_token / flops
+
+    def _send(self, message: wire.Message) -> None:
+        try:
+            self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            self.admitted = False  # no base station at the other end: introduce again
+
+
+def _hold_until(due_s: float) -> None:
+    """Sleep, then spin: plain sleeping is late by up to 0.1 ms, a token's computing takes 1 ms."""
+    while (left := due_s - time.monotonic()) > 0:
+        if left > _SPIN_S:
+            time.sleep(left - _SPIN_S)

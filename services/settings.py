@@ -1,0 +1,89 @@
+"""What a container is told through its environment, checked once at the start."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from orchestrator.errors import InputError
+from services.wire import DTYPES
+
+RADIO_PORT = 5555
+STATE_PORT = 5560
+REPORT_PORT = 5561
+DEVICE_HTTP_PORT = 9100
+BS_HTTP_PORT = 8000
+
+_COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Common to base station and devices; `compute_dtype` is what weights are held in."""
+
+    model_dir: Path
+    keys_dir: Path
+    curve: bool
+    devices: int
+    torch_device: torch.device
+    compute_dtype: torch.dtype
+    wire_dtype: str
+    device_timeout_s: float
+    orchestrator_host: str
+    bs_radio_host: str
+
+
+def load() -> Settings:
+    """Settings from the environment; InputError names the variable."""
+    env = os.environ
+    return Settings(
+        model_dir=Path(env.get("WDMOE_MODEL_DIR", "models/bundled")),
+        keys_dir=Path(env.get("WDMOE_KEYS_DIR", "/keys")),
+        curve=_one_of("WDMOE_CURVE", "1", ("0", "1")) == "1",
+        devices=integer("WDMOE_DEVICES", "8", most=1024),
+        torch_device=_torch_device(env.get("WDMOE_TORCH_DEVICE", "cpu")),
+        compute_dtype=_COMPUTE[_one_of("WDMOE_COMPUTE_DTYPE", "fp32", tuple(_COMPUTE))],
+        wire_dtype=_one_of("WDMOE_WIRE_DTYPE", "fp16", DTYPES),
+        device_timeout_s=_positive("WDMOE_DEVICE_TIMEOUT_S", "3"),
+        orchestrator_host=env.get("WDMOE_ORCHESTRATOR_HOST", "orchestrator"),
+        bs_radio_host=env.get("WDMOE_BS_RADIO_HOST", "bs-radio"),
+    )
+
+
+def integer(name: str, default: str | None, *, least: int = 1, most: int) -> int:
+    """An integer from the environment; without a default it has to be there."""
+    text = os.environ.get(name, default)
+    if text is None or not text.isdigit() or not least <= int(text) <= most:
+        raise InputError(f"{name} is {text!r}, allowed: an integer from {least} to {most}")
+    return int(text)
+
+
+def _one_of(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = os.environ.get(name, default)
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}, allowed: {', '.join(allowed)}")
+    return value
+
+
+def _positive(name: str, default: str) -> float:
+    text = os.environ.get(name, default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 3600:
+        raise InputError(f"{name} is {text!r}, allowed: seconds above 0 and below 3600")
+    return value
+
+
+def _torch_device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise InputError(f"WDMOE_TORCH_DEVICE is {text!r}, allowed: cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"WDMOE_TORCH_DEVICE is {text!r}, but torch sees no CUDA device here")
+    return device
