@@ -11,13 +11,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 import zmq
 
 from orchestrator.metrics import BsMetrics
+from orchestrator.state import ChannelState, PolicyState
 from services.bs.channel import ChannelWatch
 from services.bs.dispatch import Dispatcher
 from services.bs.meter import Meter
@@ -125,17 +126,18 @@ class Engine(threading.Thread):
                 self._serve(self._waiting.get())
 
     def _serve(self, request: Request) -> None:
-        if not bool(self._dispatcher.reachable().any()):
+        channel = self._channel.current()
+        if channel is None or not bool(self._dispatcher.reachable().any()):
             self._end(request, Failure("no device can be reached"), "no_device")
             return
         try:
             with torch.inference_mode():
-                self._complete(request)
+                self._complete(request, channel)
         except Exception as error:  # one bad request must not end the service
             traceback.print_exc()
             self._end(request, Failure(f"internal error: {type(error).__name__}"), "error")
 
-    def _complete(self, request: Request) -> None:
+    def _complete(self, request: Request, channel: ChannelState) -> None:
         started_s = time.monotonic()
         meter = self._trunk.meter = Meter()
         text = TextStream(self._decode, request.stop)
@@ -168,7 +170,6 @@ class Engine(threading.Thread):
         if piece := text.rest():
             request.deliver(Piece(piece))
         ended_s = time.monotonic()
-        channel = self._channel.current()
         timings = {
             "request_id": request.id,
             "time_to_first_token_s": first_token_s - request.arrived_s,
@@ -176,9 +177,9 @@ class Engine(threading.Thread):
             "prompt_tokens": len(request.prompt),
             "completion_tokens": made,
             **meter.parts(started_s - request.arrived_s, ended_s - request.arrived_s),
-            "policy": {"name": "topk", "params": {}},
-            "profile": channel.profile if channel else None,
-            "epoch": channel.epoch if channel else None,
+            "policy": asdict(PolicyState()),
+            "profile": channel.profile,
+            "epoch": channel.epoch,
         }
         self._metrics.request_seconds.observe(timings["end_to_end_s"])
         self._metrics.time_to_first_token_seconds.observe(timings["time_to_first_token_s"])

@@ -1,0 +1,37 @@
+"""The replay itself: which prompt goes out when. Each arrival process is one generator here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.replay.client import Client, Reply, now_s
+from orchestrator.replay.prompt_sets import Prompt
+from orchestrator.replay.records import Request
+from orchestrator.replay.scoring import exact_match, extract_answer
+
+
+def closed_loop(prompts: Sequence[Prompt], client: Client, model: str) -> Iterator[Request]:
+    """One request at a time, each intended to start when the one before it has ended."""
+    for number, prompt in enumerate(prompts):
+        intended_s = now_s()
+        yield _record(number, prompt, intended_s, client.complete(prompt, model))
+
+
+def _record(number: int, prompt: Prompt, intended_s: float, reply: Reply) -> Request:
+    answered = reply.error is None
+    first_s, timings = reply.first_token_s, reply.timings
+    return Request(
+        id=number,
+        prompt_id=prompt.id,
+        completion=reply.text,
+        answer=extract_answer(reply.text),
+        expected=prompt.answer,
+        score=exact_match(reply.text, prompt.answer) if answered else None,
+        intended_start_s=intended_s,
+        actual_start_s=reply.started_s,
+        time_to_first_token_s=None if first_s is None else first_s - intended_s,
+        end_to_end_s=reply.ended_s - intended_s,
+        http_s=reply.ended_s - reply.started_s - timings.end_to_end_s if timings else None,
+        timings=timings,
+        error=reply.error,
+    )

@@ -1,0 +1,53 @@
+"""What produced a run: the code, the host, and what the stack says it runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.records import Channel, Health, PromptsUsed, Run
+
+# What the command line itself runs on; torch is the services' matter.
+PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic")
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def describe(prompts: PromptSet, health: Health, channel: Channel) -> Run:
+    """The record of a run that starts now."""
+    return Run(
+        command=sys.argv,
+        started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        git_revision=git_revision(SOURCE),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        host={"name": platform.node(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        kernel=platform.release(),
+        prompts=PromptsUsed(
+            name=prompts.name,
+            path=str(prompts.path),
+            sha256=prompts.sha256,
+            items=len(prompts.prompts),
+        ),
+        base_station=health,
+        channel=channel,
+    )
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit of a checkout, `-dirty` behind it if files differ; None if it is not one.
+
+    A package installed somewhere inside another project's checkout has no revision.
+    """
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None

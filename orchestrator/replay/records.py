@@ -1,0 +1,167 @@
+"""What a run's files hold: `run.json` is a `Run`, each line of `requests.jsonl` a `Request`.
+
+Times are Unix seconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+# Parts of the base station's end-to-end time; they sum to it. Per layer they are those of the
+# device that answered last.
+PARTS = (
+    "queue_s",
+    "downlink_s",
+    "compute_s",
+    "uplink_s",
+    "wait_s",
+    "gate_s",
+    "selection_s",
+    "combine_s",
+    "trunk_s",
+    "overhead_s",
+)
+
+
+class _Record(BaseModel):
+    """Strict in what it names; what the stack says beyond that is kept, not lost."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class Policy(_Record):
+    """A selection policy by its registered name, with its parameters."""
+
+    name: str
+    params: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The policy in a few words, as tables and warnings show it: `wlr θ=0.2`."""
+        params = (f"{key}={value:g}" for key, value in sorted(self.params.items()))
+        return " ".join([self.name, *params]).replace("theta=", "θ=")
+
+
+class Experts(_Record):
+    """Tokens over all layers, by device number: how many it worked on, how many were dropped."""
+
+    used: dict[str, int]
+    dropped: dict[str, int]
+
+
+class Timings(_Record):
+    """What the base station measured of one request."""
+
+    request_id: str
+    queue_s: float
+    time_to_first_token_s: float
+    end_to_end_s: float
+    prompt_tokens: int
+    completion_tokens: int
+    downlink_s: float
+    compute_s: float
+    uplink_s: float
+    wait_s: float
+    gate_s: float
+    selection_s: float
+    combine_s: float
+    trunk_s: float
+    overhead_s: float
+    eq8_s: float
+    """Eq. 8 for the same selections and rates."""
+    experts: Experts
+    overruns: int
+    device_messages: int
+    policy: Policy
+    profile: str
+    epoch: int
+
+
+class Request(_Record):
+    """One request as the client saw it, with what the base station measured in `timings`.
+
+    `time_to_first_token_s` and `end_to_end_s` count from the intended start, so that a late
+    dispatch is not left out. `http_s` is what lies between client and base station: end to end from
+    the actual start, less the base station's own. A failed request has an `error`, no score, and
+    in `end_to_end_s` the time until it failed.
+    """
+
+    id: int
+    prompt_id: str
+    completion: str
+    answer: str
+    expected: str
+    score: float | None
+    intended_start_s: float
+    actual_start_s: float
+    time_to_first_token_s: float | None
+    end_to_end_s: float
+    http_s: float | None
+    timings: Timings | None
+    error: str | None
+
+
+class Model(_Record):
+    """The model the base station serves."""
+
+    name: str
+    fingerprint: str
+
+
+class Health(_Record):
+    """What of the base station's /healthz a run records."""
+
+    model: Model
+    wire_dtype: str
+    curve: bool
+    torch_device: str
+    tcp_congestion_control: str
+
+
+class Link(_Record):
+    """A device's link: what is asked of it (kept as the orchestrator tells it), what it reported.
+
+    `backend` None: the device has reported nothing yet.
+    """
+
+    device: int
+    backend: str | None
+    error: str | None
+
+
+class Channel(_Record):
+    """What of the orchestrator's /status a run records."""
+
+    profile: str
+    profile_sha256: str
+    profile_text: str
+    seed: int
+    epoch: int
+    policy: Policy
+    emulate: dict[str, Any] | None
+    links: list[Link]
+
+
+class PromptsUsed(_Record):
+    """Which prompts a run sends: the first `items` of a set's file."""
+
+    name: str
+    path: str
+    sha256: str
+    items: int
+
+
+class Run(_Record):
+    """All that was in force when a run started."""
+
+    command: list[str]
+    started_at: str
+    git_revision: str | None
+    versions: dict[str, str]
+    host: dict[str, str | int | None]
+    kernel: str
+    prompts: PromptsUsed
+    base_station: Health
+    channel: Channel

@@ -1,0 +1,52 @@
+"""One run from its first look at the stack to its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.replay.client import Client
+from orchestrator.replay.loop import closed_loop
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.provenance import describe
+from orchestrator.replay.records import Request
+from orchestrator.replay.run_folder import RunFolder, check_free, default_path
+from orchestrator.replay.summary import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, and where it is written."""
+
+    path: Path
+    summary: Summary
+    requests: list[Request]
+
+
+def replay(
+    prompts: PromptSet,
+    client: Client,
+    out: Path | None = None,
+    on_request: Callable[[Request], None] = lambda request: None,
+) -> Outcome:
+    """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
+
+    A failed request does not end the run, it is in the outcome. InputError: `out` cannot be used.
+    StackError: the stack does not answer at the beginning.
+    """
+    if out is not None:
+        check_free(out)
+    health, channel = client.health(), client.channel()
+    run = describe(prompts, health, channel)
+    requests = []
+    path = out or default_path(prompts.name, channel.profile)
+    with closing(RunFolder(path, run)) as folder:
+        for request in closed_loop(prompts.prompts, client, health.model.name):
+            folder.add(request)
+            requests.append(request)
+            on_request(request)
+        summary = summarise(run, requests)
+        folder.finish(summary)
+    return Outcome(path, summary, requests)

@@ -1,0 +1,290 @@
+"""The replay against a small HTTP server that answers as base station and orchestrator do.
+
+What the server does with a prompt is the prompt's first word.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+from typer.testing import CliRunner
+
+from orchestrator.cli.replay import replay
+from orchestrator.errors import InputError, StackError
+from orchestrator.replay.client import Client
+from orchestrator.replay.prompt_sets import Prompt
+from orchestrator.replay.records import PARTS, Request, Run, Timings
+from orchestrator.replay.summary import Summary, summarise
+
+HEALTH = {
+    "status": "ok",
+    "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
+    "wire_dtype": "fp16",
+    "curve": True,
+    "torch_device": "cpu",
+    "tcp_congestion_control": "cubic",
+    "devices": {},
+}
+CHANNEL = {
+    "profile": "near-far",
+    "profile_sha256": "cd34",
+    "profile_text": "seed: 7\n",
+    "seed": 7,
+    "epoch": 3,
+    "policy": {"name": "wlr", "params": {"theta": 0.2}},
+    "emulate": None,
+    "links": [
+        {"device": 0, "backend": "tbf", "error": None, "down": {"rate_bps": 1e6}, "flops": None}
+    ],
+}
+TIMINGS: dict[str, Any] = {
+    "request_id": "r",
+    "time_to_first_token_s": 0.001,
+    "end_to_end_s": 0.0009,
+    "prompt_tokens": 4,
+    "completion_tokens": 2,
+    **dict.fromkeys(PARTS, 0.0001),
+    "eq8_s": 0.0002,
+    "experts": {"used": {"0": 6}, "dropped": {"1": 2}},
+    "overruns": 0,
+    "device_messages": 8,
+    "policy": CHANNEL["policy"],
+    "profile": "near-far",
+    "epoch": 3,
+}
+SLOW_S = 0.15
+
+app = FastAPI()
+received: list[dict[str, Any]] = []
+
+
+@app.get("/healthz")
+def healthz() -> dict[str, Any]:
+    return HEALTH
+
+
+@app.get("/status")
+def status() -> dict[str, Any]:
+    return CHANNEL
+
+
+@app.post("/v1/completions")
+async def completions(body: dict[str, Any]) -> StreamingResponse:
+    received.append(body)
+    word = body["prompt"].split()[0]
+    if word == "500":
+        raise HTTPException(500, "device-3\nis gone")
+    return StreamingResponse(_stream(word), media_type="text/event-stream")
+
+
+async def _stream(word: str) -> AsyncIterator[str]:
+    def event(**chunk: Any) -> str:
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+    def text(piece: str, finish: str | None = None) -> dict[str, Any]:
+        return {"id": "c", "choices": [{"index": 0, "text": piece, "finish_reason": finish}]}
+
+    if word == "slow":
+        await asyncio.sleep(SLOW_S)
+    if word == "garbage":
+        yield "data: {oops\n\n"
+    if word == "mute":
+        yield event(**text("", "stop"), timings=TIMINGS) + "data: [DONE]\n\n"
+        return
+    yield event(**text(""))
+    if word == "late":
+        await asyncio.sleep(SLOW_S)
+    yield ": a comment\n\n" + event(**text(" 21\u2028"))
+    if word == "broken":
+        raise ConnectionError
+    if word == "error":
+        yield event(error={"message": "all devices are down"})
+    if word == "cut":
+        return
+    timings = {} if word == "untimed" else {"timings": TIMINGS}
+    if word == "switched":
+        timings = {"timings": TIMINGS | {"epoch": 4, "profile": "ideal"}}
+    # Two events in one block, cut in the middle of the second one.
+    block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings)
+    yield block[:-9]
+    yield block[-9:] + "data: [DONE]\n\n"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    config = uvicorn.Config(app, port=0, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started:
+        assert time.monotonic() < deadline, "the test's server did not start"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    client = Client(url, url)
+    yield client
+    client.close()
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt(id=f"id-{text}", prompt=text, answer="12", max_tokens=5, stop=["\n"])
+
+
+def test_what_is_sent(client: Client) -> None:
+    received.clear()
+    client.complete(prompt("ok 1 + 11"), "tiny")
+    assert received == [
+        {
+            "model": "tiny",
+            "prompt": "ok 1 + 11",
+            "max_tokens": 5,
+            "stop": ["\n"],
+            "temperature": 0,
+            "stream": True,
+            "timings": True,
+        }
+    ]
+
+
+def test_a_stream(client: Client) -> None:
+    reply = client.complete(prompt("ok"), "tiny")
+    assert reply.error is None
+    assert reply.text == " 21\u2028 #### 12"
+    assert reply.timings == Timings(**TIMINGS)
+    assert reply.first_token_s is not None
+    assert reply.started_s < reply.first_token_s <= reply.ended_s
+    assert abs(reply.ended_s - time.time()) < 5
+
+
+@pytest.mark.parametrize("word", ["slow", "late"])
+def test_the_first_token_is_the_first_text(client: Client, word: str) -> None:
+    reply = client.complete(prompt(word), "tiny")
+    assert reply.first_token_s is not None
+    assert reply.first_token_s - reply.started_s >= SLOW_S
+
+
+def test_a_completion_without_text(client: Client) -> None:
+    reply = client.complete(prompt("mute"), "tiny")
+    assert (reply.error, reply.text) == (None, "")
+    assert reply.first_token_s is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "text"),
+    [
+        ("500", 'HTTP 500: {"detail":"device-3\\nis gone"}', ""),
+        ("broken", "RemoteProtocolError: peer closed connection", " 21\u2028"),
+        ("cut", "the stream ended before [DONE]", " 21\u2028"),
+        ("error", "all devices are down", " 21\u2028"),
+        ("garbage", "unexpected data in the stream: JSON: Invalid JSON", ""),
+        ("untimed", "the stream ended without timings", " 21\u2028 #### 12"),
+    ],
+)
+def test_a_failed_request(client: Client, word: str, error: str, text: str) -> None:
+    reply = client.complete(prompt(word), "tiny")
+    assert reply.error is not None
+    assert reply.error.startswith(error)
+    assert "\n" not in reply.error
+    assert reply.text == text
+    assert client.complete(prompt("ok"), "tiny").error is None
+
+
+def test_proxies_of_the_environment_are_not_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    client = Client(url, url)
+    assert client.health().model.name == "tiny"
+    client.close()
+
+
+def invoke(url: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, Any]:
+    """`wdmoe replay` with these arguments: what it prints, and the error it ends with."""
+    monkeypatch.setenv("WDMOE_BS_URL", url)
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+    command = typer.Typer()
+    command.command()(replay)
+    result = CliRunner().invoke(command, arguments)
+    return result.stdout, result.exception
+
+
+def prompts_file(folder: Path, *texts: str) -> str:
+    path = folder / "mine.jsonl"
+    path.write_text("".join(prompt(text).model_dump_json() + "\n" for text in texts))
+    return f"jsonl:{path}"
+
+
+def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    output, error = invoke(url, monkeypatch, prompts_file(tmp_path, "ok 1", "mute", "ok 2"))
+    assert error is None
+    assert "wlr θ=0.2" in output
+    assert max(map(len, output.splitlines()[:-1])) <= 100
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("-mine-near-far")
+    run = Run.model_validate_json((folder / "run.json").read_text())
+    assert run.channel.model_dump() == CHANNEL
+    assert run.base_station.tcp_congestion_control == "cubic"
+    lines = (folder / "requests.jsonl").read_text().splitlines()  # also at U+2028
+    requests = [Request.model_validate_json(line) for line in lines]
+    assert [(item.id, item.prompt_id) for item in requests] == [
+        (0, "id-ok 1"),
+        (1, "id-mute"),
+        (2, "id-ok 2"),
+    ]
+    assert [item.score for item in requests] == [1.0, 0.0, 1.0]
+    for item in requests:
+        assert item.http_s == pytest.approx(
+            item.end_to_end_s - (item.actual_start_s - item.intended_start_s) - 0.0009, abs=2e-6
+        )
+    summary = Summary.model_validate_json((folder / "summary.json").read_text())
+    assert summary == summarise(run, requests)
+    assert summary.accuracy == pytest.approx(2 / 3)
+    assert summary.warnings == []
+
+
+def test_a_run_with_failures(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = prompts_file(tmp_path, "ok", "500", "switched", "broken", "unsent")
+    out = tmp_path / "run"
+    output, error = invoke(url, monkeypatch, spec, "--limit", "4", "--out", str(out), "--json")
+    assert isinstance(error, StackError)
+    assert str(error).startswith("2 of 4 requests failed, the first (id-500): HTTP 500")
+    summary = json.loads(output)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert (summary["n"], summary["errors"], summary["accuracy"]) == (4, 2, 1.0)
+    failed, changed = summary["warnings"]
+    assert failed.startswith("2 of 4 requests failed")
+    assert "began with near-far (epoch 3), requests ran under ideal (epoch 4)" in changed
+    assert len((out / "requests.jsonl").read_text().splitlines()) == 4
+
+    before = (out / "requests.jsonl").read_bytes()
+    _, refused = invoke(url, monkeypatch, spec, "--out", str(out))
+    assert isinstance(refused, InputError)
+    assert "holds a run already (run.json)" in str(refused)
+    assert (out / "requests.jsonl").read_bytes() == before
+
+
+def test_no_stack(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, "ok"), str(tmp_path / "run")
+    _, error = invoke("http://127.0.0.1:9", monkeypatch, spec, "--out", out)
+    assert isinstance(error, StackError)
+    assert str(error).startswith("base station not reachable at http://127.0.0.1:9/healthz (")
+    _, error = invoke(f"{url}/elsewhere", monkeypatch, spec, "--out", out)
+    assert isinstance(error, StackError)
+    assert "HTTP 404" in str(error)
+    _, error = invoke("localhost:8000", monkeypatch, spec, "--out", out)
+    assert isinstance(error, InputError)
+    assert not Path(out).exists()

@@ -1,0 +1,204 @@
+"""What is made of a run's requests: numbers checked by hand, the table, the lines themselves."""
+
+import io
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from orchestrator.replay import table
+from orchestrator.replay.records import (
+    PARTS,
+    Channel,
+    Experts,
+    Health,
+    Link,
+    Model,
+    Policy,
+    PromptsUsed,
+    Request,
+    Run,
+    Timings,
+)
+from orchestrator.replay.run_folder import to_line
+from orchestrator.replay.summary import Summary, percentiles, summarise
+
+WLR = Policy(name="wlr", params={"theta": 0.2})
+
+
+def test_percentiles_by_hand() -> None:
+    # Of 1, 2, 3, 4, 10 the 95th percentile is at rank 0.95 · 4 = 3.8: 4 + 0.8 · 6.
+    five = percentiles([10.0, 1.0, 3.0, 2.0, 4.0])
+    assert (five.p50_s, five.p99_s) == (3.0, None)
+    assert five.p95_s == pytest.approx(8.8)
+    assert percentiles([float(value) for value in range(99)]).p99_s is None
+    # Of 0 … 99 the 99th is at rank 0.99 · 99 = 98.01.
+    assert percentiles([float(value) for value in range(100)]).p99_s == pytest.approx(98.01)
+    assert percentiles([]).p50_s is None
+
+
+def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
+    """The number-th of requests that start each second and take 0.5 s; without a score: failed."""
+    failed = score is None
+    timings = {
+        **dict.fromkeys(PARTS, 0.0001),
+        "request_id": "r",
+        "time_to_first_token_s": 0.1,
+        "end_to_end_s": 0.4,
+        "prompt_tokens": 4,
+        "completion_tokens": 2,
+        "eq8_s": 0.0002,
+        "experts": Experts(used={"0": 6}, dropped={}),
+        "overruns": 0,
+        "device_messages": 8,
+        "policy": WLR,
+        "profile": "near-far",
+        "epoch": 3,
+    }
+    return Request(
+        id=number,
+        prompt_id=f"p-{number}",
+        completion=" 12",
+        answer="12",
+        expected="12",
+        score=score,
+        intended_start_s=1000.0 + number,
+        actual_start_s=1000.0 + number,
+        time_to_first_token_s=None if failed else 0.1 * (number + 1),
+        end_to_end_s=0.5,
+        http_s=None if failed else 0.1,
+        timings=None if failed else Timings(**{**timings, **changed}),
+        error="gone" if failed else None,
+    )
+
+
+RUN = Run(
+    command=["wdmoe"],
+    started_at="2025-01-01T00:00:00+00:00",
+    git_revision=None,
+    versions={},
+    host={},
+    kernel="6",
+    prompts=PromptsUsed(name="arithmetic", path="x", sha256="0", items=4),
+    base_station=Health(
+        model=Model(name="tiny", fingerprint="ab12"),
+        wire_dtype="fp16",
+        curve=True,
+        torch_device="cpu",
+        tcp_congestion_control="cubic",
+    ),
+    channel=Channel(
+        profile="near-far",
+        profile_sha256="cd34",
+        profile_text="seed: 7",
+        seed=7,
+        epoch=3,
+        policy=WLR,
+        emulate=None,
+        links=[Link(device=q, backend="tbf", error=None) for q in range(2)],
+    ),
+)
+
+
+def test_a_summary_by_hand() -> None:
+    requests = [
+        request(0, downlink_s=0.1, eq8_s=0.3, overruns=1),
+        request(1, 0.0, downlink_s=0.2, compute_s=0.3),
+        request(2, None),
+        request(3, downlink_s=0.6),
+    ]
+    summary = summarise(RUN, requests)
+    assert (summary.n, summary.errors, summary.backends) == (4, 1, ["tbf"])
+    assert summary.accuracy == pytest.approx(2 / 3)
+    assert summary.accuracy_standard_error == pytest.approx(math.sqrt(2 / 3 * 1 / 3 / 3))
+    assert summary.time_to_first_token.p50_s == pytest.approx(0.2)
+    assert summary.split["downlink_s"].mean_s == pytest.approx(0.3)
+    assert summary.split["downlink_s"].p50_s == pytest.approx(0.2)
+    assert summary.split["http_s"].mean_s == pytest.approx(0.1)
+    assert set(summary.split) == {*PARTS, "http_s"}
+    assert summary.eq8.mean_s == pytest.approx((0.3 + 2 * 0.0002) / 3)
+    assert summary.eq8_measured.p50_s == pytest.approx(0.5001)
+    # 3 · 2 tokens between the start of the first request and the end of the last, 3.5 s later.
+    assert summary.tokens_per_s == pytest.approx(6 / 3.5)
+    assert summary.overruns_share == pytest.approx(1 / 24)
+    assert [line.split()[0] for line in summary.warnings] == ["1", "4.2%"]
+
+
+def test_a_run_of_failures_only() -> None:
+    summary = summarise(RUN, [request(0, None)])
+    assert (summary.errors, summary.accuracy, summary.end_to_end.p50_s) == (1, None, None)
+    assert summary.tokens_per_s is None
+    assert "–" in shown(summary)
+
+
+@pytest.mark.parametrize(
+    ("policy", "warned"),
+    [
+        (WLR, 0),
+        (Policy(name="topk", params={}), 1),
+        (Policy(name="wlr", params={"theta": 0.3}), 1),
+    ],
+)
+def test_a_changed_policy_is_told(policy: Policy, warned: int) -> None:
+    summary = summarise(RUN, [request(0), request(1, policy=policy)])
+    assert [line[:22] for line in summary.warnings] == ["the policy was changed"] * warned
+
+
+def test_a_link_that_is_not_as_asked_is_told() -> None:
+    links = [
+        Link(device=0, backend="tbf", error=None),
+        Link(device=1, backend="tbf", error="tc: no ifb"),
+        Link(device=2, backend=None, error=None),
+    ]
+    run = RUN.model_copy(update={"channel": RUN.channel.model_copy(update={"links": links})})
+    assert summarise(run, [request(0)]).warnings == [
+        "the link of device-1 is not as asked: tc: no ifb",
+        "the link of device-2 is not as asked: it has not reported what it applies",
+    ]
+
+
+def shown(summary: Summary) -> str:
+    text = io.StringIO()
+    Console(file=text, width=table.WIDTH).print(table.render([summary]))
+    return text.getvalue()
+
+
+def test_the_table_fits_100_columns() -> None:
+    slow = request(0, **dict.fromkeys(PARTS, 99.9)).model_copy(update={"end_to_end_s": 999.9})
+    summary = summarise(RUN, [slow]).model_copy(update={"profile": "rayleigh-100m"})
+    lines = shown(summary).splitlines()
+    assert max(map(len, lines)) <= 100
+    row = next(index for index, line in enumerate(lines) if "arithmetic" in line)
+    first = "arithmetic wlr θ=0.2 1 100.0 % 100 999900 99900 99900 99900 700200"
+    assert lines[row].split() == first.split()
+    assert lines[row + 1].split()[:3] == ["rayleigh-100m", "tbf", "0"]
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40), max_size=3)
+timings = st.builds(
+    Timings,
+    **{name: finite for name in Timings.model_fields if name.endswith("_s")},
+    experts=st.builds(Experts, used=counts, dropped=counts),
+    policy=st.builds(Policy, params=st.dictionaries(st.text(max_size=3), finite, max_size=2)),
+)
+lines = st.builds(
+    Request,
+    score=st.none() | finite,
+    intended_start_s=finite,
+    actual_start_s=finite,
+    time_to_first_token_s=st.none() | finite,
+    end_to_end_s=finite,
+    http_s=st.none() | finite,
+    timings=st.none() | timings,
+)
+
+
+@given(lines)
+def test_a_line_holds_all_of_a_request(line: Request) -> None:
+    written = to_line(line)
+    assert written.splitlines() == [written]
+    assert Request.model_validate_json(written) == line
