@@ -25,6 +25,7 @@ class Settings:
     """Common to base station and devices; `compute_dtype` is what weights are held in."""
 
     model_dir: Path
+    model_name: str
     keys_dir: Path
     curve: bool
     devices: int
@@ -39,8 +40,11 @@ class Settings:
 def load() -> Settings:
     """Settings from the environment; InputError names the variable."""
     env = os.environ
+    model_dir = env.get("WDMOE_MODEL_DIR", "models/bundled")
     return Settings(
-        model_dir=Path(env.get("WDMOE_MODEL_DIR", "models/bundled")),
+        model_dir=Path(model_dir),
+        # In a container the folder is always /model: the name is that of the host's folder.
+        model_name=Path(env.get("WDMOE_MODEL_NAME") or model_dir).name,
         keys_dir=Path(env.get("WDMOE_KEYS_DIR", "/keys")),
         curve=_one_of("WDMOE_CURVE", "1", ("0", "1")) == "1",
         devices=integer("WDMOE_DEVICES", "8", most=1024),

@@ -13,6 +13,7 @@ import uvicorn
 import zmq
 from tokenizers import Tokenizer
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from services import radio, settings, wire
@@ -22,7 +23,6 @@ from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
 from services.bs.roster import Roster
 from services.bs.trunk import Trunk
-from services.checkpoint import Checkpoint
 from services.secure import secure_server
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         }
         return engine.is_alive(), {
             "status": "ok" if engine.is_alive() else "engine stopped",
-            "model": {**vars(info), "fingerprint": checkpoint.fingerprint},
+            "model": {"name": conf.model_name, **vars(info), "fingerprint": checkpoint.fingerprint},
             "trunk_weight_bytes": trunk.weight_bytes,
             "wire_dtype": conf.wire_dtype,
             "curve": conf.curve,
@@ -77,8 +77,8 @@ def main() -> None:
         }
 
     engine.start()
-    print(f"bs: {info.name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
-    app = api.create(engine, tokenizer, info.name, trunk.context_length, health)
+    print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
+    app = api.create(engine, tokenizer, conf.model_name, trunk.context_length, health)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import zmq
 
+from orchestrator.checkpoint import ModelInfo
 from orchestrator.latency import device_latency_s, prompt_latency_s
 from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState
@@ -25,7 +26,6 @@ from services import wire
 from services.bs.channel import ChannelWatch
 from services.bs.meter import Meter
 from services.bs.roster import Roster
-from services.checkpoint import ModelInfo
 from services.settings import Settings
 
 
@@ -103,7 +103,7 @@ class Dispatcher:
         jobs = self._send(layer, inputs, index, channel, meter)
         self._await(jobs)
         combine_s = time.monotonic()
-        output = self._combine(jobs, inputs, weight.cpu(), meter).to(hidden)
+        output = self._combine(jobs, inputs, index, weight.cpu(), meter).to(hidden)
         self._account(jobs, index, channel, meter)
         ended_s = time.monotonic()
         meter.combine_s += ended_s - combine_s
@@ -170,21 +170,28 @@ class Dispatcher:
         self._jobs.clear()
 
     def _combine(
-        self, jobs: Sequence[_Job], inputs: torch.Tensor, weight: torch.Tensor, meter: Meter
+        self,
+        jobs: Sequence[_Job],
+        inputs: torch.Tensor,
+        index: torch.Tensor,
+        weight: torch.Tensor,
+        meter: Meter,
     ) -> torch.Tensor:
         """Sum by weight in the order of experts, which makes the sum reproducible."""
         output = torch.zeros_like(inputs)
-        answered = torch.zeros(len(inputs))
+        total = torch.zeros(len(inputs))
+        answered = 0
         for job in jobs:
             if job.output is None:
                 self._drop(job.device, len(job.rows), "lost", meter)
                 continue
             share = weight[job.rows, job.slots]
             output.index_add_(0, job.rows, (job.output * share[:, None]).to(output.dtype))
-            answered.index_add_(0, job.rows, share.float())
-        if all(job.output is not None for job in jobs) and bool((answered > 0).all()):
+            total.index_add_(0, job.rows, share.float())
+            answered += len(job.rows)
+        if answered == int((index < len(self._roster.devices)).sum()):
             return output
-        return output / answered.clamp(min=1e-6)[:, None].to(output.dtype)
+        return output / total.clamp(min=1e-6)[:, None].to(output.dtype)
 
     def _account(
         self,

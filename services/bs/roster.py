@@ -8,10 +8,10 @@ import torch
 import zmq
 
 from orchestrator import keys
+from orchestrator.checkpoint import ModelInfo
 from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState
 from services import wire
-from services.checkpoint import ModelInfo
 from services.settings import Settings
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from transformers import AutoConfig, DynamicCache, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
 from orchestrator.selection import topk, without
 from services.bs.dispatch import Dispatcher
 from services.bs.meter import Meter
-from services.checkpoint import Checkpoint
 
 
 class Trunk:

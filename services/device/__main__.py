@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import zmq
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import device_metrics
 from services import radio, settings, wire
-from services.checkpoint import Checkpoint
 from services.device import http
 from services.device.agent import LinkAgent
 from services.device.experts import Experts

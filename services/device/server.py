@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-from orchestrator.errors import StackError
+from orchestrator.errors import InputError
 from orchestrator.state import ChannelState
 from services import wire
 from services.device.experts import Experts
@@ -37,7 +37,7 @@ class DeviceServer:
         self._channel = channel
 
     def run(self) -> None:
-        """Serve until the base station refuses this device (StackError)."""
+        """Serve until the base station refuses this device (InputError)."""
         while True:
             if self._socket.poll(int(BEAT_S * 1e3)):
                 frames = self._socket.recv_multipart()
@@ -59,7 +59,7 @@ class DeviceServer:
             self.admitted = False
             self._send(self._hello)
         elif isinstance(message, wire.Refused):
-            raise StackError(f"refused by the base station: {message.reason}")
+            raise InputError(f"refused by the base station: its {message.reason}")
 
     def _work(self, work: wire.Work, received_s: float) -> wire.Done | wire.Failed:
         started_s = time.monotonic()

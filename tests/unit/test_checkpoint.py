@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
-from services.checkpoint import Checkpoint
 from services.device.experts import Experts
 
 CONFIG = MixtralConfig(
@@ -29,7 +29,9 @@ CONFIG = MixtralConfig(
 @pytest.fixture(scope="module")
 def model() -> MixtralForCausalLM:
     torch.manual_seed(5)
-    return MixtralForCausalLM(CONFIG).train(False)
+    whole = MixtralForCausalLM(CONFIG)
+    whole.train(False)
+    return whole
 
 
 def per_expert(model: MixtralForCausalLM, folder: Path) -> None:

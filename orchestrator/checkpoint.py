@@ -34,7 +34,6 @@ _SAMPLE_BYTES = 4096
 class ModelInfo:
     """What a device and the base station have to agree on, and what latency depends on."""
 
-    name: str
     layers: int
     experts: int
     top_k: int
@@ -123,7 +122,6 @@ class Checkpoint:
                 f"{self._config_file}: hidden_act is {config['hidden_act']!r}, supported: 'silu'"
             )
         return ModelInfo(
-            name=self.folder.resolve().name,
             layers=self._positive(config, "num_hidden_layers"),
             experts=self._positive(config, "num_local_experts"),
             top_k=self._positive(config, "num_experts_per_tok"),

@@ -1,0 +1,39 @@
+# make demo   sets the host up, brings the stack up, replays two prompt sets under two profiles
+# make test   everything that is tested, on a real kernel with netem and a real Docker Engine
+# make down   stops the stack
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: demo test down setup
+
+PATH := $(CURDIR)/.venv/bin:$(PATH)
+# JUnit XML reports of the last `make test`, one a pytest run
+REPORTS := .build/reports
+
+setup:
+	@./setup.sh
+
+demo: setup
+	@wdmoe up
+	for profile in near-far cell-edge; do
+	    wdmoe profile use $$profile
+	    for prompts in arithmetic facts; do
+	        out=runs/demo-$$profile-$$prompts
+	        rm -rf $$out
+	        wdmoe replay $$prompts --limit 30 --out $$out
+	    done
+	done
+
+test: setup
+	@rm -rf $(REPORTS)
+	mkdir -p $(REPORTS)
+	ruff check
+	ruff format --check
+	mypy
+	pytest tests/unit --junitxml=$(REPORTS)/unit.xml
+	pytest tests/stack --junitxml=$(REPORTS)/stack.xml
+	tests/netem_kernel/run pytest tests/net tests/stack --junitxml=$(REPORTS)/netem.xml
+
+down:
+	@wdmoe down

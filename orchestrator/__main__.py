@@ -1,0 +1,41 @@
+"""The orchestrator as a process: `python -m orchestrator`."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from orchestrator import profiles
+from orchestrator.control import Control
+from orchestrator.errors import InputError, StackError
+from orchestrator.metrics import orchestrator_metrics
+from orchestrator.server import HTTP_PORT, Settings, create_app
+
+
+def main() -> int:
+    """Serve until told to stop; the exit code."""
+    try:
+        settings = Settings.from_environment()
+        registry = CollectorRegistry()
+        control = Control(
+            profiles.find(settings.profile),
+            devices=settings.devices,
+            metrics=orchestrator_metrics(registry),
+            keys_dir=settings.keys_dir,
+        )
+        with control:
+            app = create_app(control, registry)
+            uvicorn.run(app, host="0.0.0.0", port=HTTP_PORT, log_level="warning")
+    except InputError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 2
+    except StackError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

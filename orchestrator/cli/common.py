@@ -1,0 +1,114 @@
+"""What commands share: where the stack is, how it is asked, and how tables and units look."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.errors import InputError, StackError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def bs_url() -> str:
+    """Where the base station answers."""
+    port = os.environ.get("WDMOE_BS_PORT") or "8000"
+    return os.environ.get("WDMOE_BS_URL") or f"http://127.0.0.1:{port}"
+
+
+def orchestrator_url() -> str:
+    """Where the orchestrator answers."""
+    port = os.environ.get("WDMOE_ORCHESTRATOR_PORT") or "8080"
+    return os.environ.get("WDMOE_ORCHESTRATOR_URL") or f"http://127.0.0.1:{port}"
+
+
+def ask_bs(path: str) -> dict[str, Any]:
+    """GET from the base station; StackError in one line if it does not answer."""
+    return _ask("base station", bs_url(), path, None)
+
+
+def ask_orchestrator(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """GET, or POST of a body, to the orchestrator.
+
+    Raises:
+        InputError: it refuses the body; in its own words.
+        StackError: it does not answer, or with an error.
+    """
+    return _ask("orchestrator", orchestrator_url(), path, body)
+
+
+def _ask(who: str, url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    url = url.rstrip("/")
+    try:
+        # Not through the environment's proxies: the stack is on this host, or named outright.
+        with httpx.Client(timeout=10, trust_env=False) as client:
+            method = "GET" if body is None else "POST"
+            response = client.request(method, url + path, json=body)
+    except httpx.TransportError:
+        raise StackError(
+            f"the {who} does not answer at {url}; is the stack up? (wdmoe up)"
+        ) from None
+    except httpx.InvalidURL as error:
+        raise InputError(f"the {who}'s address {url!r} is no URL: {error}") from None
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise StackError(f"what answers at {url} is not the {who} (HTTP {response.status_code})")
+    if response.is_success:
+        return answer
+    detail = str(answer.get("detail", f"HTTP {response.status_code}"))
+    if body is not None and response.status_code in (400, 413):
+        raise InputError(detail)
+    raise StackError(f"the {who} at {url}: {detail}")
+
+
+def print_json(value: Any) -> None:
+    """What `--json` prints."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Print rows under a head; a column of numbers has a name that begins with `>`."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # A pipe has no width of its own, and a cut column is of no use to what reads it.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def quantity(value: float | None, unit: str, absent: str = "–") -> str:
+    """A number with three digits and a prefix: 248 Mbit/s."""
+    if value is None:
+        return absent
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def rate(rate_bps: float | None) -> str:
+    """A link's rate."""
+    return quantity(rate_bps, "bit/s", absent="not shaped")
+
+
+def link(direction: dict[str, Any]) -> str:
+    """One direction of a link, as `/status` tells it."""
+    text = rate(direction["rate_bps"])
+    if direction["delay_s"] or direction["jitter_s"]:
+        text += f", {1e3 * direction['delay_s']:g} ± {1e3 * direction['jitter_s']:g} ms"
+    if direction["loss_p"]:
+        text += f", loss p={direction['loss_p']:g} r={direction['loss_r']:g}"
+    return text

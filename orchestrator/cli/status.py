@@ -1,0 +1,82 @@
+"""`wdmoe status`: the stack, its links, and how they are shaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import Json
+from orchestrator.errors import StackError
+
+
+def status(as_json: Json = False) -> None:
+    """What runs, what each link is asked to be, and what its device has applied."""
+    channel = common.ask_orchestrator("/status")
+    silent: StackError | None = None
+    bs: dict[str, Any] | None = None
+    try:
+        bs = common.ask_bs("/healthz")
+    except StackError as error:  # the links are still worth showing
+        silent = error
+    if as_json:
+        common.print_json({"orchestrator": channel, "bs": bs})
+    else:
+        _print(channel, bs)
+    if silent is not None:
+        raise silent
+
+
+def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
+    policy = channel["policy"]
+    params = ", ".join(f"{name} {value:g}" for name, value in policy["params"].items())
+    typer.echo(f"model    {_model(bs)}")
+    typer.echo(
+        f"profile  {channel['profile']} (sha256 {channel['profile_sha256'][:12]}), seed "
+        f"{channel['seed']}, epoch {channel['epoch']}, interval {channel['interval']}"
+    )
+    typer.echo(f"policy   {policy['name']}{f' ({params})' if params else ''}")
+    admitted = bs["devices"] if bs else {}
+    common.print_table(
+        ["Device", "At the BS", "Backend", "Asked down", "Asked up", "Applied", "Error"],
+        [
+            [
+                f"device-{link['device']}",
+                _at_bs(admitted.get(str(link["device"]))),
+                link["backend"] or "–",
+                common.link(link["down"]),
+                common.link(link["up"]),
+                _applied(link, channel["epoch"]),
+                link["error"] or "",
+            ]
+            for link in channel["links"]
+        ],
+    )
+
+
+def _model(bs: dict[str, Any] | None) -> str:
+    if bs is None:
+        return "unknown, the base station does not answer"
+    model = bs["model"]
+    return (
+        f"{model['name']}: {model['layers']} layers, {model['experts']} experts, "
+        f"top {model['top_k']}, hidden size {model['hidden_size']}; "
+        f"{bs['wire_dtype']} on the wire, CURVE {'on' if bs['curve'] else 'off'}"
+    )
+
+
+def _at_bs(device: dict[str, Any] | None) -> str:
+    if device is None:
+        return "unknown"
+    if device["admitted"]:
+        return "admitted"
+    return f"refused: {device['refused']}" if device["refused"] else "absent"
+
+
+def _applied(link: dict[str, Any], epoch: int) -> str:
+    if link["applied_interval"] is None:
+        return "nothing yet"
+    if link["applied_epoch"] != epoch:
+        return "an earlier profile"
+    return f"interval {link['applied_interval']}"

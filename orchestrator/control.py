@@ -1,0 +1,307 @@
+"""The control plane's sockets: channel states go out ahead of their time, reports come in.
+
+    XPUB ──► base station, devices     a state an interval, and again for each new subscriber
+    PULL ◄── devices                   what a device applied, with which backend, and when
+
+One thread owns both sockets. What is in force is a pure function of the plan and of the time, so
+other threads only replace the plan, and read.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal
+
+import msgpack
+import zmq
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from orchestrator import keys, state
+from orchestrator.errors import InputError, StackError
+from orchestrator.metrics import OrchestratorMetrics
+from orchestrator.profiles import Profile
+from orchestrator.state import ChannelState, PolicyState
+
+# Time for a state to reach all devices before it takes effect.
+LEAD_S = 0.1
+MAX_REPORT_BYTES = 4096
+
+
+class Report(BaseModel):
+    """What a device says about its own link."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    v: Literal[1]
+    device: Annotated[int, Field(ge=0, lt=state.MAX_DEVICES)]
+    backend: Literal["netem", "tbf"]
+    epoch: Annotated[int, Field(ge=0, lt=2**53)]
+    interval: Annotated[int, Field(ge=0, lt=2**53)]
+    applied_at_s: FiniteFloat
+    error: Annotated[str, Field(max_length=500)] | None
+
+
+def decode_report(data: bytes) -> Report:
+    """Unpack and check a report; ValueError says what is wrong with it."""
+    if len(data) > MAX_REPORT_BYTES:
+        raise ValueError(f"report of {len(data)} bytes, at most {MAX_REPORT_BYTES}")
+    try:
+        raw = msgpack.unpackb(data, max_array_len=0, max_map_len=16, max_ext_len=0)
+    except Exception as error:  # msgpack raises several unrelated types on hostile input
+        raise ValueError(f"report is not msgpack: {error}") from None
+    return Report.model_validate(raw)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A profile in force from `start_s` (Unix time) on; its channel states follow from it."""
+
+    profile: Profile
+    epoch: int
+    start_s: float
+    policy: PolicyState = field(default_factory=PolicyState)
+
+    @property
+    def coherence_s(self) -> float | None:
+        """How long an interval lasts; None: there is only one."""
+        fading = self.profile.spec.fading
+        return fading.coherence_s if fading.kind == "rayleigh" else None
+
+    def interval_at(self, time_s: float) -> int:
+        """The interval in force at a Unix time; the first one before the start."""
+        if self.coherence_s is None:
+            return 0
+        return max(0, math.floor((time_s - self.start_s) / self.coherence_s))
+
+    def begin_s(self, interval: int) -> float:
+        """When an interval begins; counted from the start, so that errors do not add up."""
+        return self.start_s + interval * (self.coherence_s or 0.0)
+
+    def due(self, first: int, now_s: float) -> range:
+        """The intervals from `first` on to be announced by now.
+
+        Those that are over already, after a pause of the host, are left out.
+        """
+        return range(max(first, self.interval_at(now_s)), self.interval_at(now_s + LEAD_S) + 1)
+
+    def state(self, interval: int) -> ChannelState:
+        """The state of one interval."""
+        return self.profile.state(
+            epoch=self.epoch,
+            interval=interval,
+            apply_at_s=self.begin_s(interval),
+            policy=self.policy,
+        )
+
+
+class Control:
+    """Runs the control plane between `with` and its end.
+
+    Args:
+        profile: the one to begin with.
+        devices: how many the stack has; a profile has to have as many.
+        metrics: where to count.
+        keys_dir: folder of the CURVE keys; None turns CURVE off.
+        state_address, report_address: where to bind; a `*` for the port takes a free one.
+
+    Raises:
+        InputError: the profile does not fit the stack.
+        StackError: an address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        devices: int,
+        metrics: OrchestratorMetrics,
+        keys_dir: Path | None,
+        state_address: str = "tcp://*:5560",
+        report_address: str = "tcp://*:5561",
+    ) -> None:
+        self._devices = devices
+        self._metrics = metrics
+        self._keys_dir = keys_dir
+        self._addresses = (state_address, report_address)
+        self._lock = threading.Lock()
+        self._reports: dict[int, tuple[Report, float]] = {}  # with the monotonic time of arrival
+        self._announced = (0, -1)  # order of the last state sent
+        self._last = b""
+        self._stopping = False
+        # Unix seconds, so that a restarted orchestrator's states are newer than those before it.
+        self._plan = self._checked(profile, epoch=int(time.time()), allow_degraded=True)
+
+    def __enter__(self) -> Control:
+        self._context = zmq.Context()
+        self._states = self._context.socket(zmq.XPUB)
+        self._states.xpub_verbose = 1  # tell of each subscriber, not only of the first
+        self._inbox = self._context.socket(zmq.PULL)
+        self._authenticator = None
+        if self._keys_dir is not None:
+            names = ["orchestrator", "bs", *(f"device-{q}" for q in range(self._devices))]
+            keys.ensure(self._keys_dir, names)
+            self._authenticator = keys.authenticator(self._context, self._keys_dir)
+        for sock, address in zip((self._states, self._inbox), self._addresses, strict=True):
+            sock.linger = 0
+            sock.maxmsgsize = 1 << 16
+            if self._keys_dir is not None:
+                keys.curve_server(sock, keys.load(self._keys_dir, "orchestrator"))
+            try:
+                sock.bind(address)
+            except zmq.ZMQError as error:
+                self._close()
+                raise StackError(f"cannot listen on {address}: {error.strerror}") from None
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping = True
+        self._wake.send(b"\0")
+        self._thread.join()
+        self._wake.close()
+        self._woken.close()
+        self._close()
+
+    @property
+    def endpoints(self) -> tuple[str, str]:
+        """Where states are to be had, and where reports go, as bound."""
+        states = self._states.getsockopt_string(zmq.LAST_ENDPOINT)
+        return states, self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def use(self, profile: Profile, *, allow_degraded: bool = False) -> None:
+        """Put a profile into force, LEAD_S from now, as the next epoch.
+
+        Raises:
+            InputError: it has another number of devices than the stack; or it asks for delay,
+                jitter or loss of a kernel without netem, and `allow_degraded` is not set.
+        """
+        with self._lock:
+            epoch = max(self._plan.epoch + 1, int(time.time()))
+            self._plan = self._checked(profile, epoch=epoch, allow_degraded=allow_degraded)
+        self._wake.send(b"\0")
+
+    def status(self) -> dict[str, Any]:
+        """What is in force, and what each device last reported, as `GET /status` answers it."""
+        with self._lock:
+            plan, reports = self._plan, dict(self._reports)
+        current = plan.state(plan.interval_at(time.time()))
+        links = []
+        for device, asked in enumerate(current.devices):
+            report, arrived = reports.get(device, (None, 0.0))
+            same_epoch = report is not None and report.epoch == plan.epoch
+            links.append(
+                {
+                    "device": device,
+                    **asdict(asked),
+                    "backend": report and report.backend,
+                    "applied_epoch": report and report.epoch,
+                    "applied_interval": report and report.interval,
+                    "lateness_s": report.applied_at_s - plan.begin_s(report.interval)
+                    if report and same_epoch
+                    else None,
+                    "reported_age_s": time.monotonic() - arrived if report else None,
+                    "error": report and report.error,
+                }
+            )
+        return {
+            "profile": current.profile,
+            "profile_sha256": current.profile_sha256,
+            "profile_text": plan.profile.text,
+            "seed": plan.profile.spec.seed,
+            "epoch": current.epoch,
+            "interval": current.interval,
+            "apply_at_s": current.apply_at_s,
+            "policy": {"name": current.policy.name, "params": dict(current.policy.params)},
+            "emulate": asdict(current.emulate) if current.emulate else None,
+            "links": links,
+        }
+
+    def _close(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.destroy(linger=0)
+
+    def _checked(self, profile: Profile, *, epoch: int, allow_degraded: bool) -> Plan:
+        given = len(profile.spec.devices)
+        if given != self._devices:
+            raise InputError(
+                f"profile {profile.name!r}: devices has {given} entries; allowed: "
+                f"{self._devices}, as many as the stack has"
+            )
+        without = [f"device-{q}" for q, (r, _) in self._reports.items() if r.backend == "tbf"]
+        if profile.needs_netem and without and not allow_degraded:
+            raise InputError(
+                f"profile {profile.name!r} asks for delay, jitter or loss, but the kernel under "
+                f"{', '.join(sorted(without))} has no netem (backend tbf shapes rates only); "
+                "--allow-degraded applies the rates alone"
+            )
+        return Plan(profile, epoch, time.time() + LEAD_S)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for source in (self._states, self._inbox, self._woken):
+            poller.register(source, zmq.POLLIN)
+        while not self._stopping:
+            ready = dict(poller.poll(self._announce()))
+            if self._woken.fileno() in ready:
+                self._woken.recv(64)
+            if self._states in ready and self._states.recv().startswith(b"\1"):
+                self._states.send(self._last)
+            if self._inbox in ready:
+                self._take(self._inbox.recv_multipart(copy=False))
+
+    def _announce(self) -> int | None:
+        """Send the states whose time has come; the milliseconds until the next one's has."""
+        with self._lock:
+            plan = self._plan
+        now = time.time()
+        epoch, interval = self._announced
+        due = plan.due(interval + 1 if epoch == plan.epoch else 0, now)
+        for number in due:
+            self._send(plan, number)
+        if plan.coherence_s is None:
+            return None
+        return max(0, math.ceil((plan.begin_s(due.stop) - LEAD_S - now) * 1000))
+
+    def _send(self, plan: Plan, interval: int) -> None:
+        announced = plan.state(interval)
+        self._last = state.encode(announced)
+        self._states.send(self._last)
+        rate = self._metrics.link_requested_rate_bps
+        if self._announced[0] != announced.epoch:
+            rate.clear()
+            info = {"profile": announced.profile, "sha256": announced.profile_sha256}
+            self._metrics.profile.info(info)
+        for number, device in enumerate(announced.devices):
+            for direction, link in (("down", device.down), ("up", device.up)):
+                if link.rate_bps is not None:
+                    rate.labels(str(number), direction).set(link.rate_bps)
+        self._metrics.interval.set(interval)
+        self._announced = announced.order
+
+    def _take(self, frames: list[zmq.Frame]) -> None:
+        try:
+            report = decode_report(b"".join(frame.bytes for frame in frames))
+            if report.device >= self._devices:
+                raise ValueError(f"no device {report.device}")
+        except ValueError:
+            self._metrics.refused_messages_total.labels("malformed").inc()
+            return
+        if self._keys_dir is not None and keys.sender(frames[0]) != f"device-{report.device}":
+            self._metrics.refused_messages_total.labels("impostor").inc()
+            return
+        with self._lock:
+            self._reports[report.device] = (report, time.monotonic())

@@ -1,0 +1,102 @@
+"""The orchestrator's HTTP interface, on the control network: health, metrics, status, profile."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator import profiles, state, strict_yaml
+from orchestrator.control import Control
+from orchestrator.errors import InputError
+
+HTTP_PORT = 8080
+# JSON may write a character in six.
+MAX_BODY_BYTES = 6 * strict_yaml.MAX_BYTES + 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says."""
+
+    devices: int
+    keys_dir: Path | None
+    profile: str
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read WDMOE_DEVICES, _CURVE, _KEYS_DIR and _PROFILE; InputError tells what is wrong."""
+        devices = os.environ.get("WDMOE_DEVICES", "8")
+        if not devices.isdecimal() or not 1 <= int(devices) <= state.MAX_DEVICES:
+            raise InputError(f"WDMOE_DEVICES is {devices!r}; allowed: 1 to {state.MAX_DEVICES}")
+        curve = os.environ.get("WDMOE_CURVE", "1")
+        if curve not in ("0", "1"):
+            raise InputError(f"WDMOE_CURVE is {curve!r}; allowed: 0 (off) or 1 (on)")
+        keys_dir = Path(os.environ.get("WDMOE_KEYS_DIR", "/keys")) if curve == "1" else None
+        return cls(int(devices), keys_dir, os.environ.get("WDMOE_PROFILE", "near-far"))
+
+
+class ProfileRequest(BaseModel):
+    """Body of `POST /profile`: a profile's text, so that a user's own file works too."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    text: str
+    allow_degraded: bool = False
+
+
+def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
+    """The application in front of a running control plane."""
+    app = FastAPI(title="WDMoE orchestrator")
+
+    @app.exception_handler(InputError)
+    async def refuse(_: Request, error: InputError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=400)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/status")
+    def status() -> dict[str, Any]:
+        return control.status()
+
+    @app.post("/profile")
+    async def use_profile(request: Request) -> dict[str, Any]:
+        body = await _bounded_body(request)
+        try:
+            asked = ProfileRequest.model_validate_json(body)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"])) or "body"
+            raise InputError(f"POST /profile: {where}: {fault['msg']}") from None
+        return await run_in_threadpool(_use, control, asked)
+
+    return app
+
+
+def _use(control: Control, asked: ProfileRequest) -> dict[str, Any]:
+    profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml")
+    control.use(profile, allow_degraded=asked.allow_degraded)
+    return control.status()
+
+
+async def _bounded_body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"body larger than the {MAX_BODY_BYTES} bytes allowed")
+    return body

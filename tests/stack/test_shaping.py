@@ -1,0 +1,91 @@
+"""The links are shaped for real: measured times follow the rates, each direction by itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import EXPERTS, Stack, container, docker
+
+BITS_PER_TOKEN = 16 * 4096
+TOKENS = [5 + i % 200 for i in range(24)]
+
+
+def write_profile(folder: Path, down_bps: float, up_bps: float) -> Path:
+    link = {"down": {"rate_bps": down_bps}, "up": {"rate_bps": up_bps}, "flops": 1e12}
+    path = folder / f"down-{down_bps:.0f}-up-{up_bps:.0f}.yaml"
+    profile = {
+        "description": "equal links of a known rate",
+        "seed": 1,
+        "fading": {"kind": "none"},
+        "emulate": {"hidden_size": 4096, "intermediate_size": 14336, "bits_per_element": 16},
+        "devices": [link] * EXPERTS,
+    }
+    path.write_text(json.dumps(profile))
+    return path
+
+
+def measure(stack: Stack, folder: Path, down_bps: float, up_bps: float) -> dict[str, Any]:
+    """The timings of one prompt's forward pass under a profile."""
+    stack.use(write_profile(folder, down_bps, up_bps))
+    stack.complete(TOKENS, max_tokens=1)  # TCP has settled on the new rate
+    timings: dict[str, Any] = stack.complete(TOKENS, max_tokens=1)["timings"]
+    return timings
+
+
+def test_downlink_and_uplink_times_follow_their_own_rate(stack: Stack, tmp_path: Path) -> None:
+    fast, slow = 20e6, 5e6
+    both = measure(stack, tmp_path, fast, fast)
+    slow_down = measure(stack, tmp_path, slow, fast)
+    slow_up = measure(stack, tmp_path, fast, slow)
+    assert 2.5 < slow_down["downlink_s"] / both["downlink_s"] < 6
+    assert 2.5 < slow_up["uplink_s"] / both["uplink_s"] < 6
+    assert slow_down["uplink_s"] < 2 * both["uplink_s"]
+    assert slow_up["downlink_s"] < 2 * both["downlink_s"]
+    # Between perfectly even routing and all tokens of each layer on one device.
+    pairs = sum(both["experts"]["used"].values())
+    for timings, direction, rate in (
+        (slow_down, "downlink_s", slow),
+        (slow_up, "uplink_s", slow),
+        (both, "downlink_s", fast),
+        (both, "uplink_s", fast),
+    ):
+        serial_s = pairs * BITS_PER_TOKEN / rate
+        assert 0.8 * serial_s / EXPERTS < timings[direction] < 1.3 * serial_s
+
+
+def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None:
+    rate_bps = 200e3
+    stack.use(write_profile(tmp_path, rate_bps, rate_bps))
+    fetch = (
+        "import time, urllib.request as u\n"
+        "t = time.perf_counter()\n"
+        "n = sum(len(u.urlopen('http://device-0:9100/metrics').read()) for _ in range(10))\n"
+        "print(n, time.perf_counter() - t)"
+    )
+    size, seconds = docker("exec", container("bs"), "python", "-c", fetch).split()
+    assert float(seconds) < 0.2 * 8 * int(size) / rate_bps
+
+
+def test_only_the_radio_interface_is_shaped(stack: Stack) -> None:
+    stack.use("near-far")
+    requested = stack.status()["links"]
+    for q in range(EXPERTS):
+        qdiscs = json.loads(docker("exec", container(f"device-{q}"), "tc", "-json", "qdisc"))
+        ours = {d["dev"]: d for d in qdiscs if d.get("handle") == "1:"}
+        radio = next(d["dev"] for d in qdiscs if d["kind"] == "ingress")
+        assert ours.keys() == {radio, "ifb-radio"}
+        for dev, direction in ((radio, "up"), ("ifb-radio", "down")):
+            options = ours[dev]["options"]
+            rate = options["rate"]["rate"] if ours[dev]["kind"] == "netem" else options["rate"]
+            assert 8 * rate == pytest.approx(requested[q][direction]["rate_bps"], rel=1e-3)
+
+
+def test_the_backend_is_what_the_kernel_has(stack: Stack) -> None:
+    backends = {link["backend"] for link in stack.status()["links"]}
+    kinds = {
+        q["kind"] for q in json.loads(docker("exec", container("device-0"), "tc", "-j", "qdisc"))
+    }
+    assert len(backends) == 1
+    assert backends <= kinds

@@ -1,0 +1,231 @@
+"""`wdmoe profile` and `wdmoe status` against a real orchestrator over HTTP."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from orchestrator import cli, profiles
+from orchestrator.control import Control
+from orchestrator.metrics import orchestrator_metrics
+from orchestrator.server import MAX_BODY_BYTES, create_app
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Wdmoe:
+    """Runs commands in this process, as the `wdmoe` script would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Result:
+        self._monkeypatch.setattr(sys, "argv", ["wdmoe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = self._capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    def json(self, *arguments: str) -> Any:
+        result = self(*arguments, "--json")
+        assert result.code == 0
+        return json.loads(result.out)
+
+
+@pytest.fixture
+def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wdmoe:
+    # Nothing listens there, unless a test says otherwise.
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WDMOE_BS_URL", "http://127.0.0.1:9")
+    return Wdmoe(monkeypatch, capsys)
+
+
+@pytest.fixture
+def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A real orchestrator with eight devices; its URL, which the commands know too."""
+    registry = CollectorRegistry()
+    control = Control(
+        profiles.find("near-far"),
+        devices=8,
+        metrics=orchestrator_metrics(registry),
+        keys_dir=None,
+        state_address="tcp://127.0.0.1:*",
+        report_address="tcp://127.0.0.1:*",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener, control:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+        app = create_app(control, registry)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield url
+        server.should_exit = True
+        thread.join()
+
+
+def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:
+    rows = {row["name"]: row for row in wdmoe.json("profile", "list")}
+    assert set(rows) == {profile.name for profile in profiles.bundled()}
+    assert rows["rayleigh-100m"]["down_bps"] == pytest.approx([248.1e6] * 2, rel=1e-3)
+    assert rows["ideal"]["up_bps"] == []
+    table = wdmoe("profile", "list").out
+    for name, row in rows.items():
+        assert name in table
+        assert row["description"] in table
+    assert "190 Mbit/s to 306 Mbit/s" in table
+    assert "rayleigh, every 50 ms" in table
+    assert "not shaped" in table
+
+
+def test_show_gives_mean_and_drawn_rates_in_readable_units(wdmoe: Wdmoe) -> None:
+    shown = wdmoe.json("profile", "show", "blockage")
+    assert [device["device"] for device in shown["devices"]] == list(range(8))
+    assert shown["devices"][3]["mean_down_bps"] == pytest.approx(123.6e6, rel=1e-3)
+    drawn = profiles.find("blockage").devices(0)[3].down.rate_bps
+    assert shown["devices"][3]["down"]["rate_bps"] == drawn
+    text = wdmoe("profile", "show", "blockage").out
+    assert "124 Mbit/s" in text
+    assert "500 GFLOP/s" in text
+    assert "noise -174 dBm/Hz" in text
+    assert "device-5 (out of reach)" in wdmoe("profile", "show", "outage").out
+
+
+def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "description: mine\nfading: {kind: none}\n"
+        "devices: [{distance_m: 60, extra_delay_s: 0.002, loss: {p: 0.01, r: 0.3}}]\n"
+    )
+    assert wdmoe("profile", "check", str(file)).out == f"{file}: ok, 1 devices, needs netem\n"
+    assert wdmoe.json("profile", "check", str(file))["needs_netem"] is True
+    assert "2 ± 0 ms, loss p=0.01 r=0.3" in wdmoe("profile", "show", str(file)).out
+    file.write_text(file.read_text().replace("60", "60m"))
+    result = wdmoe("profile", "check", str(file))
+    assert result.code == 2
+    assert result.err == (
+        f"wdmoe: {file}: devices[0].distance_m is '60m'; allowed: a plain number in m, "
+        "from 1 to 100000\n"
+    )
+
+
+def test_use_puts_a_bundled_or_own_profile_into_force(
+    wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
+) -> None:
+    assert httpx.get(f"{orchestrator}/healthz").json() == {"status": "ok"}
+    used = wdmoe("profile", "use", "ideal")
+    assert used.code == 0
+    assert used.out.startswith("in force: ideal, seed 0, epoch ")
+    assert used.out.count("not shaped") == 16
+    own = tmp_path / "own.yaml"
+    own.write_text(profiles.find("outage").text)
+    assert wdmoe.json("profile", "use", str(own))["profile"] == "own"
+    status = httpx.get(f"{orchestrator}/status").json()
+    assert status["profile_text"] == own.read_text()
+    assert [link["reachable"] for link in status["links"]].count(False) == 1
+    assert 'wdmoe_profile_info{profile="' in httpx.get(f"{orchestrator}/metrics").text
+
+
+def test_what_the_orchestrator_refuses_is_one_line(
+    wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text("description: d\nfading: {kind: none}\ndevices: [{distance_m: 60}]\n")
+    result = wdmoe("profile", "use", str(small))
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "wdmoe: profile 'small': devices has 1 entries; allowed: 8, as many as the stack has\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "detail"),
+    [
+        (b"{", 400, "POST /profile: body: Invalid JSON"),
+        (b"[]", 400, "POST /profile: body: "),
+        (b'{"name": "p"}', 400, "POST /profile: text: Field required"),
+        (b'{"name": "p", "text": "", "more": 1}', 400, "POST /profile: more: "),
+        (b'{"name": "p", "text": "a: ["}', 400, "p.yaml: line 1: "),
+        (b'{"name": "../p", "text": ""}', 400, "../p.yaml: the profile's name is '../p'"),
+        (b'{"name": "p", "text": "\\ud800"}', 400, "POST /profile: "),
+        (b" " * (MAX_BODY_BYTES + 1), 413, "body larger than the "),
+    ],
+)
+def test_a_hostile_body_is_refused(orchestrator: str, body: bytes, code: int, detail: str) -> None:
+    response = httpx.post(f"{orchestrator}/profile", content=body)
+    assert response.status_code == code
+    assert response.json()["detail"].startswith(detail)
+    assert "\n" not in response.json()["detail"]
+
+
+def test_status_without_a_base_station_still_shows_the_links(
+    wdmoe: Wdmoe, orchestrator: str
+) -> None:
+    result = wdmoe("status")
+    assert result.code == 1
+    assert result.err == (
+        "wdmoe: the base station does not answer at http://127.0.0.1:9; is the stack up? "
+        "(wdmoe up)\n"
+    )
+    assert "unknown, the base station does not answer" in result.out
+    assert "profile  near-far (sha256 " in result.out
+    assert "policy   topk" in result.out
+    assert result.out.count("nothing yet") == 8
+
+
+@pytest.mark.parametrize("command", [["status"], ["profile", "use", "near-far"]])
+def test_without_a_stack_one_line_says_so(wdmoe: Wdmoe, command: list[str]) -> None:
+    result = wdmoe(*command)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "wdmoe: the orchestrator does not answer at http://127.0.0.1:9; is the stack up? "
+        "(wdmoe up)\n"
+    )
+
+
+def test_wrong_usage_is_exit_code_2(wdmoe: Wdmoe) -> None:
+    assert wdmoe("profile", "bogus").code == 2
+    assert wdmoe("profile", "show").code == 2
+    assert wdmoe("profile", "show", "nope").err.startswith("wdmoe: no bundled profile 'nope'; ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WDMOE_PROFILE", "nope", "no bundled profile 'nope'; there are: blockage, "),
+        ("WDMOE_DEVICES", "many", "WDMOE_DEVICES is 'many'; allowed: 1 to 1024"),
+        ("WDMOE_DEVICES", "4", "profile 'near-far': devices has 8 entries; allowed: 4"),
+        ("WDMOE_CURVE", "off", "WDMOE_CURVE is 'off'; allowed: 0 (off) or 1 (on)"),
+    ],
+)
+def test_the_process_refuses_to_start_wrongly(variable: str, value: str, message: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator"],
+        env={**os.environ, variable: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"orchestrator: {message}")
+    assert ended.stderr.count("\n") == 1

@@ -1,0 +1,285 @@
+"""The control plane over real sockets: states ahead of time, late joiners, reports, switching."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from orchestrator import keys, profiles, state
+from orchestrator.control import LEAD_S, MAX_REPORT_BYTES, Control, Plan, decode_report
+from orchestrator.errors import InputError, StackError
+from orchestrator.metrics import orchestrator_metrics
+from orchestrator.profiles import Profile
+from orchestrator.state import ChannelState
+
+STILL = """\
+description: two devices
+fading: {kind: rayleigh}
+devices: [{distance_m: 100, flops: 1e12}, {down: {}, up: {rate_bps: 5e6}}]
+"""
+FAST = STILL.replace("{kind: rayleigh}", "{kind: rayleigh, coherence_s: 0.05}")
+DELAYED = STILL.replace("flops: 1e12", "extra_delay_s: 0.01")
+
+
+def profile(text: str, name: str = "p") -> Profile:
+    return profiles.parse(text, name, f"{name}.yaml")
+
+
+@dataclass
+class Stack:
+    """A running control plane, and what its peers need to reach it."""
+
+    control: Control
+    registry: CollectorRegistry
+    context: zmq.Context[zmq.Socket[bytes]]
+    keys_dir: Path | None
+
+    def connect(self, kind: int, own: str) -> zmq.Socket[bytes]:
+        socket = self.context.socket(kind)
+        if self.keys_dir is not None:
+            server = keys.load_public(self.keys_dir, "orchestrator")
+            keys.curve_client(socket, keys.load(self.keys_dir, own), server)
+        if kind == zmq.SUB:
+            socket.subscribe(b"")
+        socket.connect(self.control.endpoints[0 if kind == zmq.SUB else 1])
+        return socket
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@contextmanager
+def running(text: str, keys_dir: Path | None) -> Iterator[Stack]:
+    registry = CollectorRegistry()
+    control = Control(
+        profile(text),
+        devices=2,
+        metrics=orchestrator_metrics(registry),
+        keys_dir=keys_dir,
+        state_address="tcp://127.0.0.1:*",
+        report_address="tcp://127.0.0.1:*",
+    )
+    context = zmq.Context()
+    with control:
+        yield Stack(control, registry, context, keys_dir)
+        context.destroy(linger=0)
+
+
+def hear(socket: zmq.Socket[bytes]) -> ChannelState:
+    assert socket.poll(10_000), "no state arrived"
+    return state.decode(socket.recv())
+
+
+def hear_epoch(socket: zmq.Socket[bytes], epoch: int) -> ChannelState:
+    while (heard := hear(socket)).epoch != epoch:
+        pass
+    return heard
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "did not happen within 10 s"
+        time.sleep(0.01)
+
+
+def report(device: int = 0, **fields: Any) -> bytes:
+    fields = {
+        "v": 1,
+        "device": device,
+        "backend": "netem",
+        "epoch": 1,
+        "interval": 0,
+        "applied_at_s": 1.5,
+        "error": None,
+        **fields,
+    }
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+@pytest.fixture(params=["curve", "plain"])
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    with running(STILL, tmp_path if request.param == "curve" else None) as stack:
+        yield stack
+
+
+def test_early_and_late_joiners_hear_what_is_in_force(stack: Stack) -> None:
+    early = stack.connect(zmq.SUB, "bs")
+    first = hear(early)
+    assert first == profile(STILL).state(
+        epoch=first.epoch, interval=0, apply_at_s=first.apply_at_s, policy=first.policy
+    )
+    late = stack.connect(zmq.SUB, "device-1")
+    assert hear(late) == first
+    assert hear(early) == first  # a repeated state does no harm
+
+
+def test_a_switch_is_the_next_epoch_and_is_told_ahead(stack: Stack) -> None:
+    ears = stack.connect(zmq.SUB, "bs")
+    before = hear(ears)
+    stack.control.use(profile(STILL.replace("100", "200"), "farther"))
+    after = hear_epoch(ears, stack.control.status()["epoch"])
+    assert time.time() < after.apply_at_s < time.time() + LEAD_S
+    assert after.order > before.order
+    assert after.profile == "farther"
+    assert (after.devices[0].up.rate_bps or 0) < (before.devices[0].up.rate_bps or 0)
+    status = stack.control.status()
+    assert (status["profile"], status["apply_at_s"]) == ("farther", after.apply_at_s)
+    assert status["profile_text"].startswith("description: two devices")
+    assert status["links"][1]["up"]["rate_bps"] == 5e6
+    assert status["links"][1]["down"]["rate_bps"] is None
+    assert status["links"][0]["backend"] is None
+
+    def exported(direction: str, device: str) -> float | None:
+        name = "wdmoe_link_requested_rate_bps"
+        return stack.metric(name, device=device, direction=direction)
+
+    eventually(lambda: exported("up", "0") == after.devices[0].up.rate_bps)
+    assert exported("down", "1") is None
+    info = {"profile": "farther", "sha256": after.profile_sha256}
+    assert stack.metric("wdmoe_profile_info", **info) == 1
+    assert b"wdmoe_interval 0.0" in generate_latest(stack.registry)
+    unshaped = STILL.replace("{distance_m: 100, flops: 1e12}", "{down: {}, up: {}}")
+    stack.control.use(profile(unshaped))
+    eventually(lambda: exported("up", "0") is None)  # not the old profile's rate
+
+
+def test_intervals_come_ahead_of_time_on_a_schedule_that_does_not_drift() -> None:
+    with running(FAST, None) as stack:
+        ears = stack.connect(zmq.SUB, "bs")
+        heard, left_s = [], []
+        for _ in range(20):
+            heard.append(hear(ears))
+            left_s.append(heard[-1].apply_at_s - time.time())
+    orders = [one.order for one in heard]
+    assert orders == sorted(orders)
+    assert orders[-1][1] >= 15
+    start_s = heard[0].apply_at_s - 0.05 * heard[0].interval
+    for one in heard:
+        assert one.apply_at_s == pytest.approx(start_s + 0.05 * one.interval, abs=1e-6)
+    # Half of them at least, whatever else the machine does meanwhile.
+    assert sorted(left_s)[10] > LEAD_S / 2
+    assert len({one.devices[0] for one in heard}) == len(set(orders))
+
+
+def test_a_plan_is_a_function_of_time() -> None:
+    plan = Plan(profile(FAST), epoch=4, start_s=1000.0)
+    assert [plan.interval_at(t) for t in (0, 999.99, 1000, 1000.051, 1001.01)] == [0, 0, 0, 1, 20]
+    assert plan.begin_s(20) == 1001.0
+    assert plan.state(20).order == (4, 20)
+    assert list(plan.due(0, 1000.0 - LEAD_S + 0.001)) == [0]
+    assert list(plan.due(1, 1000.0 - LEAD_S + 0.001)) == []
+    assert list(plan.due(1, 1000.001)) == [1, 2]
+    assert list(plan.due(3, 1060.001)) == [1200, 1201, 1202]  # the host slept for a minute
+    assert Plan(profile(STILL), 4, 1000.0).interval_at(1e9) == 0
+    unfaded = FAST.replace("kind: rayleigh", "kind: none")
+    assert Plan(profile(unfaded), 4, 1000.0).interval_at(1e9) == 0
+
+
+def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:
+    status = stack.control.status()
+    mouth = stack.connect(zmq.PUSH, "device-1")
+    applied_at_s = status["apply_at_s"] + 0.25
+    mouth.send(report(1, epoch=status["epoch"], applied_at_s=applied_at_s, error="no ifb"))
+    eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
+    link = stack.control.status()["links"][1]
+    assert (link["applied_epoch"], link["applied_interval"]) == (status["epoch"], 0)
+    assert link["lateness_s"] == pytest.approx(0.25, abs=1e-6)
+    assert 0 <= link["reported_age_s"] < 10
+    assert link["error"] == "no ifb"
+    stack.control.use(profile(STILL))
+    assert stack.control.status()["links"][1]["lateness_s"] is None  # of an epoch gone by
+
+
+def test_hostile_reports_are_counted_and_do_no_harm(stack: Stack) -> None:
+    mouth = stack.connect(zmq.PUSH, "device-1")
+    for bad in (b"", b"\xc1", b"\x91" * 1000, report(2), report(1, backend="htb"), b"x" * 9999):
+        mouth.send(bad)
+    mouth.send_multipart([b"", b"\xc1"])
+    mouth.send(report(1))
+    eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
+    assert stack.metric("wdmoe_refused_messages_total", reason="malformed") == 7
+
+
+def test_a_device_speaks_for_itself_only(tmp_path: Path) -> None:
+    with running(STILL, tmp_path) as stack:
+        mouth = stack.connect(zmq.PUSH, "device-1")
+        mouth.send(report(0))
+        mouth.send(report(1))
+        eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
+        assert stack.control.status()["links"][0]["backend"] is None
+        assert stack.metric("wdmoe_refused_messages_total", reason="impostor") == 1
+
+
+def test_a_profile_that_needs_netem_is_refused_without_it(stack: Stack) -> None:
+    stack.connect(zmq.PUSH, "device-1").send(report(1, backend="tbf"))
+    eventually(lambda: stack.control.status()["links"][1]["backend"] == "tbf")
+    epoch = stack.control.status()["epoch"]
+    with pytest.raises(InputError, match=r"the kernel under device-1 has no netem .*--allow-deg"):
+        stack.control.use(profile(DELAYED))
+    assert stack.control.status()["epoch"] == epoch
+    stack.control.use(profile(DELAYED), allow_degraded=True)
+    assert stack.control.status()["links"][0]["up"]["delay_s"] == 0.01
+    stack.connect(zmq.PUSH, "device-1").send(report(1))  # the device came back on another kernel
+    eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
+    stack.control.use(profile(DELAYED))
+
+
+def test_a_profile_of_another_size_is_refused(stack: Stack) -> None:
+    three = STILL.replace("{distance_m: 100, flops: 1e12}", "{distance_m: 1}, {distance_m: 1}")
+    with pytest.raises(InputError, match="devices has 3 entries; allowed: 2"):
+        stack.control.use(profile(three))
+
+
+def test_an_address_in_use_is_told(stack: Stack) -> None:
+    address = stack.control.endpoints[0]
+    second = Control(
+        profile(STILL),
+        devices=2,
+        metrics=orchestrator_metrics(CollectorRegistry()),
+        keys_dir=stack.keys_dir,
+        state_address=address,
+    )
+    with pytest.raises(StackError, match=f"cannot listen on {address}: Address already"), second:
+        pass
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_no_report(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_report(data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"v": 2},
+        {"device": -1},
+        {"device": True},
+        {"epoch": 1 << 60},
+        {"interval": "1"},
+        {"applied_at_s": float("nan")},
+        {"error": "x" * 501},
+        {"error": ["x"]},
+        {"more": 1},
+    ],
+)
+def test_a_report_out_of_range_is_refused(fields: dict[str, Any]) -> None:
+    assert decode_report(report()).device == 0
+    with pytest.raises(ValueError, match=r"."):
+        decode_report(report(**fields))
+
+
+def test_an_oversized_report_is_refused_unread() -> None:
+    with pytest.raises(ValueError, match="at most 4096"):
+        decode_report(b"\xc1" * (MAX_REPORT_BYTES + 1))
