@@ -1,0 +1,103 @@
+"""A link of two network namespaces' width: this process, a veth pair, a shaped device.
+
+this namespace [ veth, 10.77.0.1 ] ═════ [ veth, 10.77.0.2: Shaper ] namespace of the device
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.radio import pin_segmentation, run
+from tests.net.device_end import read_exactly
+
+NAMESPACE = "wdmoe-test"
+HOST_END, DEVICE_END = "wdmoe-host", "wdmoe-device"
+HOST_ADDRESS, DEVICE_ADDRESS = "10.77.0.1", "10.77.0.2"
+
+
+class Link:
+    """One shaped link and its far end."""
+
+    def __init__(self) -> None:
+        command = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.net.device_end"]
+        self._end = subprocess.Popen(
+            [*command, DEVICE_ADDRESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.backend: str = self._answer()["backend"]
+        self._connection = socket.create_connection((DEVICE_ADDRESS, 5000))
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def shape(
+        self, down: dict[str, float] | None = None, up: dict[str, float] | None = None
+    ) -> dict[str, float | None]:
+        """Change both directions; what the kernel says is in force."""
+        assert self._end.stdin is not None
+        self._end.stdin.write(json.dumps({"down": down or {}, "up": up or {}}) + "\n")
+        self._end.stdin.flush()
+        applied: dict[str, float | None] = self._answer()
+        return applied
+
+    def times_s(self, size: int, back: int) -> tuple[float, float]:
+        """Transmission times of `size` bytes down and `back` bytes up."""
+        sent_s = time.monotonic()
+        self._connection.sendall(struct.pack("!II", size, back) + bytes(size))
+        received_s, answered_s = struct.unpack("!dd", read_exactly(self._connection, 16))
+        read_exactly(self._connection, back)
+        return received_s - sent_s, time.monotonic() - answered_s
+
+    def median_s(self, size: int, back: int, n: int = 9) -> tuple[float, float]:
+        """Median transmission times of n messages, down and up."""
+        measured = [self.times_s(size, back) for _ in range(n)]
+        down, up = (sorted(values)[n // 2] for values in zip(*measured, strict=True))
+        return down, up
+
+    def qdiscs(self) -> list[dict[str, Any]]:
+        """Every queue in the device's namespace."""
+        listing: list[dict[str, Any]] = json.loads(
+            run("ip", "netns", "exec", NAMESPACE, "tc", "-json", "qdisc", "show")
+        )
+        return listing
+
+    def close(self) -> None:
+        """End the far end, which takes its queues away."""
+        self._connection.close()
+        assert self._end.stdin is not None
+        self._end.stdin.close()
+        assert self._end.wait(timeout=20) == 0
+
+    def _answer(self) -> Any:
+        assert self._end.stdout is not None
+        return json.loads(self._end.stdout.readline())
+
+
+@pytest.fixture
+def link() -> Iterator[Link]:
+    subprocess.run(["ip", "netns", "del", NAMESPACE], capture_output=True, check=False)
+    run("ip", "netns", "add", NAMESPACE)
+    try:
+        run("ip", "link", "add", HOST_END, "type", "veth", "peer", "name", DEVICE_END)
+        run("ip", "link", "set", DEVICE_END, "netns", NAMESPACE)
+        run("ip", "address", "add", f"{HOST_ADDRESS}/30", "dev", HOST_END)
+        run("ip", "link", "set", HOST_END, "up")
+        pin_segmentation(HOST_END)
+        inside = ("ip", "-n", NAMESPACE)
+        run(*inside, "address", "add", f"{DEVICE_ADDRESS}/30", "dev", DEVICE_END)
+        run(*inside, "link", "set", DEVICE_END, "up")
+        run(*inside, "link", "set", "lo", "up")
+        made = Link()
+        yield made
+        made.close()
+        assert all(qdisc["kind"] == "noqueue" for qdisc in made.qdiscs())
+        assert "ifb" not in run(*inside, "link", "show")
+    finally:
+        run("ip", "link", "del", HOST_END)  # a namespace takes its time to let go of the other end
+        run("ip", "netns", "del", NAMESPACE)
