@@ -21,7 +21,7 @@ demo: setup
 	    for prompts in arithmetic facts; do
 	        out=runs/demo-$$profile-$$prompts
 	        rm -rf $$out
-	        wdmoe replay $$prompts --limit 30 --out $$out
+	        wdmoe replay $$prompts --limit 20 --out $$out
 	    done
 	done
 
@@ -31,9 +31,10 @@ test: setup
 	ruff check
 	ruff format --check
 	mypy
-	pytest tests/unit --junitxml=$(REPORTS)/unit.xml
-	pytest tests/stack --junitxml=$(REPORTS)/stack.xml
-	tests/netem_kernel/run pytest tests/net tests/stack --junitxml=$(REPORTS)/netem.xml
+	python -m pytest tests/unit --junitxml=$(REPORTS)/unit.xml
+	python -m pytest tests/net tests/stack --junitxml=$(REPORTS)/host.xml
+	tests/netem_kernel/run python -m pytest tests/net tests/stack/test_model.py \
+	    tests/stack/test_shaping.py --junitxml=$(REPORTS)/netem.xml
 
 down:
 	@wdmoe down

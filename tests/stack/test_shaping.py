@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, Stack, container, docker
+from tests.stack.conftest import EXPERTS, Stack, container, docker, wdmoe
 
 BITS_PER_TOKEN = 16 * 4096
 TOKENS = [5 + i % 200 for i in range(24)]
 
 
-def write_profile(folder: Path, down_bps: float, up_bps: float) -> Path:
-    link = {"down": {"rate_bps": down_bps}, "up": {"rate_bps": up_bps}, "flops": 1e12}
-    path = folder / f"down-{down_bps:.0f}-up-{up_bps:.0f}.yaml"
+def write_profile(folder: Path, down_bps: float, up_bps: float, delay_s: float = 0) -> Path:
+    link: dict[str, Any] = {"flops": 1e12}
+    link["down"] = {"rate_bps": down_bps, "delay_s": delay_s}
+    link["up"] = {"rate_bps": up_bps}
+    path = folder / f"down-{down_bps:.0f}-up-{up_bps:.0f}-delay-{delay_s}.yaml"
     profile = {
         "description": "equal links of a known rate",
         "seed": 1,
@@ -53,6 +55,25 @@ def test_downlink_and_uplink_times_follow_their_own_rate(stack: Stack, tmp_path:
     ):
         serial_s = pairs * BITS_PER_TOKEN / rate
         assert 0.8 * serial_s / EXPERTS < timings[direction] < 1.3 * serial_s
+
+
+def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Path) -> None:
+    rate_bps, delay_s = 20e6, 0.1
+    at_once = measure(stack, tmp_path, rate_bps, rate_bps)
+    delayed = write_profile(tmp_path, rate_bps, rate_bps, delay_s)
+    if stack.status()["links"][0]["backend"] == "netem":
+        stack.use(delayed)
+    else:
+        refused = wdmoe("profile", "use", str(delayed))
+        assert refused.returncode == 2
+        assert "has no netem" in refused.stderr
+        delay_s = 0
+        stack.wdmoe("profile", "use", str(delayed), "--allow-degraded")
+    stack.complete(TOKENS, max_tokens=1)
+    later = stack.complete(TOKENS, max_tokens=1)["timings"]
+    layers = stack.health()["model"]["layers"]
+    added_s = later["downlink_s"] - at_once["downlink_s"]
+    assert added_s == pytest.approx(layers * delay_s, rel=0.3, abs=0.1)
 
 
 def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None:
