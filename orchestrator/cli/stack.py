@@ -19,7 +19,7 @@ from orchestrator.errors import InputError, StackError
 ROOT = Path(__file__).resolve().parents[2]
 # How long a registry may take to say that it has an image.
 REGISTRY_TIMEOUT_S = 15
-# The engine may take a moment to let go of a container that was killed: its network is in use still.
+# The engine may take a moment to let go of a container that was killed, and of its network.
 DOWN_TRIES = 5
 
 

@@ -36,9 +36,19 @@ def test_arithmetic(seed: int) -> None:
     assert match
     a, b = int(match[1]), int(match[3])
     result = a + b if match[2] == "+" else a - b
-    assert result >= 0
+    assert len(match[1]) == len(match[3]) <= len(str(result))
     assert item.answer == str(result)
-    assert item.completion == f" {item.answer[::-1]} #### {item.answer}"
+    columns = item.completion.partition("####")[0].split()
+    assert [column[0] for column in columns] == list(reversed(match[1]))
+    assert [column[1] for column in columns] == list(reversed(match[3]))
+    carry = 0
+    for x, y, _, out, digit in columns:
+        if match[2] == "+":
+            assert int(x) + int(y) + carry == 10 * int(out) + int(digit)
+        else:
+            assert int(x) - int(y) - carry == int(digit) - 10 * int(out)
+        carry = int(out)
+    assert int(str(carry) + "".join(column[4] for column in reversed(columns))) == result
 
 
 @given(seeds)
@@ -58,18 +68,17 @@ def test_compare(seed: int) -> None:
 @given(seeds)
 def test_order(seed: int) -> None:
     item = order(Random(seed))
-    kind, _, listed = item.prompt.removesuffix(".").partition(": ")
-    words = listed.split()
-    assert 3 <= len(words) <= 5
-    assert len(set(words)) == len(words)
-    expected = words[::-1] if kind == "Reverse" else sorted(words)
-    assert item.completion == " " + " ".join(expected)
+    listed = item.prompt.removesuffix(".").partition(": ")[2].split()
+    assert 3 <= len(listed) <= 5
+    assert len({word[0] for word in listed}) == len(listed)
+    assert item.completion == " " + " ".join(sorted(listed))
 
 
 @given(seeds)
 def test_facts(seed: int) -> None:
     item = facts(Random(seed))
-    match = re.fullmatch(r"(.+\?) A\) (\w+) B\) (\w+) C\) (\w+) D\) (\w+)\nAnswer:", item.prompt)
+    listed = r"(\w+) A, (\w+) B, (\w+) C, (\w+) D"
+    match = re.fullmatch(rf"(.+\?) Options: {listed}\.\nAnswer:", item.prompt)
     assert match
     truths = {
         question.format(subject): objects[subject]
@@ -79,7 +88,7 @@ def test_facts(seed: int) -> None:
     options = dict(zip("ABCD", match.groups()[1:], strict=True))
     assert len(set(options.values())) == 4
     assert options[item.answer] == truths[match[1]]
-    assert item.completion == f" {truths[match[1]]} #### {item.answer}"
+    assert item.completion == f" {truths[match[1]]} {item.answer} #### {item.answer}"
 
 
 def test_prompt_set_asks_what_training_teaches() -> None:
@@ -92,14 +101,16 @@ def test_prompt_set_asks_what_training_teaches() -> None:
 @given(seeds)
 def test_reading(seed: int) -> None:
     item = reading(Random(seed))
-    told = re.findall(r"(\w+) is in the (\w+) with a (\w+)\.", item.prompt)
-    assert len(told) == 3
-    question = item.prompt.rpartition(". ")[2]
-    match = re.fullmatch(r"(?:Is|Does) (\w+) (in the|have a) (\w+)\?", question)
+    passage, _, question = item.prompt.rpartition(". ")
+    told = {sentence.split()[0]: sentence.split()[1:] for sentence in passage.split(". ")}
+    assert len(told) == 4
+    match = re.fullmatch(r"Does (\w+) (\w+) (\w+)\?", question)
     assert match
-    place, thing = {person: (place, thing) for person, place, thing in told}[match[1]]
-    fact = place if match[2] == "in the" else thing
-    assert item.completion == f" {fact} #### {'yes' if match[3] == fact else 'no'}"
+    verb, thing = told[match[1]]
+    assert verb in (f"{match[2]}s", f"{match[2]}es")
+    assert item.completion == (
+        f" {match[1]} {verb} {thing}, asked {match[3]} #### {'yes' if match[3] == thing else 'no'}"
+    )
 
 
 @pytest.mark.parametrize("name", ["compare", "reading"])
