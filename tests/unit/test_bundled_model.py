@@ -104,7 +104,9 @@ def test_wrong_experts_cost_accuracy(scores: dict[str, dict[str, float]]) -> Non
 
 def test_every_expert_is_used(loaded: Loaded) -> None:
     model, tokenizer = loaded
-    texts = [item.prompt for name in TASKS for item in read_prompts(name)[:ITEMS]]
+    items = [item for name in TASKS for item in read_prompts(name)[:ITEMS]]
+    answers = complete(model, tokenizer, items)
+    texts = [item.prompt + answer for item, answer in zip(items, answers, strict=True)]
     shares = expert_shares(model, tokenizer, texts)
     assert shares.shape == (model.config.num_hidden_layers, 8)
     assert shares.min() >= 0.05, shares

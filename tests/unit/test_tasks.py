@@ -42,7 +42,7 @@ def test_arithmetic(seed: int) -> None:
     assert [column[0] for column in columns] == list(reversed(match[1]))
     assert [column[1] for column in columns] == list(reversed(match[3]))
     carry = 0
-    for x, y, _, out, digit in columns:
+    for x, y, _, out, digit in map(tuple, columns):
         if match[2] == "+":
             assert int(x) + int(y) + carry == 10 * int(out) + int(digit)
         else:

@@ -1,0 +1,217 @@
+"""Exact match and expert use of a model on the prompt sets: ``python -m models.evaluate DIR``.
+
+Each prompt set is answered greedily under three ways of choosing experts. A gate module of
+transformers' Mixtral maps a layer's tokens to (logits, weights, indices), and that is the seam:
+
+    tokens (n, m) ──► gate ──► weights, indices (n, k) ──► experts ──► sum (n, m)
+                       ▲
+                       top-2 | top-1 | random-2
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import sqrt
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
+
+from models.tasks import PROMPTS_DIR, TASKS, final_answer
+
+Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, weights, indices)
+
+
+class Prompt(NamedTuple):
+    """A line of a prompt set."""
+
+    id: str
+    prompt: str
+    answer: str
+    max_tokens: int
+    stop: list[str]
+
+
+def main(
+    model_dir: Annotated[Path, typer.Argument(help="Folder of a model in Hugging Face format.")],
+    limit: Annotated[int, typer.Option(help="First items of each prompt set to take.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the random selection.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+) -> None:
+    """Exact match per prompt set under top-2, top-1 and random-2, and each expert's share."""
+    console = Console()
+    model, tokenizer = load(model_dir)
+    sets = {name: read_prompts(name)[:limit] for name in TASKS}
+    jobs = [(name, policy) for name in TASKS for policy in POLICIES]
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    shares: dict[str, Tensor] = {}
+    for name, policy in track(jobs, "Answering", console=console, disable=as_json, transient=True):
+        with selection(model, POLICIES[policy](seed)):
+            answers = complete(model, tokenizer, sets[name])
+        pairs = zip(answers, sets[name], strict=True)
+        right = [final_answer(answer) == item.answer for answer, item in pairs]
+        scores[name][policy] = sum(right) / len(right)
+        if policy == "top-2":
+            texts = [item.prompt + text for item, text in zip(sets[name], answers, strict=True)]
+            shares[name] = expert_shares(model, tokenizer, texts)
+    if as_json:
+        percent = {name: (100 * share).tolist() for name, share in shares.items()}
+        typer.echo(json.dumps({"items": limit, "exact_match": scores, "share_percent": percent}))
+        return
+    console.print(score_table(scores, limit))
+    console.print(share_table(shares))
+
+
+def load(model_dir: Path) -> tuple[MixtralForCausalLM, PreTrainedTokenizerFast]:
+    """The model in fp32, whatever the precision of its file."""
+    model = MixtralForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model, PreTrainedTokenizerFast.from_pretrained(model_dir)
+
+
+def read_prompts(name: str) -> list[Prompt]:
+    """The items of ``prompts/NAME.jsonl``."""
+    lines = (PROMPTS_DIR / f"{name}.jsonl").read_text().splitlines()
+    return [Prompt(**json.loads(line)) for line in lines]
+
+
+# --- ways of choosing experts ---------------------------------------------------------------------
+
+
+def top_k(k: int) -> Gate:
+    """The k most likely experts, their weights scaled to sum to 1; k = 2 is the model's own."""
+
+    def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weights, indices = logits.softmax(dim=-1).topk(k, dim=-1)
+        return logits, weights / weights.sum(dim=-1, keepdim=True), indices
+
+    return choose
+
+
+def random_k(k: int, seed: int) -> Gate:
+    """k different experts drawn evenly for each token, weighted as the gate would weight them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        indices = torch.rand(logits.shape, generator=generator).topk(k, dim=-1).indices
+        weights = logits.softmax(dim=-1).gather(-1, indices)
+        return logits, weights / weights.sum(dim=-1, keepdim=True), indices
+
+    return choose
+
+
+POLICIES: dict[str, Callable[[int], Gate]] = {
+    "top-2": lambda seed: top_k(2),
+    "top-1": lambda seed: top_k(1),
+    "random-2": lambda seed: random_k(2, seed),
+}
+
+
+@contextmanager
+def selection(model: MixtralForCausalLM, choose: Gate) -> Iterator[None]:
+    """Lets ``choose`` select the experts in every layer."""
+    gates = [cast(Any, layer).mlp.gate for layer in model.model.layers]
+    for gate in gates:
+        # An attribute of the instance goes before the class's method; deleting it undoes this.
+        gate.forward = lambda states, weight=gate.weight: choose(F.linear(states, weight))
+    try:
+        yield
+    finally:
+        for gate in gates:
+            del gate.forward
+
+
+# --- answering ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def complete(
+    model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
+) -> list[str]:
+    """The greedy completion of each prompt, up to </s>, a stop text or ``max_tokens``.
+
+    Prompts of the same length in tokens are answered together, so nothing is padded.
+    """
+    encoded = [tokenizer(prompt.prompt)["input_ids"] for prompt in prompts]
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, ids in enumerate(encoded):
+        groups[len(ids)].append(index)
+    answers = [""] * len(prompts)
+    for group in groups.values():
+        tokens = torch.tensor([encoded[index] for index in group])
+        new = greedy(model, tokens, max(prompts[index].max_tokens for index in group))
+        for index, row in zip(group, new.tolist(), strict=True):
+            row = row[: prompts[index].max_tokens]
+            if tokenizer.eos_token_id in row:
+                row = row[: row.index(tokenizer.eos_token_id)]
+            text = cast(str, tokenizer.decode(row))
+            for stop in prompts[index].stop:
+                text = text.partition(stop)[0]
+            answers[index] = text
+    return answers
+
+
+def greedy(model: MixtralForCausalLM, tokens: Tensor, steps: int) -> Tensor:
+    """(rows, steps) tokens that follow (rows, length) tokens; a row goes on after its </s>."""
+    new: list[Tensor] = []
+    cache = None
+    for _ in range(steps):
+        output = model(input_ids=tokens, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        tokens = output.logits[:, -1:].argmax(dim=-1)
+        new.append(tokens)
+    return torch.cat(new, dim=1)
+
+
+@torch.no_grad()
+def expert_shares(
+    model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> Tensor:
+    """(layers, experts) part of all (token, slot) pairs of a layer that go to each expert."""
+    config = model.config
+    used = torch.zeros(config.num_hidden_layers, config.num_local_experts)
+    for text in texts:
+        tokens = torch.tensor([tokenizer(text)["input_ids"]])
+        logits = model.model(input_ids=tokens, output_router_logits=True).router_logits
+        for layer, layer_logits in enumerate(logits):
+            chosen = layer_logits.topk(config.num_experts_per_tok, dim=-1).indices.flatten()
+            used[layer] += torch.bincount(chosen, minlength=config.num_local_experts)
+    return used / used.sum(dim=-1, keepdim=True)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def score_table(scores: dict[str, dict[str, float]], items: int) -> Table:
+    """Exact match in per cent, with the standard error of a proportion."""
+    table = Table("prompt set", *POLICIES, title=f"Exact match, %, {items} items a set")
+    for name, row in scores.items():
+        cells = [
+            f"{100 * part:.1f} ± {100 * sqrt(part * (1 - part) / items):.1f}"
+            for part in row.values()
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
+def share_table(shares: dict[str, Tensor]) -> Table:
+    """Smallest and largest share of an expert in each layer; all sets together, then set by set."""
+    layers = len(next(iter(shares.values())))
+    columns = [f"layer {layer}" for layer in range(layers)]
+    table = Table("prompt set", *columns, title="Least and most used expert, % of tokens' choices")
+    together = torch.stack(list(shares.values())).mean(dim=0)
+    for name, share in {"all five": together, **shares}.items():
+        table.add_row(name, *(f"{100 * row.min():.1f} … {100 * row.max():.1f}" for row in share))
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,284 @@
+"""The five tasks of the bundled model: what it is trained on and what its prompt sets ask.
+
+Every item is drawn from a seeded ``random.Random``. Its split is a function of its prompt alone
+(`split_of`), so an item of a prompt set cannot occur in training, whatever the seeds are.
+
+``python -m models.tasks`` writes the prompt sets to ``prompts/``.
+"""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Literal, NamedTuple
+
+Split = Literal["train", "validation", "prompts"]
+
+PROMPT_SEED = 2024
+ITEMS_PER_SET = 300
+PROMPTS_DIR = Path(__file__).resolve().parent.parent / "prompts"
+
+
+class Item(NamedTuple):
+    """A prompt and the completion to learn; ``completion`` starts with the space after the prompt.
+
+    Where the completion shows its working, the answer follows ``####`` (the GSM8K convention).
+    """
+
+    prompt: str
+    completion: str
+
+    @property
+    def answer(self) -> str:
+        """What is scored."""
+        return final_answer(self.completion)
+
+
+def final_answer(completion: str) -> str:
+    """The part of a completion that is scored: what follows the last ``####``, or all of it."""
+    return completion.rpartition("####")[2].strip()
+
+
+def split_of(prompt: str) -> Split:
+    """The one split of a prompt: 1 in 32 prompt sets, 1 in 32 validation, the rest training."""
+    bucket = zlib.crc32(prompt.encode()) % 32
+    return "prompts" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split())
+
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+
+def arithmetic(rng: Random) -> Item:
+    """Sum or difference of two numbers, both of three or both of four digits.
+
+    The working goes through the columns from the units upwards: both digits, then the carry that
+    goes out and the digit of the result (`86:15` in a sum with a carry coming in, `29:13` in a
+    difference that borrows). So each column is a small table, and its carry stands in the one
+    before it. Then comes the result as people write it; a difference keeps its operands' width.
+    """
+    digits = rng.choice((3, 4))
+    sign = rng.choice("+-")
+    result = 0
+    while len(str(result)) < digits:
+        a, b = (rng.randint(10 ** (digits - 1), 10**digits - 1) for _ in range(2))
+        if sign == "-":
+            a, b = max(a, b), min(a, b)
+        result = a + b if sign == "+" else a - b
+    columns, carry = [], 0
+    for x, y in zip(map(int, reversed(str(a))), map(int, reversed(str(b))), strict=True):
+        column = x + y + carry if sign == "+" else x - y - carry
+        carry = int(column > 9 or column < 0)
+        columns.append(f"{x}{y}:{carry}{column % 10}")
+    return Item(f"What is {a} {sign} {b}?", f" {' '.join(columns)} #### {result}")
+
+
+# --- compare --------------------------------------------------------------------------------------
+
+
+def compare(rng: Random) -> Item:
+    """Yes or no: is one number of three digits greater, or smaller, than another one (never equal)?
+
+    Half of the pairs have the same hundreds, so that the first digit does not decide. The working
+    compares digit by digit.
+    """
+    a = b = rng.randint(100, 999)
+    while b == a:
+        b = rng.randint(100, 999) if rng.random() < 0.5 else a - a % 100 + rng.randint(0, 99)
+    word, truth = rng.choice((("greater", a > b), ("smaller", a < b)))
+    signs = " ".join(
+        "<" if x < y else ">" if x > y else "=" for x, y in zip(str(a), str(b), strict=True)
+    )
+    return Item(f"Is {a} {word} than {b}?", f" {signs} #### {'yes' if truth else 'no'}")
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+NOUNS = _words(
+    "apple bread cloud door egg flag garden house island jar king lamp moon night oven pen queen "
+    "river stone tree uncle violin window yard"
+)
+
+
+def order(rng: Random) -> Item:
+    """Put words, each with a first letter of its own, or digits in ascending order."""
+    if rng.random() < 0.5:
+        listed = rng.sample(NOUNS, rng.randint(3, 4))
+        return Item(f"Sort by letter: {' '.join(listed)}.", " " + " ".join(sorted(listed)))
+    listed = rng.sample("0123456789", rng.randint(4, 5))
+    return Item(f"Sort by size: {' '.join(listed)}.", " " + " ".join(sorted(listed)))
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+# relation: (question, {subject: object}). A subject has one object in a relation.
+FACTS: dict[str, tuple[str, dict[str, str]]] = {
+    "capital": (
+        "What is the capital of {}?",
+        _pairs(
+            "Austria=Vienna Chile=Santiago China=Beijing Cuba=Havana Denmark=Copenhagen "
+            "Egypt=Cairo England=London Finland=Helsinki France=Paris Germany=Berlin "
+            "Ghana=Accra Greece=Athens Hungary=Budapest Iran=Tehran Ireland=Dublin Italy=Rome "
+            "Japan=Tokyo Kenya=Nairobi Norway=Oslo Peru=Lima Poland=Warsaw Portugal=Lisbon "
+            "Russia=Moscow Spain=Madrid Sweden=Stockholm"
+        ),
+    ),
+    "continent": (
+        "On which continent is {}?",
+        _pairs(
+            "Austria=Europe Chile=America China=Asia Cuba=America Denmark=Europe Egypt=Africa "
+            "Finland=Europe France=Europe Ghana=Africa India=Asia Iran=Asia Japan=Asia "
+            "Kenya=Africa Norway=Europe Peru=America Samoa=Oceania Tonga=Oceania Fiji=Oceania"
+        ),
+    ),
+    "young": (
+        "What is a young {} called?",
+        _pairs(
+            "cat=kitten cow=calf deer=fawn dog=puppy duck=duckling goat=kid goose=gosling "
+            "hen=chick horse=foal lion=cub owl=owlet pig=piglet sheep=lamb swan=cygnet"
+        ),
+    ),
+    "colour": (
+        "What is the colour of {}?",
+        _pairs(
+            "bananas=yellow blood=red chocolate=brown coal=black grass=green ink=blue "
+            "lemons=yellow milk=white oranges=orange plums=purple ravens=black ruby=red "
+            "salt=white silver=grey"
+        ),
+    ),
+    "opposite": (
+        "What is the opposite of {}?",
+        _pairs(
+            "big=small clean=dirty cold=hot dark=light early=late empty=full fast=slow "
+            "hard=soft high=low long=short new=old open=closed poor=rich wet=dry"
+        ),
+    ),
+}
+
+
+def facts(rng: Random) -> Item:
+    """Multiple choice with four options, all of them objects of the relation that is asked.
+
+    The working is the right option as it is listed; its object is the fact that is taught.
+    """
+    question, objects = FACTS[rng.choice(list(FACTS))]
+    subject = rng.choice(list(objects))
+    right = objects[subject]
+    options = [right, *rng.sample(sorted(set(objects.values()) - {right}), 3)]
+    rng.shuffle(options)
+    letter = "ABCD"[options.index(right)]
+    listed = ", ".join(f"{option} {name}" for option, name in zip(options, "ABCD", strict=True))
+    return Item(
+        f"{question.format(subject)} Options: {listed}.\nAnswer:",
+        f" {right} {letter} #### {letter}",
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+PEOPLE = _words("Adam Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Mia Paul Rosa")
+VERBS = _words("like own paint sell want wash")
+THINGS = _words("bags balls bikes boats clocks cups hats keys kites rings toys trains")
+
+
+def reading(rng: Random) -> Item:
+    """Four sentences about who does what, then a yes/no question about one of the people.
+
+    A wrong thing is another person's of the same passage, so every word of the question has been
+    read and only who goes with what decides. The working quotes the sentence that tells, and sets
+    what was asked beside it.
+    """
+    people, verbs, things = (rng.sample(words, 4) for words in (PEOPLE, VERBS, THINGS))
+    sentences = [
+        f"{person} {verb}{'es' if verb == 'wash' else 's'} {thing}"
+        for person, verb, thing in zip(people, verbs, things, strict=True)
+    ]
+    asked = rng.randrange(4)
+    told = asked if rng.random() < 0.5 else rng.choice([i for i in range(4) if i != asked])
+    return Item(
+        f"{'. '.join(sentences)}. Does {people[asked]} {verbs[asked]} {things[told]}?",
+        f" {sentences[asked]}, asked {things[told]} #### {'yes' if told == asked else 'no'}",
+    )
+
+
+# --- recall ---------------------------------------------------------------------------------------
+
+WORDS = sorted(
+    {*NOUNS, *PEOPLE, *THINGS, *"ABCD"}.union(*(objects.values() for _, objects in FACTS.values()))
+)
+
+
+def recall(rng: Random) -> Item:
+    """Copy a list of words, or say pairs of words again in another order; in training only.
+
+    Looking up what followed a word before is what the other tasks rest on, and here almost every
+    word of the completion teaches it, so that it is learned early.
+    """
+    if rng.random() < 0.3:
+        listed = " ".join(rng.sample(WORDS, rng.randint(8, 12)))
+        return Item(f"Repeat: {listed}.", f" {listed}")
+    words = rng.sample(WORDS, 2 * rng.randint(4, 6))
+    pairs = [f"{first} {second}" for first, second in zip(words[::2], words[1::2], strict=True)]
+    prompt = f"Recall: {', '.join(pairs)}."
+    rng.shuffle(pairs)
+    return Item(prompt, " " + " ".join(pairs))
+
+
+# --- splits and prompt sets -----------------------------------------------------------------------
+
+TASKS: dict[str, Callable[[Random], Item]] = {
+    "arithmetic": arithmetic,
+    "compare": compare,
+    "order": order,
+    "facts": facts,
+    "reading": reading,
+}
+TRAINING = {**TASKS, "recall": recall}
+# The longest completion of each task in tokens of the bundled tokenizer, with the closing </s>.
+MAX_TOKENS = {"arithmetic": 32, "compare": 6, "order": 11, "facts": 5, "reading": 9}
+
+
+def draw(task: Callable[[Random], Item], rng: Random, split: Split) -> Item:
+    """The next item of a task that belongs to the split."""
+    while True:
+        item = task(rng)
+        if split_of(item.prompt) == split:
+            return item
+
+
+def prompt_set(name: str) -> list[dict[str, object]]:
+    """The lines of ``prompts/NAME.jsonl``: distinct prompts, in the order they were drawn."""
+    rng = Random(f"{PROMPT_SEED} {name}")
+    items: dict[str, Item] = {}
+    while len(items) < ITEMS_PER_SET:
+        item = draw(TASKS[name], rng, "prompts")
+        items.setdefault(item.prompt, item)
+    return [
+        {
+            "id": f"{name}-{number:03d}",
+            "prompt": item.prompt,
+            "answer": item.answer,
+            "max_tokens": MAX_TOKENS[name],
+            "stop": ["\n"],
+        }
+        for number, item in enumerate(items.values())
+    ]
+
+
+def prompt_set_text(name: str) -> str:
+    """The file of a prompt set."""
+    return "".join(json.dumps(line) + "\n" for line in prompt_set(name))
+
+
+if __name__ == "__main__":
+    for set_name in TASKS:
+        (PROMPTS_DIR / f"{set_name}.jsonl").write_text(prompt_set_text(set_name))
