@@ -194,8 +194,8 @@ def reading(rng: Random) -> Item:
     """Four sentences about who does what, then a yes/no question about one of the people.
 
     A wrong thing is another person's of the same passage, so every word of the question has been
-    read and only who goes with what decides. The working quotes the sentence that tells, and sets
-    what was asked beside it.
+    read and only who goes with what decides. The working quotes the sentence that tells, sets
+    what was asked beside it, and says whether the two are the same.
     """
     people, verbs, things = (rng.sample(words, 4) for words in (PEOPLE, VERBS, THINGS))
     sentences = [
@@ -204,9 +204,10 @@ def reading(rng: Random) -> Item:
     ]
     asked = rng.randrange(4)
     told = asked if rng.random() < 0.5 else rng.choice([i for i in range(4) if i != asked])
+    verdict = "yes" if told == asked else "no"
     return Item(
         f"{'. '.join(sentences)}. Does {people[asked]} {verbs[asked]} {things[told]}?",
-        f" {sentences[asked]}, asked {things[told]} #### {'yes' if told == asked else 'no'}",
+        f" {sentences[asked]} {things[told]} {verdict} #### {verdict}",
     )
 
 
@@ -233,6 +234,23 @@ def recall(rng: Random) -> Item:
     return Item(prompt, " " + " ".join(pairs))
 
 
+# --- match ----------------------------------------------------------------------------------------
+
+
+def match(rng: Random) -> Item:
+    """Copy pairs of words and say of each whether its words are the same; in training only.
+
+    The last step of `reading` is such a comparison, one an item; here there are several.
+    """
+    pairs = []
+    for _ in range(rng.randint(4, 6)):
+        first = rng.choice(THINGS)
+        pairs.append((first, first if rng.random() < 0.5 else rng.choice(THINGS)))
+    listed = ", ".join(f"{first} {second}" for first, second in pairs)
+    judged = (f"{first} {second} {'yes' if first == second else 'no'}" for first, second in pairs)
+    return Item(f"Match: {listed}.", f" {' '.join(judged)}")
+
+
 # --- splits and prompt sets -----------------------------------------------------------------------
 
 TASKS: dict[str, Callable[[Random], Item]] = {
@@ -242,9 +260,9 @@ TASKS: dict[str, Callable[[Random], Item]] = {
     "facts": facts,
     "reading": reading,
 }
-TRAINING = {**TASKS, "recall": recall}
+TRAINING = {**TASKS, "recall": recall, "match": match}
 # The longest completion of each task in tokens of the bundled tokenizer, with the closing </s>.
-MAX_TOKENS = {"arithmetic": 32, "compare": 6, "order": 11, "facts": 5, "reading": 9}
+MAX_TOKENS = {"arithmetic": 32, "compare": 6, "order": 11, "facts": 5, "reading": 8}
 
 
 def draw(task: Callable[[Random], Item], rng: Random, split: Split) -> Item:

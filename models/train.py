@@ -33,9 +33,17 @@ STEPS = 1400
 DECAY_STEPS = 500  # the rate is constant, then falls linearly to zero over the last steps
 WARMUP_STEPS = 50
 WORKERS = 2  # processes of one thread each: on two cores faster than one process of two
-BATCH = {"arithmetic": 32, "compare": 24, "order": 16, "facts": 32, "reading": 32, "recall": 32}
+BATCH = {
+    "arithmetic": 32,
+    "compare": 24,
+    "order": 16,
+    "facts": 32,
+    "reading": 32,
+    "recall": 24,
+    "match": 16,
+}
 # Tasks of similar length share a forward pass, as padding is computed too.
-GROUPS = (("arithmetic",), ("compare", "order", "facts", "reading", "recall"))
+GROUPS = (("arithmetic",), ("compare", "order", "facts", "reading", "recall", "match"))
 PEAK_LR = 2e-3
 MUON_LR = 0.01
 BALANCE = 0.05  # weight of the load-balancing loss of each layer

@@ -19,6 +19,7 @@ from models.tasks import (
     draw,
     facts,
     final_answer,
+    match,
     order,
     prompt_set,
     prompt_set_text,
@@ -108,9 +109,18 @@ def test_reading(seed: int) -> None:
     assert match
     verb, thing = told[match[1]]
     assert verb in (f"{match[2]}s", f"{match[2]}es")
-    assert item.completion == (
-        f" {match[1]} {verb} {thing}, asked {match[3]} #### {'yes' if match[3] == thing else 'no'}"
-    )
+    verdict = "yes" if match[3] == thing else "no"
+    assert item.completion == f" {match[1]} {verb} {thing} {match[3]} {verdict} #### {verdict}"
+
+
+@given(seeds)
+def test_match(seed: int) -> None:
+    item = match(Random(seed))
+    words = item.completion.split()
+    triples = list(zip(words[::3], words[1::3], words[2::3], strict=True))
+    asked = item.prompt.removeprefix("Match: ").removesuffix(".").split(", ")
+    assert [f"{first} {second}" for first, second, _ in triples] == asked
+    assert all((first == second) == (verdict == "yes") for first, second, verdict in triples)
 
 
 @pytest.mark.parametrize("name", ["compare", "reading"])
