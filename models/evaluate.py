@@ -10,11 +10,11 @@ transformers' Mixtral maps a layer's tokens to (logits, weights, indices), and t
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +25,13 @@ from rich.table import Table
 from torch import Tensor
 from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 
-from models.tasks import PROMPTS_DIR, TASKS, final_answer
+from models.tasks import TASKS
+from orchestrator.replay import prompt_sets
+from orchestrator.replay.prompt_sets import Prompt
+from orchestrator.replay.scoring import exact_match
+from orchestrator.selection import topk
 
 Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, weights, indices)
-
-
-class Prompt(NamedTuple):
-    """A line of a prompt set."""
-
-    id: str
-    prompt: str
-    answer: str
-    max_tokens: int
-    stop: list[str]
 
 
 def main(
@@ -49,7 +43,7 @@ def main(
     """Exact match per prompt set under top-2, top-1 and random-2, and each expert's share."""
     console = Console()
     model, tokenizer = load(model_dir)
-    sets = {name: read_prompts(name)[:limit] for name in TASKS}
+    sets = {name: prompt_sets.load(name).prompts[:limit] for name in TASKS}
     jobs = [(name, policy) for name in TASKS for policy in POLICIES]
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     shares: dict[str, Tensor] = {}
@@ -57,7 +51,7 @@ def main(
         with selection(model, POLICIES[policy](seed)):
             answers = complete(model, tokenizer, sets[name])
         pairs = zip(answers, sets[name], strict=True)
-        right = [final_answer(answer) == item.answer for answer, item in pairs]
+        right = [exact_match(answer, item.answer) for answer, item in pairs]
         scores[name][policy] = sum(right) / len(right)
         if policy == "top-2":
             texts = [item.prompt + text for item, text in zip(sets[name], answers, strict=True)]
@@ -77,12 +71,6 @@ def load(model_dir: Path) -> tuple[MixtralForCausalLM, PreTrainedTokenizerFast]:
     return model, PreTrainedTokenizerFast.from_pretrained(model_dir)
 
 
-def read_prompts(name: str) -> list[Prompt]:
-    """The items of ``prompts/NAME.jsonl``."""
-    lines = (PROMPTS_DIR / f"{name}.jsonl").read_text().splitlines()
-    return [Prompt(**json.loads(line)) for line in lines]
-
-
 # --- ways of choosing experts ---------------------------------------------------------------------
 
 
@@ -90,8 +78,8 @@ def top_k(k: int) -> Gate:
     """The k most likely experts, their weights scaled to sum to 1; k = 2 is the model's own."""
 
     def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights, indices = logits.softmax(dim=-1).topk(k, dim=-1)
-        return logits, weights / weights.sum(dim=-1, keepdim=True), indices
+        chosen = topk(logits, k)
+        return logits, chosen.weight, chosen.index
 
     return choose
 
@@ -134,7 +122,7 @@ def selection(model: MixtralForCausalLM, choose: Gate) -> Iterator[None]:
 
 @torch.no_grad()
 def complete(
-    model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
+    model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]
 ) -> list[str]:
     """The greedy completion of each prompt, up to </s>, a stop text or ``max_tokens``.
 

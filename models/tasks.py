@@ -9,15 +9,16 @@ Every item is drawn from a seeded ``random.Random``. Its split is a function of 
 import json
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
+
+from orchestrator.replay.prompt_sets import BUNDLED_DIR
+from orchestrator.replay.scoring import extract_answer
 
 Split = Literal["train", "validation", "prompts"]
 
 PROMPT_SEED = 2024
 ITEMS_PER_SET = 300
-PROMPTS_DIR = Path(__file__).resolve().parent.parent / "prompts"
 
 
 class Item(NamedTuple):
@@ -32,12 +33,7 @@ class Item(NamedTuple):
     @property
     def answer(self) -> str:
         """What is scored."""
-        return final_answer(self.completion)
-
-
-def final_answer(completion: str) -> str:
-    """The part of a completion that is scored: what follows the last ``####``, or all of it."""
-    return completion.rpartition("####")[2].strip()
+        return extract_answer(self.completion)
 
 
 def split_of(prompt: str) -> Split:
@@ -299,4 +295,4 @@ def prompt_set_text(name: str) -> str:
 
 if __name__ == "__main__":
     for set_name in TASKS:
-        (PROMPTS_DIR / f"{set_name}.jsonl").write_text(prompt_set_text(set_name))
+        (BUNDLED_DIR / f"{set_name}.jsonl").write_text(prompt_set_text(set_name))

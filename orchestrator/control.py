@@ -122,8 +122,8 @@ class Control:
         devices: int,
         metrics: OrchestratorMetrics,
         keys_dir: Path | None,
-        state_address: str = "tcp://*:5560",
-        report_address: str = "tcp://*:5561",
+        state_address: str = f"tcp://*:{state.STATE_PORT}",
+        report_address: str = f"tcp://*:{state.REPORT_PORT}",
     ) -> None:
         self._devices = devices
         self._metrics = metrics

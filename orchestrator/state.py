@@ -18,6 +18,8 @@ from typing import Any
 import msgpack
 
 VERSION = 1
+STATE_PORT = 5560
+REPORT_PORT = 5561
 MAX_STATE_BYTES = 1 << 20
 MAX_DEVICES = 1024
 

@@ -12,8 +12,6 @@ from orchestrator.errors import InputError
 from services.wire import DTYPES
 
 RADIO_PORT = 5555
-STATE_PORT = 5560
-REPORT_PORT = 5561
 DEVICE_HTTP_PORT = 9100
 BS_HTTP_PORT = 8000
 

@@ -18,11 +18,11 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from services import radio, settings, wire
 from services.bs import api
-from services.bs.channel import ChannelWatch
 from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
 from services.bs.roster import Roster
 from services.bs.trunk import Trunk
+from services.channel import ChannelFeed
 from services.secure import secure_server
 
 
@@ -44,7 +44,10 @@ def main() -> None:
     radio.pin_segmentation(radio.interface(address))
     router = _bind(context, conf, address)
 
-    channel = ChannelWatch(conf, metrics, context)
+    def refused(_: ValueError) -> None:
+        metrics.refused_messages_total.labels("state").inc()
+
+    channel = ChannelFeed(conf, "bs", refused, context)
     roster = Roster(conf, info, checkpoint.fingerprint, metrics)
     dispatcher = Dispatcher(router, conf, info, roster, channel, metrics)
     trunk = Trunk(checkpoint, dispatcher, conf.torch_device, conf.compute_dtype)
@@ -111,7 +114,10 @@ def _end_tokens(folder: Path) -> frozenset[int]:
     """The tokens that end a completion: generation_config.json's, else config.json's."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        ends = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        try:
+            ends = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        except (ValueError, AttributeError):
+            raise InputError(f"{path}: not a JSON object") from None
         if ends is not None:
             return frozenset([ends] if isinstance(ends, int) else ends)
     return frozenset()

@@ -14,18 +14,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import zmq
 
 from orchestrator.checkpoint import ModelInfo
-from orchestrator.latency import device_latency_s, prompt_latency_s
+from orchestrator.latency import device_latency_s, layer_latency_s, prompt_latency_s
 from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState
 from services import wire
-from services.bs.channel import ChannelWatch
 from services.bs.meter import Meter
 from services.bs.roster import Roster
+from services.channel import ChannelFeed
 from services.settings import Settings
 
 
@@ -52,7 +51,7 @@ class Dispatcher:
         settings: Settings,
         info: ModelInfo,
         roster: Roster,
-        channel: ChannelWatch,
+        channel: ChannelFeed,
         metrics: BsMetrics,
     ) -> None:
         self.socket = socket
@@ -101,7 +100,7 @@ class Dispatcher:
         started_s = time.monotonic()
         inputs, index = hidden.cpu(), index.cpu()
         jobs = self._send(layer, inputs, index, channel, meter)
-        self._await(jobs)
+        self._await()
         combine_s = time.monotonic()
         output = self._combine(jobs, inputs, index, weight.cpu(), meter).to(hidden)
         self._account(jobs, index, channel, meter)
@@ -156,7 +155,7 @@ class Dispatcher:
                 patience += 2 * tokens * channel.emulate.flop_per_token / link.flops
         return patience
 
-    def _await(self, jobs: Sequence[_Job]) -> None:
+    def _await(self) -> None:
         """Until every job has its answer, or its device is given up."""
         while waiting := [job for job in self._jobs.values() if job.done is None]:
             left_s = min(job.deadline_s for job in waiting) - time.monotonic()
@@ -232,8 +231,8 @@ class Dispatcher:
         if channel.emulate is not None:
             bits, flop = channel.emulate.bits_per_token, channel.emulate.flop_per_token
         t_q = device_latency_s(channel, bits=bits, flop=flop)
-        chosen = np.append(t_q, 0.0)[index.numpy()]  # index E: no expert, no time
-        return prompt_latency_s(chosen.max(axis=-1))
+        used = (index[:, :, None] == torch.arange(len(t_q))).any(dim=1)
+        return prompt_latency_s(layer_latency_s(t_q, used.numpy()))
 
     def _receive(self) -> None:
         frames = self.socket.recv_multipart(copy=False)
@@ -260,7 +259,8 @@ class Dispatcher:
         elif isinstance(message, wire.Failed):
             print(f"device-{q} failed: {message.reason}", flush=True)
             self._metrics.refused_messages_total.labels("failed").inc()
-            self._jobs.pop(message.id, None)
+            if message.id in self._jobs and self._jobs[message.id].device == q:
+                del self._jobs[message.id]
         elif not isinstance(message, wire.Beat):
             self._metrics.refused_messages_total.labels("kind").inc()
 

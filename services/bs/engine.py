@@ -19,11 +19,11 @@ import zmq
 
 from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState, PolicyState
-from services.bs.channel import ChannelWatch
 from services.bs.dispatch import Dispatcher
 from services.bs.meter import Meter
 from services.bs.text import TextStream
 from services.bs.trunk import Trunk
+from services.channel import ChannelFeed
 
 MAX_WAITING = 64
 _IDLE_POLL_MS = 200
@@ -84,7 +84,7 @@ class Engine(threading.Thread):
         self,
         trunk: Trunk,
         dispatcher: Dispatcher,
-        channel: ChannelWatch,
+        channel: ChannelFeed,
         decode: Callable[[Sequence[int]], str],
         end_tokens: frozenset[int],
         metrics: BsMetrics,
@@ -131,8 +131,7 @@ class Engine(threading.Thread):
             self._end(request, Failure("no device can be reached"), "no_device")
             return
         try:
-            with torch.inference_mode():
-                self._complete(request, channel)
+            self._complete(request, channel)
         except Exception as error:  # one bad request must not end the service
             traceback.print_exc()
             self._end(request, Failure(f"internal error: {type(error).__name__}"), "error")

@@ -43,7 +43,11 @@ class Trunk:
             layer.mlp.gate = SelectingGate(layer.mlp.gate, dispatcher, self)
             layer.mlp.experts = RemoteExperts(number, dispatcher, self)
         weights = {name: tensor.to(device, dtype) for name, tensor in checkpoint.trunk()}
-        model.load_state_dict(weights, strict=False, assign=True)
+        try:
+            model.load_state_dict(weights, strict=False, assign=True)
+        except RuntimeError as error:  # a tensor of another shape than config.json asks for
+            what = str(error).splitlines()[-1].strip()
+            raise InputError(f"{checkpoint.folder}: {what}") from None
         model.tie_weights()
         # Its buffers are computed, not loaded, so they are still without storage.
         model.model.rotary_emb = MixtralRotaryEmbedding(self._config).to(device)

@@ -32,50 +32,47 @@ def main() -> None:
     metrics.expert_weight_bytes.set(experts.weight_bytes)
 
     shaper = Shaper(radio.interface(radio.local_address(conf.bs_radio_host)))
-    try:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        agent = LinkAgent(conf, device, shaper, metrics, context)
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, f"device-{device}".encode())
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a base station that is away
-        socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
-        if conf.curve:
-            secure_client(socket, conf, f"device-{device}", "bs")
-        hello = wire.Hello(
-            protocol=wire.PROTOCOL,
-            device=device,
-            fingerprint=checkpoint.fingerprint,
-            expert=device,
-            layers=checkpoint.info.layers,
-            hidden_size=checkpoint.info.hidden_size,
-        )
-        server = DeviceServer(socket, hello, experts, lambda: agent.current)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    agent = LinkAgent(conf, device, shaper, metrics, context)
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, f"device-{device}".encode())
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a base station that is away
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+    if conf.curve:
+        secure_client(socket, conf, f"device-{device}", "bs")
+    hello = wire.Hello(
+        protocol=wire.PROTOCOL,
+        device=device,
+        fingerprint=checkpoint.fingerprint,
+        expert=device,
+        layers=checkpoint.info.layers,
+        hidden_size=checkpoint.info.hidden_size,
+    )
+    server = DeviceServer(socket, hello, experts, lambda: agent.current)
 
-        def health() -> tuple[bool, dict[str, Any]]:
-            well = server.admitted and agent.shaped.is_set() and agent.error is None
-            return well, {
-                "device": device,
-                "admitted": server.admitted,
-                "backend": shaper.backend,
-                "shaped": agent.shaped.is_set(),
-                "error": agent.error,
-            }
+    def health() -> tuple[bool, dict[str, Any]]:
+        well = server.admitted and agent.shaped.is_set() and agent.error is None
+        return well, {
+            "device": device,
+            "admitted": server.admitted,
+            "backend": shaper.backend,
+            "shaped": agent.shaped.is_set(),
+            "error": agent.error,
+        }
 
-        http.serve(health)
-        agent.start()
-        print(
-            f"device-{device}: {experts.weight_bytes} bytes of experts, {shaper.backend}; "
-            "waiting for the channel state",
-            flush=True,
-        )
-        agent.shaped.wait()  # not a byte crosses the radio before its link is shaped
-        socket.connect(f"tcp://{conf.bs_radio_host}:{settings.RADIO_PORT}")
-        server.run()
-    finally:
-        shaper.close()
+    http.serve(health)
+    agent.start()
+    print(
+        f"device-{device}: {experts.weight_bytes} bytes of experts, {shaper.backend}; "
+        "waiting for the channel state",
+        flush=True,
+    )
+    agent.shaped.wait()  # not a byte crosses the radio before its link is shaped
+    socket.connect(f"tcp://{conf.bs_radio_host}:{settings.RADIO_PORT}")
+    server.run()
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -15,12 +15,13 @@ import zmq
 from orchestrator import state
 from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
+from services.channel import ChannelFeed
 from services.device.shaper import Shaper
+from services.device.wait import wait_until
 from services.secure import secure_client
-from services.settings import REPORT_PORT, STATE_PORT, Settings
+from services.settings import Settings
 
 REPORT_VERSION = 1
-_SPIN_S = 0.0003
 
 
 class LinkAgent(threading.Thread):
@@ -41,51 +42,30 @@ class LinkAgent(threading.Thread):
         self._device = device
         self._shaper = shaper
         self._metrics = metrics
-        self._pending: list[state.ChannelState] = []
-        self._newest = (-1, -1)
-        host = settings.orchestrator_host
-        self._states = context.socket(zmq.SUB)
+        own = f"device-{device}"
+        self._feed = ChannelFeed(settings, own, self._refused, context)
         self._reports = context.socket(zmq.PUSH)
-        for socket, port in ((self._states, STATE_PORT), (self._reports, REPORT_PORT)):
-            socket.setsockopt(zmq.LINGER, 0)
-            if settings.curve:
-                secure_client(socket, settings, f"device-{device}", "orchestrator")
-            socket.connect(f"tcp://{host}:{port}")
-        self._states.setsockopt(zmq.MAXMSGSIZE, state.MAX_STATE_BYTES)
-        self._states.subscribe(b"")
+        self._reports.setsockopt(zmq.LINGER, 0)
+        if settings.curve:
+            secure_client(self._reports, settings, own, "orchestrator")
+        self._reports.connect(f"tcp://{settings.orchestrator_host}:{state.REPORT_PORT}")
         metrics.link_backend.info({"backend": shaper.backend})
 
     def run(self) -> None:
         """Forever: take states in, apply each at its deadline."""
         while True:
-            if self._states.poll(self._wait_ms()):
-                self._hear(self._states.recv())
-            elif self._pending:
-                self._apply(self._pending.pop(0))
+            announced = self._feed.announced
+            if self._feed.socket.poll(_wait_ms(announced[0]) if announced else None):
+                self._feed.take_in()
+            else:
+                self._apply(announced.pop(0))
 
-    def _wait_ms(self) -> int:
-        """Until shortly before the next deadline; the last fraction is slept off in `_apply`."""
-        if not self._pending:
-            return 1000
-        return max(0, int((self._pending[0].apply_at_s - time.time()) * 1e3))
-
-    def _hear(self, data: bytes) -> None:
-        try:
-            heard = state.decode(data)
-            if self._device >= len(heard.devices):
-                raise ValueError(f"state has {len(heard.devices)} devices")
-        except ValueError as error:
-            self._metrics.link_errors_total.inc()
-            print(f"device-{self._device}: state refused: {error}", flush=True)
-            return
-        if heard.order <= self._newest:
-            return
-        self._newest = heard.order
-        # A new profile takes the place of what the old one still had announced beyond its start.
-        self._pending = [s for s in self._pending if s.apply_at_s < heard.apply_at_s] + [heard]
+    def _refused(self, error: ValueError) -> None:
+        self._metrics.link_errors_total.inc()
+        print(f"device-{self._device}: state refused: {error}", flush=True)
 
     def _apply(self, wanted: state.ChannelState) -> None:
-        wait_until(wanted.apply_at_s)
+        wait_until(wanted.apply_at_s, time.time)
         mine = wanted.devices[self._device]
         try:
             applied = self._shaper.apply(mine.down, mine.up)
@@ -123,8 +103,6 @@ class LinkAgent(threading.Thread):
             self._reports.send(msgpack.packb(report), zmq.NOBLOCK)
 
 
-def wait_until(deadline_s: float) -> None:
-    """Sleep, then spin to a Unix time: plain sleeping is late by up to 0.1 ms."""
-    while (left := deadline_s - time.time()) > 0:
-        if left > _SPIN_S:
-            time.sleep(left - _SPIN_S)
+def _wait_ms(announced: state.ChannelState) -> int:
+    """Until shortly before its time; the last fraction is waited for in `_apply`."""
+    return max(0, int((announced.apply_at_s - time.time()) * 1e3))

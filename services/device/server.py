@@ -14,9 +14,9 @@ from orchestrator.errors import InputError
 from orchestrator.state import ChannelState
 from services import wire
 from services.device.experts import Experts
+from services.device.wait import wait_until
 
 BEAT_S = 0.5
-_SPIN_S = 0.0002
 
 
 class DeviceServer:
@@ -69,7 +69,7 @@ class DeviceServer:
         y = wire.Payload.of(output, work.x.dtype)
         due_s = started_s + self._compute_s(work.x.shape[0])
         overrun = time.monotonic() > due_s > started_s
-        _hold_until(due_s)
+        wait_until(due_s, time.monotonic)
         finished_s = time.monotonic()
         return wire.Done(
             id=work.id,
@@ -95,10 +95,3 @@ class DeviceServer:
             self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             self.admitted = False  # no base station at the other end: introduce again
-
-
-def _hold_until(due_s: float) -> None:
-    """Sleep, then spin: plain sleeping is late by up to 0.1 ms, a token's computing takes 1 ms."""
-    while (left := due_s - time.monotonic()) > 0:
-        if left > _SPIN_S:
-            time.sleep(left - _SPIN_S)

@@ -33,7 +33,7 @@ class Applied:
 
 
 class Shaper:
-    """Owns the radio interface's qdiscs from its creation to `close`."""
+    """Owns the radio interface's qdiscs; they go when its network namespace does."""
 
     def __init__(self, radio: str) -> None:
         """Build the tree on interface `radio`; StackError when the kernel refuses it."""
@@ -69,14 +69,6 @@ class Shaper:
         except BrokenPipeError:
             pass  # tc's last words are still to be read
         return Applied(self._read_rate(batch), self._read_rate(batch))
-
-    def close(self) -> None:
-        """Remove everything that was built."""
-        if self._batch is not None:
-            self._batch.kill()
-            self._batch.wait()
-            self._batch = None
-        self._clear()
 
     def _start(self) -> subprocess.Popen[str]:
         self._batch = subprocess.Popen(

@@ -47,7 +47,6 @@ def main(address: str) -> None:
         wanted = json.loads(line)
         applied = shaper.apply(Direction(**wanted["down"]), Direction(**wanted["up"]))
         print(json.dumps(dataclasses.asdict(applied)), flush=True)
-    shaper.close()
 
 
 if __name__ == "__main__":

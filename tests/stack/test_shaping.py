@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, Stack, container, docker, wdmoe
+from tests.stack.conftest import EXPERTS, Stack, container, docker, until, wdmoe
 
 BITS_PER_TOKEN = 16 * 4096
 TOKENS = [5 + i % 200 for i in range(24)]
@@ -87,6 +87,17 @@ def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None
     )
     size, seconds = docker("exec", container("bs"), "python", "-c", fetch).split()
     assert float(seconds) < 0.2 * 8 * int(size) / rate_bps
+
+
+def test_a_channel_that_changes_every_50_ms_is_followed(stack: Stack) -> None:
+    stack.use("mobility")
+    first = stack.status()["interval"]
+    until(
+        lambda: all(link["applied_interval"] > first for link in stack.status()["links"]),
+        "every device goes on to later intervals",
+    )
+    assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
+    assert all(link["error"] is None for link in stack.status()["links"])
 
 
 def test_only_the_radio_interface_is_shaped(stack: Stack) -> None:

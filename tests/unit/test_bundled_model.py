@@ -16,10 +16,11 @@ from models.evaluate import (
     expert_shares,
     load,
     random_k,
-    read_prompts,
     selection,
 )
-from models.tasks import MAX_TOKENS, TASKS, final_answer
+from models.tasks import MAX_TOKENS, TASKS
+from orchestrator.replay import prompt_sets
+from orchestrator.replay.scoring import exact_match
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
 ITEMS = 40
@@ -39,10 +40,10 @@ def scores(loaded: Loaded) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {policy: {} for policy in POLICIES}
     for policy, choose in POLICIES.items():
         for name in TASKS:
-            items = read_prompts(name)[:ITEMS]
+            items = prompt_sets.load(name).prompts[:ITEMS]
             with selection(model, choose(0)):
                 answers = complete(model, tokenizer, items)
-            right = [final_answer(a) == item.answer for a, item in zip(answers, items, strict=True)]
+            right = [exact_match(a, item.answer) for a, item in zip(answers, items, strict=True)]
             result[policy][name] = sum(right) / ITEMS
     return result
 
@@ -104,7 +105,7 @@ def test_wrong_experts_cost_accuracy(scores: dict[str, dict[str, float]]) -> Non
 
 def test_every_expert_is_used(loaded: Loaded) -> None:
     model, tokenizer = loaded
-    items = [item for name in TASKS for item in read_prompts(name)[:ITEMS]]
+    items = [item for name in TASKS for item in prompt_sets.load(name).prompts[:ITEMS]]
     answers = complete(model, tokenizer, items)
     texts = [item.prompt + answer for item, answer in zip(items, answers, strict=True)]
     shares = expert_shares(model, tokenizer, texts)

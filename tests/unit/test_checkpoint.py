@@ -9,27 +9,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralForCausalLM
 
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
 from services.device.experts import Experts
-
-CONFIG = MixtralConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    num_local_experts=4,
-)
+from tests.unit.conftest import TINY
 
 
 @pytest.fixture(scope="module")
 def model() -> MixtralForCausalLM:
     torch.manual_seed(5)
-    whole = MixtralForCausalLM(CONFIG)
+    whole = MixtralForCausalLM(TINY)
     whole.train(False)
     return whole
 

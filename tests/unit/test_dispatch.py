@@ -2,143 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-import zmq
-from prometheus_client import CollectorRegistry
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
-from orchestrator.metrics import bs_metrics
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
-from services import settings, wire
-from services.bs.channel import ChannelWatch
-from services.bs.dispatch import Dispatcher
+from services import wire
 from services.bs.meter import Meter
-from services.bs.roster import Roster
 from services.bs.trunk import Trunk
 from services.device.experts import Experts
-from services.device.server import DeviceServer
-
-CPU = torch.device("cpu")
-EXPERTS = 4
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
-    config = MixtralConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        num_local_experts=EXPERTS,
-    )
-    folder = tmp_path_factory.mktemp("model")
-    MixtralForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-class Channel(ChannelWatch):
-    """A channel watch whose state the test sets."""
-
-    state: ChannelState | None = None
-
-    def take_in(self) -> None:
-        """Hear nothing: no orchestrator runs in these tests."""
-
-    def current(self) -> ChannelState | None:
-        return self.state
-
-
-@dataclass
-class Cell:
-    """A base station and its devices."""
-
-    folder: Path
-    checkpoint: Checkpoint
-    dispatcher: Dispatcher
-    roster: Roster
-    channel: Channel
-    registry: CollectorRegistry
-    context: Any
-    port: int
-
-    def socket(self, q: int) -> Any:
-        dealer = self.context.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.IDENTITY, f"device-{q}".encode())
-        dealer.setsockopt(zmq.LINGER, 0)
-        dealer.connect(f"tcp://127.0.0.1:{self.port}")
-        return dealer
-
-    def hello(self, q: int) -> wire.Hello:
-        info = self.checkpoint.info
-        fingerprint = self.checkpoint.fingerprint
-        return wire.Hello(wire.PROTOCOL, q, fingerprint, q, info.layers, info.hidden_size)
-
-    def start(self, q: int) -> None:
-        """A real device, served in the background."""
-        experts = Experts(self.checkpoint, q, CPU, torch.float32)
-        server = DeviceServer(self.socket(q), self.hello(q), experts, self.channel.current)
-        threading.Thread(target=_serve, args=[server], daemon=True).start()
-
-    def say(self, socket: Any, message: wire.Message) -> wire.Message:
-        """Send as a device, let the base station read, and return its answer."""
-        socket.send_multipart(wire.encode(message))
-        return self.answer(socket)
-
-    def answer(self, socket: Any) -> wire.Message:
-        for _ in range(100):
-            self.dispatcher.take_in()
-            if socket.poll(20):
-                return wire.decode(socket.recv_multipart())
-        raise AssertionError("no answer")
-
-    def admit(self, *devices: int) -> None:
-        for _ in range(200):
-            self.dispatcher.take_in()
-            if all(self.roster.devices[q].admitted for q in devices):
-                return
-            self.dispatcher.socket.poll(50)
-        raise AssertionError("not admitted")
-
-    def counted(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
-
-
-def _serve(server: DeviceServer) -> None:
-    with contextlib.suppress(zmq.ZMQError):  # the test has ended
-        server.run()
-
-
-@pytest.fixture
-def cell(folder: Path) -> Iterator[Cell]:
-    conf = replace(
-        settings.load(), curve=False, devices=EXPERTS, wire_dtype="fp32", device_timeout_s=1.5
-    )
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-    port = router.bind_to_random_port("tcp://127.0.0.1")
-    registry = CollectorRegistry()
-    metrics = bs_metrics(registry)
-    checkpoint = Checkpoint(folder)
-    channel = Channel(replace(conf, orchestrator_host="127.0.0.1"), metrics, context)
-    roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
-    dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics)
-    yield Cell(folder, checkpoint, dispatcher, roster, channel, registry, context, port)
-    context.destroy(linger=0)
+from tests.unit.conftest import CPU, EXPERTS, Cell
 
 
 def run_layer(cell: Cell, index: list[list[int]], weight: list[list[float]]) -> Any:
@@ -159,14 +36,14 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
         cell.start(q)
     cell.admit(*range(EXPERTS))
     trunk = Trunk(cell.checkpoint, cell.dispatcher, CPU, torch.float32)
-    whole = MixtralForCausalLM.from_pretrained(cell.folder, dtype=torch.float32)
+    whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
     cache = trunk.cache()
     rows = [trunk.forward(ids[:4], cache), *(trunk.forward([i], cache) for i in ids[4:])]
     with torch.inference_mode():
         expected = whole(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(torch.cat(rows), expected, atol=1e-5, rtol=1e-5)
-    assert sum(trunk.meter.used.values()) == len(ids) * 2 * 2
+    assert sum(trunk.meter.used.values()) == len(ids) * 2 * 3
     assert trunk.meter.dropped == {}
 
 
@@ -255,42 +132,18 @@ def test_an_answer_to_no_question_is_counted_and_ignored(cell: Cell) -> None:
     assert cell.counted("wdmoe_refused_messages_total", reason="late") == 1
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("fingerprint", "another"), ("expert", 2), ("layers", 3), ("hidden_size", 8), ("device", 2)],
-)
-def test_a_device_that_does_not_fit_is_told_which_field(cell: Cell, field: str, value: Any) -> None:
-    hello = replace(cell.hello(1), **{field: value})
-    answer = cell.say(cell.socket(1), hello)
-    assert isinstance(answer, wire.Refused)
-    assert answer.reason.startswith(f"{field} is {value!r}")
-    assert not cell.roster.devices[1].admitted
-    assert cell.roster.devices[1].refused == answer.reason
-
-
-def test_noise_is_counted_and_the_connection_survives(cell: Cell) -> None:
-    device = cell.socket(1)
-    for frames in ([b"noise"], [b""], [b"\x80"] * 9, [b"x" * 100_000]):
-        device.send_multipart(frames)
-    assert cell.say(device, cell.hello(1)) == wire.Welcome()
-    assert (
-        sum(
-            cell.counted("wdmoe_refused_messages_total", reason=reason)
-            for reason in ("malformed", "frames", "size")
-        )
-        == 4
-    )
-
-
-def test_a_sender_that_is_no_device_of_the_stack_is_ignored(cell: Cell) -> None:
-    stranger = cell.socket(EXPERTS)
-    stranger.send_multipart(wire.encode(cell.hello(0)))
-    known = cell.socket(1)
-    assert cell.say(known, cell.hello(1)) == wire.Welcome()
-    cell.dispatcher.socket.poll(200)
-    cell.dispatcher.take_in()
-    assert not stranger.poll(100)
-    assert cell.counted("wdmoe_refused_messages_total", reason="identity") == 1
+def test_a_device_cannot_give_up_the_work_of_another(cell: Cell) -> None:
+    cell.start(0)
+    other = cell.socket(1)
+    cell.say(other, cell.hello(1))
+    cell.admit(0, 1)
+    cell.channel.state = emulating(flops=1e9)  # the answer takes long enough for the other to lie
+    lie = wire.encode(wire.Failed(0, "not mine"))
+    threading.Timer(0.05, other.send_multipart, [lie]).start()
+    hidden, output, meter = run_layer(cell, [[0, 4]], [[1.0, 0.0]])
+    torch.testing.assert_close(output, expert(cell, 0, hidden))
+    assert meter.dropped == {}
+    assert cell.counted("wdmoe_refused_messages_total", reason="failed") == 1
 
 
 def emulating(flops: float, rate_bps: float | None = None) -> ChannelState:

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from models.tasks import (
     FACTS,
     ITEMS_PER_SET,
-    PROMPTS_DIR,
     TASKS,
     Item,
     arithmetic,
     compare,
     draw,
     facts,
-    final_answer,
     match,
     order,
     prompt_set,
@@ -26,6 +24,7 @@ from models.tasks import (
     reading,
     split_of,
 )
+from orchestrator.replay.prompt_sets import BUNDLED_DIR
 
 seeds = st.integers(min_value=0, max_value=2**32)
 
@@ -130,10 +129,10 @@ def test_yes_and_no_are_even(name: str) -> None:
     assert abs(yes / 4000 - 0.5) < 0.03
 
 
-def test_final_answer() -> None:
-    assert final_answer(" 8815 #### 5188 ") == "5188"
-    assert final_answer(" 1 #### 2 #### 3") == "3"
-    assert final_answer(" yes\n") == "yes"
+def test_an_answer_follows_its_working() -> None:
+    assert Item("Is it?", " 8815 #### 5188 ").answer == "5188"
+    assert Item("Is it?", " 1 #### 2 #### 3").answer == "3"
+    assert Item("Is it?", " yes\n").answer == "yes"
     assert Item("Is it?", " no").answer == "no"
 
 
@@ -144,7 +143,7 @@ def test_draw_stays_in_its_split(seed: int, name: str, split: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_prompt_sets_are_what_the_program_writes(name: str) -> None:
-    text = (PROMPTS_DIR / f"{name}.jsonl").read_text()
+    text = (BUNDLED_DIR / f"{name}.jsonl").read_text()
     assert text == prompt_set_text(name)
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines == prompt_set(name)

@@ -1,0 +1,142 @@
+"""A base station's dispatcher and real device servers over real sockets, and a tiny checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+import zmq
+from prometheus_client import CollectorRegistry
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.metrics import bs_metrics
+from orchestrator.state import ChannelState
+from services import settings, wire
+from services.bs.dispatch import Dispatcher
+from services.bs.roster import Roster
+from services.channel import ChannelFeed
+from services.device.experts import Experts
+from services.device.server import DeviceServer
+
+CPU = torch.device("cpu")
+# Small enough to save and load in a moment; large enough for every layout.
+TINY = MixtralConfig(
+    vocab_size=40,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    num_local_experts=4,
+)
+EXPERTS = int(TINY.num_local_experts)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("model")
+    MixtralForCausalLM(TINY).save_pretrained(folder)
+    return Checkpoint(folder)
+
+
+class Channel(ChannelFeed):
+    """A channel feed whose state the test sets."""
+
+    state: ChannelState | None = None
+
+    def take_in(self) -> None:
+        """Hear nothing: no orchestrator runs in these tests."""
+
+    def current(self) -> ChannelState | None:
+        return self.state
+
+
+@dataclass
+class Cell:
+    """A base station and its devices."""
+
+    checkpoint: Checkpoint
+    dispatcher: Dispatcher
+    roster: Roster
+    channel: Channel
+    registry: CollectorRegistry
+    context: Any
+    port: int
+
+    def socket(self, q: int) -> Any:
+        dealer = self.context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.IDENTITY, f"device-{q}".encode())
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.connect(f"tcp://127.0.0.1:{self.port}")
+        return dealer
+
+    def hello(self, q: int) -> wire.Hello:
+        info = self.checkpoint.info
+        fingerprint = self.checkpoint.fingerprint
+        return wire.Hello(wire.PROTOCOL, q, fingerprint, q, info.layers, info.hidden_size)
+
+    def start(self, q: int) -> None:
+        """A real device, served in the background."""
+        experts = Experts(self.checkpoint, q, CPU, torch.float32)
+        server = DeviceServer(self.socket(q), self.hello(q), experts, self.channel.current)
+        threading.Thread(target=_serve, args=[server], daemon=True).start()
+
+    def say(self, socket: Any, message: wire.Message) -> wire.Message:
+        """Send as a device, let the base station read, and return its answer."""
+        socket.send_multipart(wire.encode(message))
+        return self.answer(socket)
+
+    def answer(self, socket: Any) -> wire.Message:
+        for _ in range(100):
+            self.dispatcher.take_in()
+            if socket.poll(20):
+                return wire.decode(socket.recv_multipart())
+        raise AssertionError("no answer")
+
+    def admit(self, *devices: int) -> None:
+        for _ in range(200):
+            self.dispatcher.take_in()
+            if all(self.roster.devices[q].admitted for q in devices):
+                return
+            self.dispatcher.socket.poll(50)
+        raise AssertionError("not admitted")
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def _serve(server: DeviceServer) -> None:
+    with contextlib.suppress(zmq.ZMQError):  # the test has ended
+        server.run()
+
+
+def _unheard(error: ValueError) -> None:
+    raise AssertionError(f"nothing is announced in these tests: {error}")
+
+
+@pytest.fixture
+def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
+    conf = replace(
+        settings.load(), curve=False, devices=EXPERTS, wire_dtype="fp32", device_timeout_s=1.5
+    )
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    registry = CollectorRegistry()
+    metrics = bs_metrics(registry)
+    local = replace(conf, orchestrator_host="127.0.0.1")  # where nobody answers
+    channel = Channel(local, "bs", _unheard, context)
+    roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
+    dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics)
+    yield Cell(checkpoint, dispatcher, roster, channel, registry, context, port)
+    context.destroy(linger=0)
