@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 REGISTRY_TIMEOUT_S = 15
 # The engine may take a moment to let go of a container that was killed, and of its network.
 DOWN_TRIES = 5
+# What stopping one container, or removing all of them, may take before it is tried again.
+DOWN_TIMEOUT_S = 60
 
 
 def up(
@@ -52,16 +54,29 @@ def up(
 
 def down(as_json: Json = False) -> None:
     """Stop the stack; no container, network or volume of it stays."""
-    removed = sorted(container["Service"] for container in _containers())
+    containers = _containers()
+    # One after another: Docker Engine 20.10 miscounts a network's endpoints when many containers
+    # leave it at once, and cannot remove the network any more.
+    for container in containers:
+        _patiently("stop", container["Name"])
     for _ in range(DOWN_TRIES):
-        done = _compose("down", "--volumes", "--remove-orphans")
-        if not done.returncode:
+        fault = _patiently("compose", "down", "--volumes", "--remove-orphans")
+        if fault is None:
             break
         time.sleep(1)
     else:
-        raise StackError(f"docker compose down: {_last_line(done.stderr)}")
+        raise StackError(f"docker compose down: {fault}")
     if as_json:
-        print_json({"removed": removed})
+        print_json({"removed": sorted(container["Service"] for container in containers)})
+
+
+def _patiently(*arguments: str) -> str | None:
+    """Run docker for at most DOWN_TIMEOUT_S; what went wrong, if anything."""
+    try:
+        done = _docker(*arguments, timeout_s=DOWN_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"no end after {DOWN_TIMEOUT_S} s"
+    return _last_line(done.stderr) if done.returncode else None
 
 
 def _compose(*arguments: str) -> subprocess.CompletedProcess[str]:

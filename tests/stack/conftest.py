@@ -94,7 +94,12 @@ def wdmoe(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comp
     """Run the command line as a user would."""
     command = [str(Path(sys.executable).parent / "wdmoe"), *arguments]
     return subprocess.run(
-        command, env={**ENVIRONMENT, **(env or {})}, capture_output=True, text=True, check=False
+        command,
+        env={**ENVIRONMENT, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3 * PATIENCE_S,
     )
 
 
@@ -107,6 +112,7 @@ def docker(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=3 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
