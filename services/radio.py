@@ -14,6 +14,11 @@ from pathlib import Path
 
 from orchestrator.errors import StackError
 
+# As in services.wire, which would bring torch to every user of this module.
+MAX_MESSAGE_BYTES = 1 << 28
+# A queue that holds the largest message drops nothing; no full segment carries less than 1 KiB.
+MAX_PACKETS = MAX_MESSAGE_BYTES // 1024
+
 
 def local_address(peer: str, wait_s: float = 60.0) -> str:
     """The own IPv4 address from which `peer` (a name) is reached; waits until it resolves."""

@@ -1,32 +1,47 @@
 """The netem backend: rate, delay, jitter and Gilbert-Elliott loss, packet by packet.
 
     radio interface                          ifb-radio
-      root 1: netem  ─► uplink                 root 1: netem  ─► downlink
+      root 1: tbf ─► uplink                    root 1: tbf ─► downlink
+        └─ 10: netem                             └─ 10: netem
       ingress ffff:  ─ u32 match all, mirred ──────┘
 
-netem serialises every packet at the rate, so that the transmission time of a single embedding is
-there; a token bucket would let it pass at once.
+The queue waits in front of tbf, for which a new rate holds at once, also for what is queued. (With
+netem's own rate each packet gets its time when it is queued: 270 packets queued at 500 kbit/s take
+4.4 s whatever the rate is changed to.) What tbf's bucket lets pass at once, netem delays by exactly
+as long, bucket / rate, so that a message of s bytes on the wire takes
+
+    max(s, bucket) / rate + delay                          bucket: one packet + 100 µs of the rate
+
+as on a link that sends one bit after the other, in any order of messages and pauses. Below
+1.4 Mbit/s this delay is cut off at 10 ms (messages end early by the rest), because it holds for
+packets that were queued before a change.
+
+A change fills the bucket, which a busy link passes for free, and begins the loss model in its good
+state. netem's rate limits nothing: it keeps packets in order under jitter.
 """
 
-from typing import Any
-
 from orchestrator.state import Direction
+from services.device import tbf
+from services.radio import MAX_PACKETS
 
 NAME = "netem"
-# Packets, not bytes; the default of 1000 drops in the middle of one long prompt.
-_LIMIT = 200_000
+_IN_ORDER_BPS = 100e9
+_MAX_HEAD_START_S = 10e-3
 
 
-def qdisc(direction: Direction) -> str:
-    """The qdisc with every field given: `tc qdisc change` keeps a rate that is left out."""
+def qdiscs(direction: Direction) -> tuple[str, ...]:
+    """The tree with every field given: `tc qdisc change` keeps a rate that is left out."""
+    delay_s = direction.delay_s + _head_start_s(direction.rate_bps)
     return (
-        f"netem limit {_LIMIT} rate {round(direction.rate_bps or 0)}bit"
-        f" delay {direction.delay_s * 1e6:.0f}us {direction.jitter_s * 1e6:.0f}us"
-        f" loss gemodel {direction.loss_p:.6%} {direction.loss_r:.6%}"
+        f"root handle 1: {tbf.token_bucket(direction.rate_bps)}",
+        f"parent 1:1 handle 10: netem limit {MAX_PACKETS} rate {_IN_ORDER_BPS:.0f}bit"
+        f" delay {delay_s * 1e6:.0f}us {direction.jitter_s * 1e6:.0f}us"
+        f" loss gemodel {direction.loss_p:.6%} {direction.loss_r:.6%}",
     )
 
 
-def rate_bps(options: dict[str, Any]) -> float | None:
-    """The rate that `tc -json qdisc show` reports [bit/s]; None: unlimited."""
-    rate = options.get("rate", {}).get("rate", 0)
-    return 8.0 * rate or None
+def _head_start_s(rate_bps: float | None) -> float:
+    """By how much the bucket lets a message end too early [s]."""
+    if rate_bps is None:
+        return 0.0
+    return min(8 * tbf.bucket_bytes(rate_bps) / rate_bps, _MAX_HEAD_START_S)

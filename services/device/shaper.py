@@ -1,22 +1,26 @@
 """Shapes both directions of the radio interface: uplink at its root, downlink through an ifb.
 
-    to the base station   ◄── [ radio: root 1: netem|tbf ] ◄── device process
+    to the base station   ◄── [ radio: root 1: ] ◄── device process
     from the base station ──► [ radio: ingress ffff: ] ──mirred──► [ ifb-radio: root 1: ] ──► device
 
-One `tc -batch` lives as long as the shaper: an update costs a line, not a process. Each update is
-read back, which also tells that it is in force.
+What is at root 1: is the backend's, see netem.py and tbf.py. One `tc -batch` lives as long as the
+shaper: an update costs a line, not a process. Each update is read back, which also tells that it is
+in force. What is queued stays, and goes at the new rate.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
 from orchestrator.errors import StackError
 from orchestrator.state import Direction
 from services.device import netem, tbf
+from services.device.wake import Waker
 from services.radio import pin_segmentation, run
 
 IFB = "ifb-radio"
@@ -25,11 +29,25 @@ _REDIRECT = ["action", "mirred", "egress", "redirect", "dev", IFB]
 
 
 @dataclass(frozen=True)
-class Applied:
-    """The rates read back from the kernel [bit/s]; None: not limited."""
+class Queue:
+    """One direction as the kernel has it."""
 
-    down_bps: float | None
-    up_bps: float | None
+    rate_bps: float | None
+    """The rate in force [bit/s]; None: not limited."""
+    packets: int
+    """Packets sent since the shaper began."""
+    drops: int
+    """Packets dropped since then; tc does not tell emulated losses from those of a full queue."""
+    backlog_bytes: int
+    """What waits in the queue."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Both directions, read back from the kernel."""
+
+    down: Queue
+    up: Queue
 
 
 class Shaper:
@@ -44,7 +62,9 @@ class Shaper:
         run("ip", "link", "add", IFB, "type", "ifb")
         run("ip", "link", "set", "dev", IFB, "up")
         self._backend = _probe()
-        _set_root(radio, self._backend)
+        self._waker = Waker(radio)
+        self._rate_bps = {IFB: math.inf, radio: math.inf}
+        _build(radio, self._backend)
         run("tc", "qdisc", "add", "dev", radio, "handle", "ffff:", "ingress")
         run("tc", "filter", "add", "dev", radio, *_MATCH_ALL, *_REDIRECT)
 
@@ -54,25 +74,41 @@ class Shaper:
         return str(self._backend.NAME)
 
     def apply(self, down: Direction, up: Direction) -> Applied:
-        """Change both directions at once; packets already queued stay. Returns what is in force."""
+        """Change both directions, read both back; StackError when the kernel refuses."""
+        applied = self._tell(
+            f"qdisc change dev {dev} {qdisc}"
+            for dev, direction in ((IFB, down), (self._radio, up))
+            for qdisc in self._backend.qdiscs(direction)
+        )
+        self._wake_if_raised(IFB, applied.down)
+        self._wake_if_raised(self._radio, applied.up)
+        return applied
+
+    def read(self) -> Applied:
+        """Both directions as they are; StackError when the kernel does not say."""
+        return self._tell(())
+
+    def _wake_if_raised(self, dev: str, queue: Queue) -> None:
+        before_bps = self._rate_bps[dev]
+        self._rate_bps[dev] = queue.rate_bps or math.inf
+        if queue.backlog_bytes and self._rate_bps[dev] > before_bps:
+            self._waker.wake(dev)
+
+    def _tell(self, changes: Iterable[str]) -> Applied:
+        """Make changes, then read both directions back."""
         batch = self._batch or self._start()
-        lines = [
-            f"qdisc change dev {IFB} root handle 1: {self._backend.qdisc(down)}",
-            f"qdisc change dev {self._radio} root handle 1: {self._backend.qdisc(up)}",
-            f"qdisc show dev {IFB}",
-            f"qdisc show dev {self._radio}",
-        ]
+        lines = [*changes, f"qdisc show dev {IFB}", f"qdisc show dev {self._radio}"]
         assert batch.stdin is not None
         try:
             batch.stdin.write("\n".join(lines) + "\n")
             batch.stdin.flush()
         except BrokenPipeError:
             pass  # tc's last words are still to be read
-        return Applied(self._read_rate(batch), self._read_rate(batch))
+        return Applied(down=self._queue(batch), up=self._queue(batch))
 
     def _start(self) -> subprocess.Popen[str]:
         self._batch = subprocess.Popen(
-            ["tc", "-json", "-batch", "-"],
+            ["tc", "-json", "-statistics", "-batch", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,7 +116,7 @@ class Shaper:
         )
         return self._batch
 
-    def _read_rate(self, batch: subprocess.Popen[str]) -> float | None:
+    def _queue(self, batch: subprocess.Popen[str]) -> Queue:
         assert batch.stdout is not None
         line = batch.stdout.readline()
         if not line.startswith("["):
@@ -89,8 +125,7 @@ class Shaper:
             self._batch = None
             raise StackError(f"tc: {line.strip() or 'ended without a word'}")
         root = next(q for q in json.loads(line) if q.get("root"))
-        rate: float | None = self._backend.rate_bps(root["options"])
-        return rate
+        return Queue(tbf.rate_bps(root["options"]), root["packets"], root["drops"], root["backlog"])
 
     def _clear(self) -> None:
         for command in (
@@ -104,14 +139,14 @@ class Shaper:
 def _probe() -> ModuleType:
     """The first backend that this kernel takes: found out by doing."""
     try:
-        _set_root(IFB, netem)
+        _build(IFB, netem)
     except StackError:
-        _set_root(IFB, tbf)
+        _build(IFB, tbf)
         return tbf
     return netem
 
 
-def _set_root(dev: str, backend: ModuleType) -> None:
-    """Put the backend's qdisc on a device, not limiting anything yet."""
-    qdisc = backend.qdisc(Direction()).split()
-    run("tc", "qdisc", "replace", "dev", dev, "root", "handle", "1:", *qdisc)
+def _build(dev: str, backend: ModuleType) -> None:
+    """Put the backend's tree on a device, not limiting anything yet."""
+    for qdisc in backend.qdiscs(Direction()):
+        run("tc", "qdisc", "replace", "dev", dev, *qdisc.split())

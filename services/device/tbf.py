@@ -1,31 +1,44 @@
 """The tbf backend, for kernels without netem: rate only.
 
     radio interface                          ifb-radio
-      root 1: tbf  ─► uplink                   root 1: tbf  ─► downlink
+      root 1: tbf ─► uplink                    root 1: tbf ─► downlink
       ingress ffff:  ─ u32 match all, mirred ──────┘
 
 What fits the bucket passes at once, so the bucket holds one packet and what accrues while the
 kernel's timer is late; a larger one erases the transmission time of an embedding, a smaller one
-loses rate to every late timer.
+loses rate to every late timer. A message of s bytes on the wire takes (s - bucket) / rate.
+
+A new rate holds at once, for what is queued too. But the kernel fills the bucket at every change,
+which a busy link passes for free.
 """
 
 from typing import Any
 
 from orchestrator.state import Direction
+from services.radio import MAX_PACKETS
 
 NAME = "tbf"
 _PACKET_BYTES = 1600
 _TIMER_SLACK_S = 100e-6
-_LIMIT_BYTES = 1 << 28
+_LIMIT_BYTES = MAX_PACKETS * _PACKET_BYTES
 # tbf has no "off"; this is faster than any host moves packets between containers.
 _UNSHAPED_BPS = 100e9
 
 
-def qdisc(direction: Direction) -> str:
-    """The qdisc for a direction's rate; delay, jitter and loss are beyond this backend."""
-    rate = direction.rate_bps or _UNSHAPED_BPS
-    burst = _PACKET_BYTES + rate / 8 * _TIMER_SLACK_S
-    return f"tbf rate {rate:.0f}bit burst {burst:.0f} limit {_LIMIT_BYTES}"
+def qdiscs(direction: Direction) -> tuple[str, ...]:
+    """The tree for a direction's rate; delay, jitter and loss are beyond this backend."""
+    return (f"root handle 1: {token_bucket(direction.rate_bps)}",)
+
+
+def token_bucket(rate_bps: float | None) -> str:
+    """The qdisc that limits to a rate [bit/s]; None: to nothing that a host could reach."""
+    rate = rate_bps or _UNSHAPED_BPS
+    return f"tbf rate {rate:.0f}bit burst {bucket_bytes(rate):.0f} limit {_LIMIT_BYTES}"
+
+
+def bucket_bytes(rate_bps: float) -> float:
+    """What passes at once after a pause [byte]."""
+    return _PACKET_BYTES + rate_bps / 8 * _TIMER_SLACK_S
 
 
 def rate_bps(options: dict[str, Any]) -> float | None:

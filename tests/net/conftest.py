@@ -11,40 +11,52 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
 from services.radio import pin_segmentation, run
-from tests.net.device_end import read_exactly
+from tests.net import datagrams
+from tests.net.device_end import PORT, pin, read_exactly
 
 NAMESPACE = "wdmoe-test"
 HOST_END, DEVICE_END = "wdmoe-host", "wdmoe-device"
 HOST_ADDRESS, DEVICE_ADDRESS = "10.77.0.1", "10.77.0.2"
+
+Way: TypeAlias = Literal["down", "up"]
+WAYS: tuple[Way, Way] = ("down", "up")
 
 
 class Link:
     """One shaped link and its far end."""
 
     def __init__(self) -> None:
-        command = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.net.device_end"]
+        inside = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.net.device_end"]
         self._end = subprocess.Popen(
-            [*command, DEVICE_ADDRESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*inside, DEVICE_ADDRESS, HOST_ADDRESS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.backend: str = self._answer()["backend"]
-        self._connection = socket.create_connection((DEVICE_ADDRESS, 5000))
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = socket.create_connection((DEVICE_ADDRESS, PORT))
+        pin(self._connection)
+        self._arrivals = datagrams.Arrivals(HOST_ADDRESS)
 
     def shape(
-        self, down: dict[str, float] | None = None, up: dict[str, float] | None = None
-    ) -> dict[str, float | None]:
-        """Change both directions; what the kernel says is in force."""
-        assert self._end.stdin is not None
-        self._end.stdin.write(json.dumps({"down": down or {}, "up": up or {}}) + "\n")
-        self._end.stdin.flush()
-        applied: dict[str, float | None] = self._answer()
-        return applied
+        self, down: Mapping[str, float] | None = None, up: Mapping[str, float] | None = None
+    ) -> Any:
+        """Change both directions; what the kernel says is in force, as `Applied`."""
+        return self._ask("shape", down=down or {}, up=up or {})
+
+    def shape_both(self, **direction: float) -> Any:
+        """Change both directions to the same."""
+        return self.shape(direction, direction)
+
+    def read(self) -> Any:
+        """What the kernel says is in force, as `Applied`."""
+        return self._ask("read")
 
     def times_s(self, size: int, back: int) -> tuple[float, float]:
         """Transmission times of `size` bytes down and `back` bytes up."""
@@ -60,19 +72,48 @@ class Link:
         down, up = (sorted(values)[n // 2] for values in zip(*measured, strict=True))
         return down, up
 
+    def send(self, way: Way, n: int, size: int = datagrams.FULL_BYTES) -> None:
+        """Send n numbered datagrams of `size` bytes as fast as the host can."""
+        if way == "down":
+            datagrams.send(DEVICE_ADDRESS, n, size)
+        else:
+            self._ask("send", n=n, size=size)
+
+    def arrivals(self, way: Way, quiet_s: float = 0.3) -> list[tuple[int, float]]:
+        """Number and time [s] of every datagram so far, once none has come for `quiet_s`."""
+        seen: list[tuple[int, float]] = []
+        while True:
+            before = len(seen)
+            time.sleep(quiet_s)
+            seen = self._ask("arrivals") if way == "down" else list(self._arrivals.seen)
+            if len(seen) == before:
+                return seen
+
+    def change_by_hand(self, way: Way, qdisc: str) -> None:
+        """`tc qdisc change`, past the shaper."""
+        dev = "ifb-radio" if way == "down" else DEVICE_END
+        run("tc", "-n", NAMESPACE, "qdisc", "change", "dev", dev, *qdisc.split())
+
     def qdiscs(self) -> list[dict[str, Any]]:
         """Every queue in the device's namespace."""
         listing: list[dict[str, Any]] = json.loads(
-            run("ip", "netns", "exec", NAMESPACE, "tc", "-json", "qdisc", "show")
+            run("tc", "-n", NAMESPACE, "-json", "qdisc", "show")
         )
         return listing
 
     def close(self) -> None:
         """End the far end."""
+        self._arrivals.close()
         self._connection.close()
         assert self._end.stdin is not None
         self._end.stdin.close()
         assert self._end.wait(timeout=20) == 0
+
+    def _ask(self, what: str, **wanted: Any) -> Any:
+        assert self._end.stdin is not None
+        self._end.stdin.write(json.dumps({what: wanted}) + "\n")
+        self._end.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> Any:
         assert self._end.stdout is not None
@@ -87,11 +128,12 @@ def link() -> Iterator[Link]:
         run("ip", "link", "add", HOST_END, "type", "veth", "peer", "name", DEVICE_END)
         run("ip", "link", "set", DEVICE_END, "netns", NAMESPACE)
         run("ip", "address", "add", f"{HOST_ADDRESS}/30", "dev", HOST_END)
-        run("ip", "link", "set", HOST_END, "up")
+        # no IPv6, whose announcements a test would count
+        run("ip", "link", "set", HOST_END, "addrgenmode", "none", "up")
         pin_segmentation(HOST_END)
         inside = ("ip", "-n", NAMESPACE)
         run(*inside, "address", "add", f"{DEVICE_ADDRESS}/30", "dev", DEVICE_END)
-        run(*inside, "link", "set", DEVICE_END, "up")
+        run(*inside, "link", "set", DEVICE_END, "addrgenmode", "none", "up")
         run(*inside, "link", "set", "lo", "up")
         made = Link()
         yield made

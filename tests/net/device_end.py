@@ -1,8 +1,15 @@
 """The device's end of a shaped link, run inside a network namespace (see conftest.py).
 
-Reads one JSON line per change of the link from standard input and answers with what the kernel says
-is in force. Meanwhile it serves messages: 8 bytes of request (how much follows, how much to send
-back), then the time at which all had arrived, the time of the answer, and the answer.
+Reads one JSON command a line from standard input and answers each with a line, {"error": …} when
+the shaper fails:
+
+    {"shape": {"down": …, "up": …}}    what the kernel says is in force
+    {"read": {}}                       the same, nothing changed
+    {"send": {"n": …, "size": …}}      null, when the datagrams have been sent
+    {"arrivals": {}}                   the datagrams that have arrived, [number, time] each
+
+Meanwhile it serves messages: 8 bytes of request (how much follows, how much to send back), then
+the time at which all had arrived, the time of the answer, and the answer.
 """
 
 import dataclasses
@@ -12,10 +19,21 @@ import struct
 import sys
 import threading
 import time
+from typing import Any
 
+from orchestrator.errors import StackError
 from orchestrator.state import Direction
 from services.device.shaper import Shaper
 from services.radio import interface
+from tests.net import datagrams
+
+PORT = 5000
+
+
+def pin(connection: socket.socket) -> None:
+    """Send at once, and with one congestion control whatever the host's is."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytes:
@@ -30,24 +48,42 @@ def read_exactly(connection: socket.socket, size: int) -> bytes:
 
 def serve(listener: socket.socket) -> None:
     connection, _ = listener.accept()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while True:
-        size, back = struct.unpack("!II", read_exactly(connection, 8))
+    pin(connection)
+    while header := connection.recv(8, socket.MSG_WAITALL):
+        size, back = struct.unpack("!II", header)
         read_exactly(connection, size)
         received_s = time.monotonic()
         connection.sendall(struct.pack("!dd", received_s, time.monotonic()) + bytes(back))
 
 
-def main(address: str) -> None:
+def main(address: str, host: str) -> None:
     shaper = Shaper(interface(address))
-    listener = socket.create_server((address, 5000))
+    listener = socket.create_server((address, PORT))
     threading.Thread(target=serve, args=[listener], daemon=True).start()
+    arrivals = datagrams.Arrivals(address)
+
+    def answer(what: str, wanted: dict[str, Any]) -> Any:
+        match what:
+            case "shape":
+                down, up = Direction(**wanted["down"]), Direction(**wanted["up"])
+                return dataclasses.asdict(shaper.apply(down, up))
+            case "read":
+                return dataclasses.asdict(shaper.read())
+            case "send":
+                return datagrams.send(host, **wanted)
+            case "arrivals":
+                return arrivals.seen
+        raise ValueError(what)
+
     print(json.dumps({"backend": shaper.backend}), flush=True)
     for line in sys.stdin:
-        wanted = json.loads(line)
-        applied = shaper.apply(Direction(**wanted["down"]), Direction(**wanted["up"]))
-        print(json.dumps(dataclasses.asdict(applied)), flush=True)
+        for what, wanted in json.loads(line).items():
+            try:
+                answered = answer(what, wanted)
+            except StackError as error:
+                answered = {"error": str(error)}
+            print(json.dumps(answered), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
