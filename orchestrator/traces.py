@@ -1,0 +1,134 @@
+"""Recorded links: the rates of both directions over time, as a CSV file gives them.
+
+    time_s,down_bps,up_bps
+    0,20e6,5e6
+    0.1,0,5e6
+
+A line's rates hold until the next line's time, the last line's as long as those of the line before
+it. Then the trace begins again. A rate of 0 is an outage. Times are kept in whole nanoseconds, so
+that the millionth round begins where the first did.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import InputError
+
+MAX_BYTES = 4 << 20  # of all traces of one profile together
+MAX_TIME_S = 1e6
+MAX_RATE_BPS = 1e12
+HEADER = "time_s,down_bps,up_bps"
+
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class Series:
+    """One direction: rate k holds from edge k to edge k + 1 [ns], then from the start again."""
+
+    edges_ns: tuple[int, ...]
+    rates_bps: tuple[float, ...]
+    bits: tuple[float, ...]  # carried until each edge
+
+    @classmethod
+    def of(cls, edges_ns: tuple[int, ...], rates_bps: tuple[float, ...]) -> Series:
+        """A series with one edge more than rates."""
+        carried = (
+            rate * (end - begin) * 1e-9
+            for rate, (begin, end) in zip(rates_bps, itertools.pairwise(edges_ns), strict=True)
+        )
+        return cls(edges_ns, rates_bps, tuple(itertools.accumulate(carried, initial=0.0)))
+
+    def mean_bps(self, begin_ns: int, end_ns: int) -> float:
+        """What was carried between two times by the time between them, in whole bit/s."""
+        first = begin_ns % self.edges_ns[-1]
+        bits = self._bits_until(first + end_ns - begin_ns) - self._bits_until(first)
+        return float(round(bits / (end_ns - begin_ns) * 1e9))
+
+    def _bits_until(self, time_ns: int) -> float:
+        rounds, rest = divmod(time_ns, self.edges_ns[-1])
+        line = bisect_right(self.edges_ns, rest) - 1
+        begun = self.rates_bps[line] * (rest - self.edges_ns[line]) * 1e-9
+        return rounds * self.bits[-1] + self.bits[line] + begun
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Both directions of a link as recorded, and the text that they come from."""
+
+    text: str
+    down: Series
+    up: Series
+
+    @property
+    def length_ns(self) -> int:
+        """After how long it begins again."""
+        return self.down.edges_ns[-1]
+
+
+def parse(text: str, source: str) -> Trace:
+    """Check a trace's text; InputError tells its first fault in one line that names `source`."""
+    if not text:
+        raise InputError(f"{source}: is empty; allowed: a line {HEADER}, and at least 2 more")
+    header, *lines = text.removesuffix("\n").split("\n")
+    if header.removesuffix("\r") != HEADER:
+        raise InputError(f"{source}, line 1: is {_short(header)}; allowed: {HEADER}")
+    if len(lines) < 2:
+        raise InputError(f"{source}: has {len(lines)} lines after the first; allowed: at least 2")
+    times: list[int] = []
+    downs: list[float] = []
+    ups: list[float] = []
+    for number, line in enumerate(lines, start=2):
+        where = f"{source}, line {number}"
+        time_s, down, up = _fields(line.removesuffix("\r"), where)
+        time_ns = round(_number(time_s, f"{where}: time_s", "s", MAX_TIME_S) * 1e9)
+        _check_time(time_ns, times, time_s, where)
+        times.append(time_ns)
+        downs.append(_number(down, f"{where}: down_bps", "bit/s", MAX_RATE_BPS))
+        ups.append(_number(up, f"{where}: up_bps", "bit/s", MAX_RATE_BPS))
+    edges = (*times, 2 * times[-1] - times[-2])
+    return Trace(text, Series.of(edges, tuple(downs)), Series.of(edges, tuple(ups)))
+
+
+def render(step_s: float, down_bps: Sequence[float], up_bps: Sequence[float]) -> str:
+    """The text of a trace with a line every `step_s`."""
+    pairs = zip(down_bps, up_bps, strict=True)
+    lines = (f"{n * step_s:.10g},{down:.10g},{up:.10g}" for n, (down, up) in enumerate(pairs))
+    return "\n".join([HEADER, *lines]) + "\n"
+
+
+def _fields(line: str, where: str) -> list[str]:
+    fields = line.split(",")
+    if len(fields) != 3:
+        raise InputError(f"{where}: is {_short(line)}; allowed: three numbers, {HEADER}")
+    return fields
+
+
+def _number(text: str, where: str, unit: str, most: float) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else -1.0
+    if not 0 <= value <= most:
+        raise InputError(
+            f"{where} is {_short(text)}; allowed: a plain number in {unit}, from 0 to {most:g}"
+        )
+    return value
+
+
+def _check_time(time_ns: int, before: list[int], text: str, where: str) -> None:
+    if not before and time_ns != 0:
+        raise InputError(f"{where}: time_s is {_short(text)}; allowed: 0, the first line's time")
+    if before and time_ns <= before[-1]:
+        raise InputError(
+            f"{where}: time_s is {_short(text)}; allowed: more than the line before's "
+            f"{before[-1] * 1e-9:.10g}, by a nanosecond at least"
+        )
+
+
+def _short(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "…"
