@@ -1,4 +1,4 @@
-"""Profile files: what a scenario's devices, distances and speeds are, and the channel they give.
+"""Profile files: a scenario's devices, distances and speeds, and the channel they give.
 
 A `Profile` is the parsed file and a pure function from an interval's number to a channel state:
 the orchestrator broadcasts what it returns, `wdmoe profile show` prints the same.
@@ -9,169 +9,73 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from orchestrator import channel, strict_yaml
+from orchestrator import channel, profile_schema, strict_yaml, text_file, traces
+from orchestrator.channel import CorrelatedFading, DirectionName
 from orchestrator.errors import InputError
+from orchestrator.profile_schema import MIN_RATE_BPS, Device, Loss, RawLink, Spec, short
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
-
-# A fade has no lower limit, a queue has: below this rate one packet would block a link for seconds.
-MIN_RATE_BPS = 10e3
+from orchestrator.traces import Trace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def _within(least: float, most: float, unit: str) -> BeforeValidator:
-    """A number from `least` to `most`; the error tells both, and the unit."""
-
-    def check(value: Any) -> Any:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not least <= value <= most:
-            raise ValueError(
-                f"is {_short(value)}; allowed: a plain number {unit}, from {least:g} to {most:g}"
-            )
-        return value
-
-    return BeforeValidator(check)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-Rate = Annotated[float, _within(MIN_RATE_BPS, 1e12, "in bit/s")]
-Delay = Annotated[float, _within(0, 10, "in seconds")]
-Probability = Annotated[float, _within(0, 1, "(a probability)")]
-Power = Annotated[float, _within(1e-6, 1e3, "in W")]
-Size = Annotated[int, _within(1, 1_000_000, "(whole)")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_known_fields(cls, raw: Any) -> Any:
-        allowed = ", ".join(cls.model_fields)
-        if not isinstance(raw, dict):
-            raise ValueError(f"is {_short(raw)}; allowed: fields of {allowed}")
-        for name in raw:
-            if name not in cls.model_fields:
-                raise ValueError(f"has no field {_short(name)}; allowed: {allowed}")
-        return raw
-
-
-class Loss(_Strict):
-    """Gilbert-Elliott: probability of falling into the losing state, and of leaving it."""
-
-    p: Probability
-    r: Annotated[float, _within(0.001, 1, "(a probability)")] = 1.0
-
-
-class RawLink(_Strict):
-    """One direction given outright; without a rate it is not shaped."""
-
-    rate_bps: Rate | None = None
-    delay_s: Delay = 0.0
-    jitter_s: Delay = 0.0
-    loss: Loss | None = None
-
-
-class Device(_Strict):
-    """A device at a distance (delay, jitter and loss hold in each direction), or two raw links."""
-
-    distance_m: Annotated[float, _within(1, 100_000, "in m")] | None = None
-    obstruction_db: Annotated[float, _within(0, 100, "in dB")] = 0.0
-    extra_delay_s: Delay = 0.0
-    jitter_s: Delay = 0.0
-    loss: Loss | None = None
-    down: RawLink | None = None
-    up: RawLink | None = None
-    flops: Annotated[float, _within(1e6, 1e18, "in FLOP/s")] | None = None
-    reachable: bool = True
-
-    @model_validator(mode="after")
-    def _distance_or_raw(self) -> Device:
-        raw = self.down is not None and self.up is not None
-        if raw == (self.distance_m is not None) or (self.down is None) != (self.up is None):
-            raise ValueError("needs either distance_m, or both down and up")
-        radio = self.model_fields_set & {"obstruction_db", "extra_delay_s", "jitter_s", "loss"}
-        if raw and radio:
-            raise ValueError(f"has raw links, so {min(radio)} belongs into down and up")
-        return self
-
-
-class Fading(_Strict):
-    """How the gain varies; without `coherence_s` it is drawn once."""
-
-    kind: Literal["rayleigh", "none"]
-    coherence_s: Annotated[float, _within(0.01, 86_400, "in seconds")] | None = None
-
-
-class EmulateSpec(_Strict):
-    """The model whose costs are emulated."""
-
-    hidden_size: Size
-    intermediate_size: Size
-    bits_per_element: Annotated[int, _within(1, 64, "(whole)")]
-    activation_flop: Annotated[float, _within(0, 1000, "of FLOP")] = 4.0
-
-
-class Spec(_Strict):
-    """The fields of a profile file; the radio's default to the paper's settings."""
-
-    description: Annotated[str, Field(min_length=1, max_length=200)]
-    seed: Annotated[int, _within(0, 2**63 - 1, "(whole)")] = 0
-    carrier_ghz: Annotated[float, _within(0.1, 100, "in GHz")] = 3.5
-    bandwidth_hz: Annotated[float, _within(1e3, 1e11, "in Hz")] = 100e6
-    noise_dbm_per_hz: Annotated[float, _within(-200, 0, "in dBm/Hz")] = -174.0
-    bs_power_w: Power = 10.0
-    device_power_w: Power = 0.2
-    fading: Fading
-    emulate: EmulateSpec | None = None
-    devices: Annotated[tuple[Device, ...], Field(strict=False, min_length=1, max_length=1024)]
-
-    @model_validator(mode="after")
-    def _emulation_needs_speeds(self) -> Spec:
-        for index, device in enumerate(self.devices):
-            if self.emulate and device.flops is None:
-                raise ValueError(f"has emulate, so devices[{index}].flops must be given")
-        return self
-
-
 @dataclass(frozen=True)
 class Profile:
-    """A profile file: its name, its text as given, and what it says."""
+    """A profile file: its name, its text as given, what it says, and the traces it refers to."""
 
     name: str
     text: str
     spec: Spec
+    recorded: Mapping[str, Trace] = field(default_factory=dict)
 
     @property
+    def traces(self) -> Mapping[str, str]:
+        """The texts of the traces by reference: with `text`, all that makes the profile."""
+        return {reference: trace.text for reference, trace in self.recorded.items()}
+
+    @cached_property
     def sha256(self) -> str:
-        """Hash of the text, which a result records."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Hash of the text and the traces, which a result records."""
+        digest = hashlib.sha256(self.text.encode())
+        for reference, text in sorted(self.traces.items()):
+            digest.update(f"\0{reference}\0{text}".encode())
+        return digest.hexdigest()
 
     @property
     def needs_netem(self) -> bool:
         """Whether any link asks for more than a rate."""
         return any(d.down.needs_netem or d.up.needs_netem for d in self.devices(None))
 
+    @property
+    def interval_s(self) -> float | None:
+        """How long an interval lasts; None: there is only one."""
+        fading = self.spec.fading
+        return fading.coherence_s if fading.kind == "rayleigh" or self.recorded else None
+
+    @cached_property
+    def correlation(self) -> float:
+        """Of the complex gain from one interval to the next (ρ)."""
+        fading = self.spec.fading
+        if fading.speed_m_per_s is None or fading.coherence_s is None:
+            return 0.0
+        return channel.jakes_correlation(
+            fading.speed_m_per_s, self.spec.carrier_ghz, fading.coherence_s
+        )
+
     def devices(self, interval: int | None) -> tuple[DeviceState, ...]:
-        """All devices in one interval; None: with every gain at its mean."""
+        """All devices in one interval.
+
+        None: with every gain at its mean, every trace at its average, and nobody in outage.
+        """
         return tuple(
-            DeviceState(
-                down=self._direction(index, device, "down", interval),
-                up=self._direction(index, device, "up", interval),
-                flops=device.flops,
-                reachable=device.reachable,
-            )
-            for index, device in enumerate(self.spec.devices)
+            self._device(index, device, interval) for index, device in enumerate(self.spec.devices)
         )
 
     def state(
@@ -190,55 +94,105 @@ class Profile:
             policy=policy,
         )
 
-    def _direction(
-        self, index: int, device: Device, name: channel.DirectionName, interval: int | None
-    ) -> Direction:
-        if device.distance_m is None:
-            raw = device.down if name == "down" else device.up
-            assert raw is not None  # Device has checked it
-            return _direction(raw.rate_bps, raw.delay_s, raw.jitter_s, raw.loss)
+    def shadowing_db(self, index: int) -> float:
+        """What shadowing adds to a device's path loss for the whole run."""
         spec = self.spec
-        loss_db = channel.path_loss_db(device.distance_m, spec.carrier_ghz) + device.obstruction_db
-        gain = channel.mean_gain(loss_db)
-        if spec.fading.kind == "rayleigh" and interval is not None:
-            gain = channel.rayleigh_gain(
-                gain, seed=spec.seed, device=index, direction=name, interval=interval
+        return channel.shadowing_db(spec.shadowing_db, seed=spec.seed, device=index)
+
+    def _device(self, index: int, device: Device, interval: int | None) -> DeviceState:
+        if device.down is not None and device.up is not None:
+            down, up = _raw(device.down), _raw(device.up)
+            return DeviceState(down, up, device.flops, device.reachable)
+        least_bps = self.spec.outage_bps or 0.0
+        if device.trace is not None:
+            rates = self._recorded_bps(self.recorded[device.trace], interval)
+            least_bps = max(least_bps, MIN_RATE_BPS)
+        else:
+            rates = self._radio_bps(index, device, interval)
+        outage = interval is not None and min(rates) < least_bps
+        down, up = (
+            _direction(
+                MIN_RATE_BPS if outage else max(rate, MIN_RATE_BPS),
+                device.extra_delay_s,
+                device.jitter_s,
+                device.loss,
             )
-        rate = channel.rate_bps(
-            spec.bandwidth_hz / len(spec.devices),
-            spec.bs_power_w if name == "down" else spec.device_power_w,
-            gain,
-            channel.noise_w_per_hz(spec.noise_dbm_per_hz),
+            for rate in rates
         )
-        return _direction(
-            max(rate, MIN_RATE_BPS), device.extra_delay_s, device.jitter_s, device.loss
+        return DeviceState(down, up, device.flops, device.reachable and not outage)
+
+    def _recorded_bps(self, trace: Trace, interval: int | None) -> tuple[float, float]:
+        """An average over the interval keeps the bits of all lines that it spans."""
+        if interval is None:
+            begin_ns, end_ns = 0, trace.length_ns
+        else:
+            assert self.interval_s is not None  # Spec has checked it
+            step_ns = round(self.interval_s * 1e9)
+            begin_ns, end_ns = interval * step_ns, (interval + 1) * step_ns
+        return trace.down.mean_bps(begin_ns, end_ns), trace.up.mean_bps(begin_ns, end_ns)
+
+    def _radio_bps(self, index: int, device: Device, interval: int | None) -> tuple[float, float]:
+        """Eq. 2 and 3."""
+        spec = self.spec
+        assert device.distance_m is not None  # Device has checked it
+        mean = channel.mean_gain(
+            channel.path_loss_db(device.distance_m, spec.carrier_ghz)
+            + device.obstruction_db
+            + self.shadowing_db(index)
+        )
+        noise = channel.noise_w_per_hz(spec.noise_dbm_per_hz)
+        share_hz = spec.bandwidth_hz / len(spec.devices)
+        down = self._gain(mean, index, "down", interval)
+        up = self._gain(mean, index, "up", interval)
+        return (
+            channel.rate_bps(share_hz, spec.bs_power_w, down, noise),
+            channel.rate_bps(share_hz, spec.device_power_w, up, noise),
         )
 
-
-def parse(text: str, name: str, source: str) -> Profile:
-    """Check a profile's text; InputError tells its first fault in one line that names `source`."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{source}: the profile's name is {_short(name)}; allowed: at most 64 letters, digits "
-            "and . _ -, the first a letter or digit"
+    def _gain(
+        self, mean: float, index: int, direction: DirectionName, interval: int | None
+    ) -> float:
+        fading = self.spec.fading
+        if fading.kind == "none" or interval is None:
+            return mean
+        if fading.speed_m_per_s is not None:
+            return self._correlated[index, direction].gain(mean, interval)
+        return channel.rayleigh_gain(
+            mean, seed=self.spec.seed, device=index, direction=direction, interval=interval
         )
-    raw = strict_yaml.load(text, source)
-    try:
-        return Profile(name, text, Spec.model_validate(raw))
-    except ValidationError as error:
-        raise InputError(f"{source}: {_first_fault(error)}") from None
+
+    @cached_property
+    def _correlated(self) -> Mapping[tuple[int, DirectionName], CorrelatedFading]:
+        """The fading of each device and direction, which goes on from interval to interval."""
+        directions: tuple[DirectionName, ...] = ("down", "up")
+        return {
+            (index, name): CorrelatedFading(
+                self.correlation, seed=self.spec.seed, device=index, direction=name
+            )
+            for index in range(len(self.spec.devices))
+            for name in directions
+        }
+
+
+def parse(text: str, name: str, source: str, traces: Mapping[str, str] | None = None) -> Profile:
+    """Check a profile's text, and those of the traces that its devices name.
+
+    Raises:
+        InputError: the first fault, in one line that names `source`.
+    """
+    return _profile(text, name, source, _spec(text, name, source), traces or {})
 
 
 def load(path: Path) -> Profile:
-    """Read a profile file; its name is the file's, without the suffix."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(strict_yaml.MAX_BYTES + 1).decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    return parse(text, path.stem, str(path))
+    """Read a profile file and its traces; its name is the file's, without the suffix."""
+    source = str(path)
+    text = text_file.read(path, strict_yaml.MAX_BYTES)
+    spec = _spec(text, path.stem, source)
+    texts: dict[str, str] = {}
+    for reference in _references(spec):
+        texts[reference] = text_file.read(path.parent / reference, traces.MAX_BYTES)
+        _check_size(texts, source)
+    return _profile(text, path.stem, source, spec, texts)
 
 
 def bundled() -> list[Profile]:
@@ -253,7 +207,7 @@ def find(reference: str) -> Profile:
     path = _folder() / f"{reference}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in _folder().glob("*.yaml"))) or "none"
-        raise InputError(f"no bundled profile {_short(reference)}; there are: {names}")
+        raise InputError(f"no bundled profile {short(reference)}; there are: {names}")
     return load(path)
 
 
@@ -262,19 +216,50 @@ def _folder() -> Path:
     return Path(os.environ.get("WDMOE_PROFILES_DIR") or beside)
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    field = ""
-    for part in fault["loc"]:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
-    match fault["type"]:
-        case "missing":
-            message = "is missing"
-        case "value_error":  # raised here, with a message that is whole
-            message = str(fault["ctx"]["error"])
-        case _:
-            message = f"is {_short(fault['input'])}; {fault['msg'].replace('Input s', 's')}"
-    return f"{field or 'the profile'} {message}"
+def _spec(text: str, name: str, source: str) -> Spec:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{source}: the profile's name is {short(name)}; allowed: at most 64 letters, digits "
+            "and . _ -, the first a letter or digit"
+        )
+    raw = strict_yaml.load(text, source)
+    try:
+        return Spec.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {profile_schema.first_fault(error)}") from None
+
+
+def _references(spec: Spec) -> list[str]:
+    """The traces that devices name, each once, in their order."""
+    return list(dict.fromkeys(device.trace for device in spec.devices if device.trace is not None))
+
+
+def _profile(text: str, name: str, source: str, spec: Spec, texts: Mapping[str, str]) -> Profile:
+    named = _references(spec)
+    missing = [reference for reference in named if reference not in texts]
+    if missing:
+        raise InputError(f"{source}: trace {short(missing[0])} is missing")
+    if len(texts) > len(named):
+        more = min(texts.keys() - set(named))
+        raise InputError(f"{source}: trace {short(more)} is not named by any device")
+    _check_size(texts, source)
+    recorded = {
+        reference: traces.parse(texts[reference], f"{source}: trace {reference}")
+        for reference in named
+    }
+    return Profile(name, text, spec, recorded)
+
+
+def _check_size(texts: Mapping[str, str], source: str) -> None:
+    # A trace is ASCII, so its characters are its bytes; what is not is refused later.
+    if sum(map(len, texts.values())) > traces.MAX_BYTES:
+        raise InputError(
+            f"{source}: its traces together are larger than the {traces.MAX_BYTES} bytes allowed"
+        )
+
+
+def _raw(link: RawLink) -> Direction:
+    return _direction(link.rate_bps, link.delay_s, link.jitter_s, link.loss)
 
 
 def _direction(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import profiles
+from orchestrator import profile_schema, profiles
 from orchestrator.errors import InputError
 from orchestrator.profiles import Profile
 from orchestrator.state import Direction, Emulation, PolicyState
@@ -93,7 +93,7 @@ def test_fading_does_not_depend_on_how_many_devices_there_are() -> None:
 def test_a_deep_fade_keeps_a_rate_that_a_queue_can_serve() -> None:
     text = BASE.replace("seed: 7", "seed: 7\nnoise_dbm_per_hz: -60")
     rates = {device.up.rate_bps for device in parse(text).devices(None)}
-    assert rates == {profiles.MIN_RATE_BPS}
+    assert rates == {profile_schema.MIN_RATE_BPS}
 
 
 def test_an_obstruction_costs_its_decibels() -> None:
@@ -119,9 +119,13 @@ DEVICE = "{distance_m: 60, flops: 5e12}"
         (DEVICE, "{down: {rate_bps: 30Mbit}, up: {}}", "devices[0].down.rate_bps is '30Mbit'; "),
         (DEVICE, "{down: {rate_bps: 1}, up: {}}", "allowed: a plain number in bit/s, from 10000 "),
         (DEVICE, "{distance_m: 60, down: {}, up: {}}", "devices[0] needs either distance_m, or"),
-        (DEVICE, "{distance_m: 60, up: {}}", "devices[0] needs either distance_m, or both"),
-        (DEVICE, "{down: {}}", "devices[0] needs either distance_m, or both down and up"),
-        (DEVICE, "{}", "devices[0] needs either distance_m, or both down and up"),
+        (
+            DEVICE,
+            "{distance_m: 60, up: {}}",
+            "devices[0] needs either distance_m, or trace, or both",
+        ),
+        (DEVICE, "{down: {}}", "devices[0] needs either distance_m, or trace, or both"),
+        (DEVICE, "{}", "devices[0] needs either distance_m, or trace, or both"),
         (DEVICE, "{down: {}, up: {}, jitter_s: 0.1}", "devices[0] has raw links, so jitter_s"),
         (DEVICE, "60", "devices[0] is 60; allowed: fields of distance_m, "),
         (", flops: 5e12", "", "the profile has emulate, so devices[0].flops must be given"),
