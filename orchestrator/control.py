@@ -16,46 +16,20 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgpack
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import keys, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.profiles import Profile
+from orchestrator.reports import Applied, Reports, decode_report
 from orchestrator.state import ChannelState, PolicyState
+from orchestrator.verification import Verification, export
 
 # Time for a state to reach all devices before it takes effect.
 LEAD_S = 0.1
-MAX_REPORT_BYTES = 4096
-
-
-class Report(BaseModel):
-    """What a device says about its own link."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-    v: Literal[1]
-    device: Annotated[int, Field(ge=0, lt=state.MAX_DEVICES)]
-    backend: Literal["netem", "tbf"]
-    epoch: Annotated[int, Field(ge=0, lt=2**53)]
-    interval: Annotated[int, Field(ge=0, lt=2**53)]
-    applied_at_s: FiniteFloat
-    error: Annotated[str, Field(max_length=500)] | None
-
-
-def decode_report(data: bytes) -> Report:
-    """Unpack and check a report; ValueError says what is wrong with it."""
-    if len(data) > MAX_REPORT_BYTES:
-        raise ValueError(f"report of {len(data)} bytes, at most {MAX_REPORT_BYTES}")
-    try:
-        raw = msgpack.unpackb(data, max_array_len=0, max_map_len=16, max_ext_len=0)
-    except Exception as error:  # msgpack raises several unrelated types on hostile input
-        raise ValueError(f"report is not msgpack: {error}") from None
-    return Report.model_validate(raw)
 
 
 @dataclass(frozen=True)
@@ -67,21 +41,15 @@ class Plan:
     start_s: float
     policy: PolicyState = field(default_factory=PolicyState)
 
-    @property
-    def coherence_s(self) -> float | None:
-        """How long an interval lasts; None: there is only one."""
-        fading = self.profile.spec.fading
-        return fading.coherence_s if fading.kind == "rayleigh" else None
-
     def interval_at(self, time_s: float) -> int:
         """The interval in force at a Unix time; the first one before the start."""
-        if self.coherence_s is None:
+        if self.profile.interval_s is None:
             return 0
-        return max(0, math.floor((time_s - self.start_s) / self.coherence_s))
+        return max(0, math.floor((time_s - self.start_s) / self.profile.interval_s))
 
     def begin_s(self, interval: int) -> float:
         """When an interval begins; counted from the start, so that errors do not add up."""
-        return self.start_s + interval * (self.coherence_s or 0.0)
+        return self.start_s + interval * (self.profile.interval_s or 0.0)
 
     def due(self, first: int, now_s: float) -> range:
         """The intervals from `first` on to be announced by now.
@@ -130,7 +98,8 @@ class Control:
         self._keys_dir = keys_dir
         self._addresses = (state_address, report_address)
         self._lock = threading.Lock()
-        self._reports: dict[int, tuple[Report, float]] = {}  # with the monotonic time of arrival
+        self._reports = Reports()
+        self._verification: Verification | None = None
         self._announced = (0, -1)  # order of the last state sent
         self._last = b""
         self._stopping = False
@@ -181,6 +150,12 @@ class Control:
         states = self._states.getsockopt_string(zmq.LAST_ENDPOINT)
         return states, self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
 
+    @property
+    def profile(self) -> Profile:
+        """The profile in force."""
+        with self._lock:
+            return self._plan.profile
+
     def use(self, profile: Profile, *, allow_degraded: bool = False) -> None:
         """Put a profile into force, LEAD_S from now, as the next epoch.
 
@@ -196,26 +171,12 @@ class Control:
     def status(self) -> dict[str, Any]:
         """What is in force, and what each device last reported, as `GET /status` answers it."""
         with self._lock:
-            plan, reports = self._plan, dict(self._reports)
+            plan, verification = self._plan, self._verification
         current = plan.state(plan.interval_at(time.time()))
-        links = []
-        for device, asked in enumerate(current.devices):
-            report, arrived = reports.get(device, (None, 0.0))
-            same_epoch = report is not None and report.epoch == plan.epoch
-            links.append(
-                {
-                    "device": device,
-                    **asdict(asked),
-                    "backend": report and report.backend,
-                    "applied_epoch": report and report.epoch,
-                    "applied_interval": report and report.interval,
-                    "lateness_s": report.applied_at_s - plan.begin_s(report.interval)
-                    if report and same_epoch
-                    else None,
-                    "reported_age_s": time.monotonic() - arrived if report else None,
-                    "error": report and report.error,
-                }
-            )
+        links = [
+            {"device": q, **asdict(asked), **self._reports.describe(q, plan.epoch)}
+            for q, asked in enumerate(current.devices)
+        ]
         return {
             "profile": current.profile,
             "profile_sha256": current.profile_sha256,
@@ -226,8 +187,20 @@ class Control:
             "apply_at_s": current.apply_at_s,
             "policy": {"name": current.policy.name, "params": dict(current.policy.params)},
             "emulate": asdict(current.emulate) if current.emulate else None,
+            "degraded": plan.profile.needs_netem and bool(self._reports.without_netem()),
             "links": links,
+            "verification": verification and verification.model_dump(),
         }
+
+    def intervals(self, since_s: float) -> list[Applied]:
+        """What devices have applied since a Unix time, as far as it is remembered."""
+        return self._reports.intervals(since_s)
+
+    def verified(self, verification: Verification) -> None:
+        """Keep what `wdmoe link verify` found, for `status` and for Prometheus."""
+        with self._lock:
+            self._verification = verification
+        export(verification, self._metrics)
 
     def _close(self) -> None:
         if self._authenticator is not None:
@@ -241,12 +214,12 @@ class Control:
                 f"profile {profile.name!r}: devices has {given} entries; allowed: "
                 f"{self._devices}, as many as the stack has"
             )
-        without = [f"device-{q}" for q, (r, _) in self._reports.items() if r.backend == "tbf"]
+        without = self._reports.without_netem()
         if profile.needs_netem and without and not allow_degraded:
             raise InputError(
                 f"profile {profile.name!r} asks for delay, jitter or loss, but the kernel under "
-                f"{', '.join(sorted(without))} has no netem (backend tbf shapes rates only); "
-                "--allow-degraded applies the rates alone"
+                f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
+                "rates only); --allow-degraded applies the rates alone"
             )
         return Plan(profile, epoch, time.time() + LEAD_S)
 
@@ -272,7 +245,7 @@ class Control:
         due = plan.due(interval + 1 if epoch == plan.epoch else 0, now)
         for number in due:
             self._send(plan, number)
-        if plan.coherence_s is None:
+        if plan.profile.interval_s is None:
             return None
         return max(0, math.ceil((plan.begin_s(due.stop) - LEAD_S - now) * 1000))
 
@@ -303,5 +276,4 @@ class Control:
         if self._keys_dir is not None and keys.sender(frames[0]) != f"device-{report.device}":
             self._metrics.refused_messages_total.labels("impostor").inc()
             return
-        with self._lock:
-            self._reports[report.device] = (report, time.monotonic())
+        self._reports.take(report)

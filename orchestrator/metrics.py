@@ -46,9 +46,11 @@ class BsMetrics:
 
 @dataclass(frozen=True)
 class OrchestratorMetrics:
-    """What the orchestrator asks for."""
+    """What the orchestrator asks for, and what `wdmoe link verify` found last."""
 
     link_requested_rate_bps: Gauge
+    link_measured_rate_bps: Gauge
+    link_error_ratio: Gauge
     profile: Info
     interval: Gauge
     refused_messages_total: Counter
@@ -60,6 +62,8 @@ class DeviceMetrics:
 
     link_applied_rate_bps: Gauge
     link_backend: Info
+    link_queue_backlog_bytes: Gauge
+    link_queue_drops_total: Counter
     interval_lateness_seconds: Histogram
     expert_weight_bytes: Gauge
     link_errors_total: Counter
@@ -116,6 +120,18 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
             ["device", "direction"],
             registry=registry,
         ),
+        link_measured_rate_bps=Gauge(
+            "wdmoe_link_measured_rate_bps",
+            "Rate that the largest messages of the last verification amount to",
+            ["device", "direction"],
+            registry=registry,
+        ),
+        link_error_ratio=Gauge(
+            "wdmoe_link_error_ratio",
+            "Transmission time of the last verification against what was asked, by message size",
+            ["device", "direction", "bytes"],
+            registry=registry,
+        ),
         profile=Info("wdmoe_profile", "Profile in force", registry=registry),
         interval=Gauge("wdmoe_interval", "Coherence interval last announced", registry=registry),
         refused_messages_total=Counter(
@@ -137,6 +153,18 @@ def device_metrics(registry: CollectorRegistry = REGISTRY) -> DeviceMetrics:
             registry=registry,
         ),
         link_backend=Info("wdmoe_link_backend", "How links are shaped", registry=registry),
+        link_queue_backlog_bytes=Gauge(
+            "wdmoe_link_queue_backlog_bytes",
+            "Bytes waiting in the link's queue",
+            ["direction"],
+            registry=registry,
+        ),
+        link_queue_drops_total=Counter(
+            "wdmoe_link_queue_drops_total",
+            "Packets dropped while no loss was asked for: the queue was too short",
+            ["direction"],
+            registry=registry,
+        ),
         interval_lateness_seconds=Histogram(
             "wdmoe_interval_lateness_seconds",
             "From the time a state was due to the time it was applied",

@@ -1,11 +1,11 @@
-"""The orchestrator's HTTP interface, on the control network: health, metrics, status, profile."""
+"""The orchestrator's HTTP interface, on the control network: health, metrics, what is in force."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -13,13 +13,16 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import profiles, state, strict_yaml
+from orchestrator import profiles, state, strict_yaml, traces
 from orchestrator.control import Control
 from orchestrator.errors import InputError
+from orchestrator.verification import Verification
+
+_Body = TypeVar("_Body", bound=BaseModel)
 
 HTTP_PORT = 8080
-# JSON may write a character in six.
-MAX_BODY_BYTES = 6 * strict_yaml.MAX_BYTES + 1024
+# JSON may write a character in six, but those of a trace in two at most.
+MAX_BODY_BYTES = 6 * strict_yaml.MAX_BYTES + 2 * traces.MAX_BYTES + 1024
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class ProfileRequest(BaseModel):
 
     name: str
     text: str
+    traces: dict[str, str] = {}
     allow_degraded: bool = False
 
 
@@ -73,30 +77,48 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
     def status() -> dict[str, Any]:
         return control.status()
 
+    @app.get("/intervals")
+    def intervals(since_s: float) -> list[dict[str, Any]]:
+        return [one._asdict() for one in control.intervals(since_s)]
+
+    @app.get("/profile")
+    def profile() -> dict[str, Any]:
+        in_force = control.profile
+        return {
+            "name": in_force.name,
+            "text": in_force.text,
+            "traces": dict(in_force.traces),
+        }
+
     @app.post("/profile")
     async def use_profile(request: Request) -> dict[str, Any]:
-        body = await _bounded_body(request)
-        try:
-            asked = ProfileRequest.model_validate_json(body)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"])) or "body"
-            raise InputError(f"POST /profile: {where}: {fault['msg']}") from None
+        asked = await _body(request, ProfileRequest)
         return await run_in_threadpool(_use, control, asked)
+
+    @app.post("/verification")
+    async def verified(request: Request) -> dict[str, Any]:
+        control.verified(await _body(request, Verification))
+        return await run_in_threadpool(control.status)
 
     return app
 
 
 def _use(control: Control, asked: ProfileRequest) -> dict[str, Any]:
-    profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml")
+    profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml", asked.traces)
     control.use(profile, allow_degraded=asked.allow_degraded)
     return control.status()
 
 
-async def _bounded_body(request: Request) -> bytes:
+async def _body(request: Request, kind: type[_Body]) -> _Body:
+    """The body as `kind`; read no further than a body may be long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, f"body larger than the {MAX_BODY_BYTES} bytes allowed")
-    return body
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "body"
+        raise InputError(f"POST {request.url.path}: {where}: {fault['msg']}") from None

@@ -6,6 +6,7 @@ orchestrator ──XPUB──► SUB [ announced, in their order ──apply_at_
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import zmq
@@ -13,6 +14,9 @@ import zmq
 from orchestrator import state
 from services.secure import secure_client
 from services.settings import Settings
+
+# Of the states that have been in force, as many are remembered.
+HISTORY = 1024
 
 
 class ChannelFeed:
@@ -37,7 +41,7 @@ class ChannelFeed:
         self._devices = settings.devices
         self._refused = refused
         self._newest = (-1, -1)
-        self._current: state.ChannelState | None = None
+        self._past: deque[state.ChannelState] = deque(maxlen=HISTORY)
 
     def take_in(self) -> None:
         """Read what has arrived."""
@@ -47,8 +51,16 @@ class ChannelFeed:
     def current(self) -> state.ChannelState | None:
         """The state whose time has come last; None before the first."""
         while self.announced and self.announced[0].apply_at_s <= time.time():
-            self._current = self.announced.pop(0)
-        return self._current
+            self._past.append(self.announced.pop(0))
+        return self._past[-1] if self._past else None
+
+    def since(self, start_s: float) -> list[state.ChannelState]:
+        """The states in force from a Unix time until now; none if that is too long ago to know."""
+        self.current()
+        known = list(self._past)
+        while len(known) > 1 and known[1].apply_at_s <= start_s:
+            del known[0]
+        return known if known and known[0].apply_at_s <= start_s else []
 
     def _hear(self, data: bytes) -> None:
         try:

@@ -12,6 +12,8 @@
     device ◄── Work ─── bs       one a (layer, device): n tokens' embeddings, padding
     device ── Done ───► bs       n outputs, padding, four monotonic timestamps
     device ── Failed ─► bs       this piece of work cannot be done, and why
+    device ◄── Probe ── bs       padding, to time the link with
+    device ── Probed ─► bs       as much padding, two monotonic timestamps
 
 A tensor is ext type 1: msgpack [dtype, [n, m], bytes or number of the buffer]. Nothing is ever
 unpickled; every length is checked before anything is allocated from it.
@@ -28,7 +30,7 @@ from typing import Any, TypeAlias, get_type_hints
 import msgpack
 import torch
 
-PROTOCOL = 1
+PROTOCOL = 2
 OWN_FRAME_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 1 << 28
 MAX_TOKENS = 1 << 17
@@ -165,10 +167,30 @@ class Failed:
     reason: str
 
 
-Message: TypeAlias = Hello | Welcome | Refused | Identify | Beat | Work | Done | Failed
+@dataclass(frozen=True)
+class Probe:
+    """Padding that is to be answered at once with as much padding."""
+
+    id: int
+    pad: Buffer
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The answer to a probe; times are the device's CLOCK_MONOTONIC [s]."""
+
+    id: int
+    pad: Buffer
+    received_s: float
+    sent_s: float
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Refused | Identify | Beat | Work | Done | Failed | Probe | Probed
+)
 _KINDS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
-    for kind in (Hello, Welcome, Refused, Identify, Beat, Work, Done, Failed)
+    for kind in (Hello, Welcome, Refused, Identify, Beat, Work, Done, Failed, Probe, Probed)
 }
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 _MAX_FRAMES = 3
@@ -205,6 +227,14 @@ def encode(message: Message) -> list[Buffer]:
             value = lay(value)
         packed[field.name] = value
     return [msgpack.packb(packed), *buffers]
+
+
+def bytes_on_tcp(frames: Sequence[Buffer], curve: bool) -> int:
+    """Bytes that ZeroMQ gives to TCP for a message: ZMTP 3.1 puts 2 or 9 before each frame, CURVE
+    another 33 (command name, nonce, authenticator, flags).
+    """
+    sealed = [len(frame) + 33 * curve for frame in frames]
+    return sum(size + (2 if size <= 255 else 9) for size in sealed)
 
 
 def decode(frames: Sequence[Buffer]) -> Message:

@@ -31,9 +31,9 @@ def orchestrator_url() -> str:
     return os.environ.get("WDMOE_ORCHESTRATOR_URL") or f"http://127.0.0.1:{port}"
 
 
-def ask_bs(path: str) -> dict[str, Any]:
-    """GET from the base station; StackError in one line if it does not answer."""
-    return _ask("base station", bs_url(), path, None)
+def ask_bs(path: str, body: dict[str, Any] | None = None, timeout_s: float = 10) -> dict[str, Any]:
+    """GET, or POST of a body, to the base station; errors as of `ask_orchestrator`."""
+    return _ask("base station", bs_url(), path, body, timeout_s)
 
 
 def ask_orchestrator(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -43,14 +43,16 @@ def ask_orchestrator(path: str, body: dict[str, Any] | None = None) -> dict[str,
         InputError: it refuses the body; in its own words.
         StackError: it does not answer, or with an error.
     """
-    return _ask("orchestrator", orchestrator_url(), path, body)
+    return _ask("orchestrator", orchestrator_url(), path, body, timeout_s=10)
 
 
-def _ask(who: str, url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def _ask(
+    who: str, url: str, path: str, body: dict[str, Any] | None, timeout_s: float
+) -> dict[str, Any]:
     url = url.rstrip("/")
     try:
         # Not through the environment's proxies: the stack is on this host, or named outright.
-        with httpx.Client(timeout=10, trust_env=False) as client:
+        with httpx.Client(timeout=timeout_s, trust_env=False) as client:
             method = "GET" if body is None else "POST"
             response = client.request(method, url + path, json=body)
     except httpx.TransportError:
@@ -67,7 +69,9 @@ def _ask(who: str, url: str, path: str, body: dict[str, Any] | None) -> dict[str
         raise StackError(f"what answers at {url} is not the {who} (HTTP {response.status_code})")
     if response.is_success:
         return answer
-    detail = str(answer.get("detail", f"HTTP {response.status_code}"))
+    fault = answer.get("error")  # the base station's are in OpenAI's form
+    told = fault.get("message") if isinstance(fault, dict) else answer.get("detail")
+    detail = str(told or f"HTTP {response.status_code}")
     if body is not None and response.status_code in (400, 413):
         raise InputError(detail)
     raise StackError(f"the {who} at {url}: {detail}")

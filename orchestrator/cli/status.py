@@ -36,10 +36,13 @@ def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
         f"profile  {channel['profile']} (sha256 {channel['profile_sha256'][:12]}), seed "
         f"{channel['seed']}, epoch {channel['epoch']}, interval {channel['interval']}"
     )
+    if channel["degraded"]:
+        typer.echo("         DEGRADED: no netem here, so delay, jitter and loss are left out")
     typer.echo(f"policy   {policy['name']}{f' ({params})' if params else ''}")
+    typer.echo(f"verified {_verified(channel)}")
     admitted = bs["devices"] if bs else {}
     common.print_table(
-        ["Device", "At the BS", "Backend", "Asked down", "Asked up", "Applied", "Error"],
+        ["Device", "At the BS", "Backend", "Asked down", "Asked up", "Applied", "Fault"],
         [
             [
                 f"device-{link['device']}",
@@ -48,7 +51,7 @@ def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
                 common.link(link["down"]),
                 common.link(link["up"]),
                 _applied(link, channel["epoch"]),
-                link["error"] or "",
+                "; ".join(_faults(link)),
             ]
             for link in channel["links"]
         ],
@@ -66,6 +69,14 @@ def _model(bs: dict[str, Any] | None) -> str:
     )
 
 
+def _verified(channel: dict[str, Any]) -> str:
+    found = channel["verification"]
+    if found is None:
+        return "never (wdmoe link verify)"
+    same = found["profile_sha256"] == channel["profile_sha256"]
+    return f"{found['verified_at']}, under {'this profile' if same else found['profile']}"
+
+
 def _at_bs(device: dict[str, Any] | None) -> str:
     if device is None:
         return "unknown"
@@ -79,4 +90,14 @@ def _applied(link: dict[str, Any], epoch: int) -> str:
         return "nothing yet"
     if link["applied_epoch"] != epoch:
         return "an earlier profile"
-    return f"interval {link['applied_interval']}"
+    late = link["lateness"]
+    worst = "" if late["max_s"] is None else f", at most {1e3 * late['max_s']:.1f} ms late"
+    return f"interval {link['applied_interval']}{worst}"
+
+
+def _faults(link: dict[str, Any]) -> list[str]:
+    faults = [link["error"]] if link["error"] else []
+    for name, queue in (link["queues"] or {}).items():
+        if queue["overflows"]:
+            faults.append(f"{name}: {queue['overflows']} packets dropped, the queue is too short")
+    return faults

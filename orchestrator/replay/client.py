@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import Channel, Health, Timings
+from orchestrator.replay.records import Channel, Health, Interval, Intervals, Timings
 
 # Long silences are legitimate: a slow link in the profile delays every token.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
@@ -78,6 +78,11 @@ class Client:
     def channel(self) -> Channel:
         """Profile, policy and links in force; StackError if the orchestrator does not say."""
         return self._get("orchestrator", f"{self._orchestrator_url}/status", Channel)
+
+    def intervals(self, since_s: float) -> list[Interval]:
+        """What each device has applied since a Unix time; StackError if nobody says."""
+        url = f"{self._orchestrator_url}/intervals?since_s={since_s}"
+        return self._get("orchestrator", url, Intervals).root
 
     def complete(self, prompt: Prompt, model: str) -> Reply:
         """Send one prompt and follow its stream; whatever goes wrong is in the reply."""

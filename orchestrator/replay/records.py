@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 # Parts of the base station's end-to-end time; they sum to it. Per layer they are those of the
 # device that answered last.
@@ -120,6 +120,19 @@ class Health(_Record):
     tcp_congestion_control: str
 
 
+class Queue(_Record):
+    """One direction's queue since its device began; `overflows`: drops while no loss was asked."""
+
+    overflows: int
+
+
+class Queues(_Record):
+    """Both directions' queues."""
+
+    down: Queue
+    up: Queue
+
+
 class Link(_Record):
     """A device's link: what is asked of it (kept as the orchestrator tells it), what it reported.
 
@@ -129,10 +142,15 @@ class Link(_Record):
     device: int
     backend: str | None
     error: str | None
+    queues: Queues | None
 
 
 class Channel(_Record):
-    """What of the orchestrator's /status a run records."""
+    """What of the orchestrator's /status a run records.
+
+    `degraded`: delay, jitter or loss are asked for, and the kernel has no netem. `verification` is
+    what `wdmoe link verify` found last, if ever.
+    """
 
     profile: str
     profile_sha256: str
@@ -141,7 +159,23 @@ class Channel(_Record):
     epoch: int
     policy: Policy
     emulate: dict[str, Any] | None
+    degraded: bool
+    verification: dict[str, Any] | None
     links: list[Link]
+
+
+class Interval(_Record):
+    """One coherence interval on one device: when it was to begin, and when it was applied."""
+
+    device: int
+    epoch: int
+    interval: int
+    apply_at_s: float
+    applied_at_s: float
+
+
+class Intervals(RootModel[list[Interval]]):
+    """What the orchestrator answers to `/intervals`."""
 
 
 class PromptsUsed(_Record):

@@ -7,13 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.replay.client import Client
+from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.loop import closed_loop
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Request
 from orchestrator.replay.run_folder import RunFolder, check_free, default_path
 from orchestrator.replay.summary import Summary, summarise
+
+# The orchestrator remembers ten minutes of 50 ms intervals.
+INTERVALS_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,16 @@ def replay(
     run = describe(prompts, health, channel)
     requests = []
     path = out or default_path(prompts.name, channel.profile)
+    began_s = seen_s = now_s()
     with closing(RunFolder(path, run)) as folder:
         for request in closed_loop(prompts.prompts, client, health.model.name):
             folder.add(request)
             requests.append(request)
             on_request(request)
-        summary = summarise(run, requests)
+            if now_s() - seen_s > INTERVALS_EVERY_S:
+                folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
+                seen_s = now_s()
+        folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
+        summary = summarise(run, requests, client.channel())
         folder.finish(summary)
     return Outcome(path, summary, requests)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.replay.records import PARTS, Policy, Request, Run, Timings
+from orchestrator.replay.records import PARTS, Channel, Link, Policy, Request, Run, Timings
 
 P99_LEAST = 100  # of fewer values, the 99th percentile is just about the maximum
 OVERRUNS_MOST = 0.01
@@ -65,8 +65,8 @@ class Summary(BaseModel):
     overruns_share: float | None
 
 
-def summarise(run: Run, requests: Sequence[Request]) -> Summary:
-    """Sum up the requests of a run."""
+def summarise(run: Run, requests: Sequence[Request], after: Channel) -> Summary:
+    """Sum up the requests of a run; `after` is the channel as it was at its end."""
     answered = [request for request in requests if request.error is None]
     timings = [request.timings for request in answered if request.timings]
     scores = [request.score for request in answered if request.score is not None]
@@ -77,7 +77,7 @@ def summarise(run: Run, requests: Sequence[Request]) -> Summary:
     split = {part: _average([getattr(item, part) for item in timings]) for part in PARTS}
     split["http_s"] = _average([item.http_s for item in answered if item.http_s is not None])
     return Summary(
-        warnings=_warnings(run, timings, len(requests), overruns),
+        warnings=_warnings(run, timings, len(requests), overruns, after),
         prompts=run.prompts.name,
         profile=run.channel.profile,
         policy=run.channel.policy,
@@ -111,7 +111,9 @@ def percentiles(values: Sequence[float]) -> Percentiles:
     )
 
 
-def _warnings(run: Run, timings: Sequence[Timings], n: int, overruns: float | None) -> list[str]:
+def _warnings(
+    run: Run, timings: Sequence[Timings], n: int, overruns: float | None, after: Channel
+) -> list[str]:
     warnings = []
     errors = n - len(timings)
     if errors:
@@ -135,11 +137,27 @@ def _warnings(run: Run, timings: Sequence[Timings], n: int, overruns: float | No
             f"the policy was changed during the run: it began with {channel.policy.label}, "
             f"requests ran under {', '.join(seen)}"
         )
+    if channel.degraded or after.degraded:
+        warnings.append(
+            "degraded: the profile asks for delay, jitter or loss, the kernel has no netem; only "
+            "its rates were applied"
+        )
+    before = {link.device: _overflows(link) for link in channel.links}
+    for link in after.links:
+        dropped = _overflows(link) - before.get(link.device, 0)
+        if dropped > 0:
+            warnings.append(
+                f"the queues of device-{link.device} were too short: {dropped} packets dropped"
+            )
     for link in channel.links:
         if link.error or link.backend is None:
             told = link.error or "it has not reported what it applies"
             warnings.append(f"the link of device-{link.device} is not as asked: {told}")
     return warnings
+
+
+def _overflows(link: Link) -> int:
+    return link.queues.down.overflows + link.queues.up.overflows if link.queues else 0
 
 
 def _throughput(answered: Sequence[Request], timings: Sequence[Timings]) -> float | None:

@@ -20,6 +20,7 @@ from services import radio, settings, wire
 from services.bs import api
 from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
+from services.bs.prober import Prober
 from services.bs.roster import Roster
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
@@ -56,7 +57,8 @@ def main() -> None:
         return tokenizer.decode(list(ids), skip_special_tokens=True)
 
     ends = _end_tokens(conf.model_dir)
-    engine = Engine(trunk, dispatcher, channel, decode, ends, metrics, context)
+    prober = Prober(dispatcher, channel, conf.curve)
+    engine = Engine(trunk, dispatcher, prober, channel, decode, ends, metrics, context)
 
     def health() -> tuple[bool, dict[str, Any]]:
         now = time.monotonic()
@@ -81,7 +83,7 @@ def main() -> None:
 
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
-    app = api.create(engine, tokenizer, conf.model_name, trunk.context_length, health)
+    app = api.create(engine, tokenizer, conf.model_name, trunk.context_length, conf.devices, health)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 
 

@@ -1,4 +1,4 @@
-"""The base station's HTTP: OpenAI's completions, /healthz, /metrics."""
+"""The base station's HTTP: OpenAI's completions, /probe, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,7 +21,8 @@ from starlette.exceptions import HTTPException
 from tokenizers import Tokenizer
 
 from services.bs import engine
-from services.bs.schema import CompletionRequest
+from services.bs.prober import ProbeRequest, Probes
+from services.bs.schema import CompletionRequest, ProbeBody
 
 MAX_BODY_BYTES = 8 << 20
 
@@ -39,6 +41,7 @@ def create(
     tokenizer: Tokenizer,
     model: str,
     context_length: int,
+    devices: int,
     health: Callable[[], tuple[bool, dict[str, Any]]],
 ) -> FastAPI:
     """The application; `health` says whether the engine runs, and details."""
@@ -86,6 +89,28 @@ def create(
             return StreamingResponse(stream, media_type="text/event-stream")
         return await _whole(body, asked, events)
 
+    @app.post("/probe")
+    async def _probe(body: ProbeBody) -> JSONResponse:
+        if body.device >= devices:
+            raise ApiError(400, f"device: is {body.device}; allowed: 0 to {devices - 1}")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Probes | None] = loop.create_future()
+
+        def deliver(probes: Probes | None) -> None:
+            loop.call_soon_threadsafe(done.set_result, probes)
+
+        _queue(ProbeRequest(body.device, body.size_bytes, body.count, deliver))
+        probes = await done
+        if probes is None:
+            raise ApiError(503, f"device-{body.device} does not answer", "server_error")
+        return JSONResponse(asdict(probes))
+
+    def _queue(request: engine.Request | ProbeRequest) -> None:
+        try:
+            served.submit(request)
+        except engine.FullError:
+            raise ApiError(429, "too many requests are waiting", "rate_limit_error") from None
+
     def _submit(body: CompletionRequest) -> tuple[engine.Request, asyncio.Queue[engine.Event]]:
         if body.model not in (None, model):
             raise ApiError(404, f"model: {body.model!r} is not served here, {model!r} is")
@@ -105,10 +130,7 @@ def create(
             want_logits=body.logits,
             deliver=deliver,
         )
-        try:
-            served.submit(asked)
-        except engine.FullError:
-            raise ApiError(429, "too many requests are waiting", "rate_limit_error") from None
+        _queue(asked)
         return asked, events
 
     def _tokens(body: CompletionRequest) -> list[int]:

@@ -64,6 +64,8 @@ class Dispatcher:
         self._wire_bits = 8 * wire.payload_bytes(settings.wire_dtype, 1, info.hidden_size)
         self._flop = 6.0 * info.hidden_size * info.intermediate_size
         self._jobs: dict[int, _Job] = {}
+        self._probing: tuple[int, int] | None = None
+        self._probed: tuple[wire.Probed, float] | None = None
         self._next_id = 0
 
     def take_in(self) -> None:
@@ -108,6 +110,28 @@ class Dispatcher:
         meter.combine_s += ended_s - combine_s
         meter.moe_s += ended_s - started_s
         return output
+
+    def probe(self, q: int, pad: wire.Buffer) -> tuple[float, wire.Probed, float] | None:
+        """Send padding, await as much: when it was sent, the answer, when that had arrived.
+
+        None if the device is not admitted, or gives no answer in time.
+        """
+        self.take_in()
+        frames = wire.encode(wire.Probe(self._next_id, pad))
+        self._probing, self._probed = (q, self._next_id), None
+        self._next_id += 1
+        sent_s = time.monotonic()
+        if not self._roster.devices[q].admitted or not self._try_send(q, frames):
+            return None
+        patience_s = self._patience_s(q, 0, sum(map(len, frames)), self._channel.current())
+        while (left_s := sent_s + patience_s - time.monotonic()) > 0:
+            if self.socket.poll(int(left_s * 1e3) + 1):
+                self._receive()
+            if self._probed is not None:
+                self._channel.take_in()
+                return sent_s, *self._probed
+        self._lose(q, "timeout")
+        return None
 
     def _send(
         self,
@@ -256,6 +280,8 @@ class Dispatcher:
                 sum(len(frame.buffer) for frame in frames[1:])
             )
             self._finish(q, message, now)
+        elif isinstance(message, wire.Probed) and self._probing == (q, message.id):
+            self._probed = message, now
         elif isinstance(message, wire.Failed):
             print(f"device-{q} failed: {message.reason}", flush=True)
             self._metrics.refused_messages_total.labels("failed").inc()

@@ -1,6 +1,7 @@
 """The engine: one thread that owns the trunk and the radio, and serves requests in their order.
 
 HTTP ──submit──► queue ──► [ prefill ─► token ─► token … ] ──deliver──► HTTP
+                       └─► [ probe ─► probe … ] of one link ──┘
                            between requests: read hellos, beats and channel states
 """
 
@@ -21,6 +22,7 @@ from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState, PolicyState
 from services.bs.dispatch import Dispatcher
 from services.bs.meter import Meter
+from services.bs.prober import Prober, ProbeRequest
 from services.bs.text import TextStream
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
@@ -84,6 +86,7 @@ class Engine(threading.Thread):
         self,
         trunk: Trunk,
         dispatcher: Dispatcher,
+        prober: Prober,
         channel: ChannelFeed,
         decode: Callable[[Sequence[int]], str],
         end_tokens: frozenset[int],
@@ -93,18 +96,19 @@ class Engine(threading.Thread):
         super().__init__(name="engine", daemon=True)
         self._trunk = trunk
         self._dispatcher = dispatcher
+        self._prober = prober
         self._channel = channel
         self._decode = decode
         self._end_tokens = end_tokens
         self._metrics = metrics
-        self._waiting: queue.Queue[Request] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[Request | ProbeRequest] = queue.Queue(MAX_WAITING)
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
         self._wake = context.socket(zmq.PUSH)
         self._wake.connect(_WAKE)
         self._wake_lock = threading.Lock()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request | ProbeRequest) -> None:
         """Queue a request, from any thread; raises FullError."""
         try:
             self._waiting.put_nowait(request)
@@ -125,7 +129,10 @@ class Engine(threading.Thread):
                 self._woken.recv()
                 self._serve(self._waiting.get())
 
-    def _serve(self, request: Request) -> None:
+    def _serve(self, request: Request | ProbeRequest) -> None:
+        if isinstance(request, ProbeRequest):
+            request.deliver(self._prober.run(request))
+            return
         channel = self._channel.current()
         if channel is None or not bool(self._dispatcher.reachable().any()):
             self._end(request, Failure("no device can be reached"), "no_device")

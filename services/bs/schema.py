@@ -1,4 +1,4 @@
-"""The request of POST /v1/completions, as OpenAI defines it, and two fields of our own."""
+"""The bodies of POST /v1/completions, as OpenAI defines it, and of POST /probe, which is ours."""
 
 from __future__ import annotations
 
@@ -51,3 +51,13 @@ class CompletionRequest(BaseModel):
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+class ProbeBody(BaseModel):
+    """How often a device's link is to be probed, with messages of which size in both directions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    device: int = Field(ge=0)
+    size_bytes: int = Field(ge=1, le=1 << 20)
+    count: int = Field(ge=1, le=100)

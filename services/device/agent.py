@@ -1,6 +1,7 @@
 """The link agent: hears the channel state, shapes the radio interface at its time, and reports.
 
 orchestrator ──XPUB──► SUB [ wait until apply_at ] ──► Shaper ──► PUSH ──► orchestrator
+                           └ once a second: read the queues ──────┘
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from orchestrator import state
 from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.channel import ChannelFeed
-from services.device.shaper import Shaper
+from services.device.shaper import Applied, Queue, Shaper
 from services.device.wait import wait_until
 from services.secure import secure_client
 from services.settings import Settings
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+REPORT_MS = 1000
 
 
 class LinkAgent(threading.Thread):
@@ -49,45 +51,78 @@ class LinkAgent(threading.Thread):
         if settings.curve:
             secure_client(self._reports, settings, own, "orchestrator")
         self._reports.connect(f"tcp://{settings.orchestrator_host}:{state.REPORT_PORT}")
+        self._applied_at_s = 0.0
+        self._lossless = {"down": True, "up": True}
+        self._queues = {
+            name: {"packets": 0, "drops": 0, "overflows": 0, "backlog_bytes": 0}
+            for name in ("down", "up")
+        }
         metrics.link_backend.info({"backend": shaper.backend})
 
     def run(self) -> None:
-        """Forever: take states in, apply each at its deadline."""
+        """Forever: take states in, apply each at its deadline, look at the queues meanwhile."""
         while True:
             announced = self._feed.announced
-            if self._feed.socket.poll(_wait_ms(announced[0]) if announced else None):
+            wait_ms = _wait_ms(announced[0]) if announced else REPORT_MS
+            if self._feed.socket.poll(min(wait_ms, REPORT_MS)):
                 self._feed.take_in()
-            else:
+            elif announced and wait_ms <= REPORT_MS:
                 self._apply(announced.pop(0))
+            elif self.current is not None:
+                self._observe(self.current)
 
     def _refused(self, error: ValueError) -> None:
         self._metrics.link_errors_total.inc()
         print(f"device-{self._device}: state refused: {error}", flush=True)
 
     def _apply(self, wanted: state.ChannelState) -> None:
-        wait_until(wanted.apply_at_s, time.time)
         mine = wanted.devices[self._device]
+        wait_until(wanted.apply_at_s, time.time)
         try:
             applied = self._shaper.apply(mine.down, mine.up)
-            self.error = None
         except StackError as error:
-            self.error = str(error)
-            self._metrics.link_errors_total.inc()
-        else:
-            now = time.time()
-            self.current = wanted
-            self.shaped.set()
-            self._metrics.interval_lateness_seconds.observe(max(0.0, now - wanted.apply_at_s))
-            self._export("down", applied.down_bps)
-            self._export("up", applied.up_bps)
+            self._failed(wanted, error)
+            return
+        self._applied_at_s = time.time()
+        lateness_s = max(0.0, self._applied_at_s - wanted.apply_at_s)
+        self._metrics.interval_lateness_seconds.observe(lateness_s)
+        self.error, self.current = None, wanted
+        self._show(wanted, applied)
+        self.shaped.set()
+
+    def _observe(self, in_force: state.ChannelState) -> None:
+        try:
+            self._show(in_force, self._shaper.read())
+        except StackError as error:
+            self._failed(in_force, error)
+
+    def _failed(self, wanted: state.ChannelState, error: StackError) -> None:
+        self.error = str(error)
+        self._metrics.link_errors_total.inc()
         self._report(wanted)
 
-    def _export(self, direction: str, rate_bps: float | None) -> None:
-        gauge = self._metrics.link_applied_rate_bps
-        if rate_bps is None:
-            gauge.remove(direction)
+    def _show(self, in_force: state.ChannelState, applied: Applied) -> None:
+        """Export and report what the kernel says of both queues."""
+        mine = in_force.devices[self._device]
+        self._show_queue("down", mine.down, applied.down)
+        self._show_queue("up", mine.up, applied.up)
+        self._report(in_force)
+
+    def _show_queue(self, name: str, asked: state.Direction, queue: Queue) -> None:
+        if queue.rate_bps is None:
+            with contextlib.suppress(KeyError):  # there may have been no rate before
+                self._metrics.link_applied_rate_bps.remove(name)
         else:
-            gauge.labels(direction).set(rate_bps)
+            self._metrics.link_applied_rate_bps.labels(name).set(queue.rate_bps)
+        self._metrics.link_queue_backlog_bytes.labels(name).set(queue.backlog_bytes)
+        told = self._queues[name]
+        # tc counts an emulated loss and a full queue alike
+        lossless, self._lossless[name] = self._lossless[name], asked.loss_p == 0
+        if lossless and self._lossless[name]:
+            told["overflows"] += queue.drops - told["drops"]
+            self._metrics.link_queue_drops_total.labels(name).inc(queue.drops - told["drops"])
+        told["packets"], told["drops"] = queue.packets, queue.drops
+        told["backlog_bytes"] = queue.backlog_bytes
 
     def _report(self, wanted: state.ChannelState) -> None:
         report = {
@@ -96,8 +131,10 @@ class LinkAgent(threading.Thread):
             "backend": self._shaper.backend,
             "epoch": wanted.epoch,
             "interval": wanted.interval,
-            "applied_at_s": time.time(),
+            "apply_at_s": wanted.apply_at_s,
+            "applied_at_s": self._applied_at_s,
             "error": self.error and self.error[:256],
+            **self._queues,
         }
         with contextlib.suppress(zmq.Again):  # the orchestrator is away
             self._reports.send(msgpack.packb(report), zmq.NOBLOCK)

@@ -53,6 +53,9 @@ class DeviceServer:
             return
         if isinstance(message, wire.Work):
             self._send(self._work(message, received_s))
+        elif isinstance(message, wire.Probe):
+            pad = wire.padding(0, len(message.pad))
+            self._send(wire.Probed(message.id, pad, received_s, time.monotonic()))
         elif isinstance(message, wire.Welcome):
             self.admitted = True
         elif isinstance(message, wire.Identify):

@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 class Channel(ChannelFeed):
-    """A channel feed whose state the test sets."""
+    """A channel feed whose state the test sets, or puts into `announced`."""
 
     state: ChannelState | None = None
 
@@ -55,7 +55,7 @@ class Channel(ChannelFeed):
         """Hear nothing: no orchestrator runs in these tests."""
 
     def current(self) -> ChannelState | None:
-        return self.state
+        return self.state or super().current()
 
 
 @dataclass

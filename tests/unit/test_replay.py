@@ -42,10 +42,23 @@ CHANNEL = {
     "epoch": 3,
     "policy": {"name": "wlr", "params": {"theta": 0.2}},
     "emulate": None,
+    "degraded": False,
+    "verification": None,
     "links": [
-        {"device": 0, "backend": "tbf", "error": None, "down": {"rate_bps": 1e6}, "flops": None}
+        {
+            "device": 0,
+            "backend": "tbf",
+            "error": None,
+            "down": {"rate_bps": 1e6},
+            "flops": None,
+            "queues": {"down": {"overflows": 0}, "up": {"overflows": 0}},
+        }
     ],
 }
+INTERVALS = [
+    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 9.0 + n, "applied_at_s": 9.01 + n}
+    for n in range(3)
+]
 TIMINGS: dict[str, Any] = {
     "request_id": "r",
     "time_to_first_token_s": 0.001,
@@ -75,6 +88,12 @@ def healthz() -> dict[str, Any]:
 @app.get("/status")
 def status() -> dict[str, Any]:
     return CHANNEL
+
+
+@app.get("/intervals")
+def intervals(since_s: float) -> list[dict[str, Any]]:
+    assert since_s > 1e9
+    return INTERVALS[::-1]
 
 
 @app.post("/v1/completions")
@@ -250,8 +269,10 @@ def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         assert item.http_s == pytest.approx(
             item.end_to_end_s - (item.actual_start_s - item.intended_start_s) - 0.0009, abs=2e-6
         )
+    applied = (folder / "intervals.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in applied] == INTERVALS
     summary = Summary.model_validate_json((folder / "summary.json").read_text())
-    assert summary == summarise(run, requests)
+    assert summary == summarise(run, requests, run.channel)
     assert summary.accuracy == pytest.approx(2 / 3)
     assert summary.warnings == []
 

@@ -19,6 +19,8 @@ from orchestrator.replay.records import (
     Model,
     Policy,
     PromptsUsed,
+    Queue,
+    Queues,
     Request,
     Run,
     Timings,
@@ -75,6 +77,11 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
     )
 
 
+def link(q: int, backend: str | None = "tbf", error: str | None = None, dropped: int = 0) -> Link:
+    queues = Queues(down=Queue(overflows=0), up=Queue(overflows=dropped))
+    return Link(device=q, backend=backend, error=error, queues=queues if backend else None)
+
+
 RUN = Run(
     command=["wdmoe"],
     started_at="2025-01-01T00:00:00+00:00",
@@ -98,9 +105,15 @@ RUN = Run(
         epoch=3,
         policy=WLR,
         emulate=None,
-        links=[Link(device=q, backend="tbf", error=None) for q in range(2)],
+        degraded=False,
+        verification=None,
+        links=[link(q) for q in range(2)],
     ),
 )
+
+
+def summed(requests: list[Request], run: Run = RUN, after: Channel | None = None) -> Summary:
+    return summarise(run, requests, after or run.channel)
 
 
 def test_a_summary_by_hand() -> None:
@@ -110,7 +123,7 @@ def test_a_summary_by_hand() -> None:
         request(2, None),
         request(3, downlink_s=0.6),
     ]
-    summary = summarise(RUN, requests)
+    summary = summed(requests)
     assert (summary.n, summary.errors, summary.backends) == (4, 1, ["tbf"])
     assert summary.accuracy == pytest.approx(2 / 3)
     assert summary.accuracy_standard_error == pytest.approx(math.sqrt(2 / 3 * 1 / 3 / 3))
@@ -128,7 +141,7 @@ def test_a_summary_by_hand() -> None:
 
 
 def test_a_run_of_failures_only() -> None:
-    summary = summarise(RUN, [request(0, None)])
+    summary = summed([request(0, None)])
     assert (summary.errors, summary.accuracy, summary.end_to_end.p50_s) == (1, None, None)
     assert summary.tokens_per_s is None
     assert "–" in shown(summary)
@@ -143,21 +156,35 @@ def test_a_run_of_failures_only() -> None:
     ],
 )
 def test_a_changed_policy_is_told(policy: Policy, warned: int) -> None:
-    summary = summarise(RUN, [request(0), request(1, policy=policy)])
+    summary = summed([request(0), request(1, policy=policy)])
     assert [line[:22] for line in summary.warnings] == ["the policy was changed"] * warned
 
 
 def test_a_link_that_is_not_as_asked_is_told() -> None:
     links = [
-        Link(device=0, backend="tbf", error=None),
-        Link(device=1, backend="tbf", error="tc: no ifb"),
-        Link(device=2, backend=None, error=None),
+        link(0),
+        link(1, error="tc: no ifb"),
+        link(2, backend=None),
     ]
     run = RUN.model_copy(update={"channel": RUN.channel.model_copy(update={"links": links})})
-    assert summarise(run, [request(0)]).warnings == [
+    assert summed([request(0)], run).warnings == [
         "the link of device-1 is not as asked: tc: no ifb",
         "the link of device-2 is not as asked: it has not reported what it applies",
     ]
+
+
+def test_dropped_packets_and_a_degraded_profile_are_told() -> None:
+    # 3 packets had been dropped before the run, of which it may not speak.
+    links = [link(0, dropped=3), link(1)]
+    run = RUN.model_copy(update={"channel": RUN.channel.model_copy(update={"links": links})})
+    after = run.channel.model_copy(update={"links": [link(0, dropped=5), link(1)]})
+    assert summed([request(0)], run).warnings == []
+    (warning,) = summed([request(0)], run, after).warnings
+    assert warning == "the queues of device-0 were too short: 2 packets dropped"
+    (warning,) = summed(
+        [request(0)], run, run.channel.model_copy(update={"degraded": True})
+    ).warnings
+    assert warning.startswith("degraded: the profile asks for delay, jitter or loss")
 
 
 def shown(summary: Summary) -> str:
@@ -168,7 +195,7 @@ def shown(summary: Summary) -> str:
 
 def test_the_table_fits_100_columns() -> None:
     slow = request(0, **dict.fromkeys(PARTS, 99.9)).model_copy(update={"end_to_end_s": 999.9})
-    summary = summarise(RUN, [slow]).model_copy(update={"profile": "rayleigh-100m"})
+    summary = summed([slow]).model_copy(update={"profile": "rayleigh-100m"})
     lines = shown(summary).splitlines()
     assert max(map(len, lines)) <= 100
     row = next(index for index, line in enumerate(lines) if "arithmetic" in line)

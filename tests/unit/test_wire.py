@@ -51,6 +51,8 @@ def test_a_tensor_survives_within_its_precision(
         wire.Identify(),
         wire.Beat(),
         wire.Failed(9, "no layer 12"),
+        wire.Probe(4, bytes(100)),
+        wire.Probed(4, bytes(100), 1.5, 2.5),
     ],
 )
 def test_plain_messages_survive(message: wire.Message) -> None:
@@ -98,8 +100,8 @@ def tensor(dtype: object = "fp32", shape: object = (1, 2), data: object = b"\0" 
         ([b""], "malformed"),
         ([b"\xc1"], "malformed"),
         ([msgpack.packb([1, 2])], "malformed"),
-        ([msgpack.packb({"v": 1, "kind": "beat"}) + b"\0"], "malformed"),
-        (packed(v=2), "version"),
+        ([msgpack.packb({"v": wire.PROTOCOL, "kind": "beat"}) + b"\0"], "malformed"),
+        (packed(v=wire.PROTOCOL + 1), "version"),
         (packed(v=None), "version"),
         (packed(kind="eval"), "kind"),
         (packed(kind=["beat"]), "kind"),

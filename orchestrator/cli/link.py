@@ -1,0 +1,99 @@
+"""`wdmoe link verify`: what each link does against what was asked of it, on the real radio."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from orchestrator.cli import common
+from orchestrator.cli.common import Json
+from orchestrator.cli.probing import STEPS, verify_links
+from orchestrator.errors import InputError
+from orchestrator.verification import Loss, Verification
+
+app = typer.Typer(no_args_is_help=True, help="Radio links.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `verify` a command of its group, the only one though it is."""
+
+
+@app.command()
+def verify(
+    device: Annotated[
+        int | None, typer.Option(min=0, metavar="Q", help="Only this device's link.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Probe each link both ways, shaped as it is and then not shaped; compare with what was asked.
+
+    The links are out of shape for the second half: not to be run beside a replay.
+    """
+    status = common.ask_orchestrator("/status")
+    links = status["links"]
+    if device is not None and device >= len(links):
+        raise InputError(f"--device is {device}; allowed: 0 to {len(links) - 1}")
+    chosen = [link for link in links if device in (None, link["device"]) and link["reachable"]]
+    if not chosen:
+        raise InputError(f"profile {status['profile']!r} has no such device in reach")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("probing", total=STEPS * len(chosen))
+        found = verify_links(status, chosen, lambda: progress.advance(task))
+    common.ask_orchestrator("/verification", found.model_dump())
+    if as_json:
+        series = [{**item.model_dump(), "error": item.error} for item in found.series]
+        common.print_json({**found.model_dump(), "series": series})
+    else:
+        _print(found)
+
+
+def _print(found: Verification) -> None:
+    typer.echo(
+        f"profile {found.profile}, backend {', '.join(found.backends)}; times in ms; "
+        "error = (median - unshaped - expected) / expected"
+    )
+    heads = [
+        "Device",
+        "",
+        ">Size",
+        ">n",
+        ">Expected",
+        ">Median",
+        ">p10 – p90",
+        ">Unshaped",
+        ">Error",
+    ]
+    common.print_table(
+        [*heads, ">Measured rate"],
+        [
+            [
+                f"device-{item.device}",
+                item.direction,
+                f"{item.size_bytes >> 10} KiB",
+                str(item.n),
+                f"{1e3 * item.expected_s:.2f}",
+                f"{1e3 * item.measured_s:.2f}",
+                f"{1e3 * item.p10_s:.2f} – {1e3 * item.p90_s:.2f}",
+                f"{1e3 * item.cost_s:.2f}",
+                "–" if item.error is None else f"{item.error:+.1%}",
+                common.rate(item.rate_bps),
+            ]
+            for item in found.series
+        ],
+    )
+    for loss in found.losses:
+        typer.echo(_loss_line(loss))
+
+
+def _loss_line(loss: Loss) -> str:
+    total = loss.packets + loss.lost
+    seen = f"{loss.lost / total:.3%}" if total else "none"
+    return (
+        f"device-{loss.device} {loss.direction}: {loss.lost} of {total} packets lost, {seen}; "
+        f"asked {loss.asked:.3%}"
+    )

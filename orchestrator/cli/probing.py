@@ -1,0 +1,169 @@
+"""The measuring behind `wdmoe link verify`: the base station probes, the orchestrator shapes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+from orchestrator import verification
+from orchestrator.airtime import SEGMENT_BYTES
+from orchestrator.cli import common
+from orchestrator.errors import StackError
+from orchestrator.verification import Loss, Series, Verification
+
+SIZES_BYTES = (1 << 10, 1 << 13, 1 << 16)
+DIRECTIONS: tuple[Literal["down", "up"], ...] = ("down", "up")
+COUNT = 41
+SERIES_S = 20.0
+# What comes before TCP has settled on a new rate is not counted.
+WARM_UP = 3
+# A share of lost packets is told from so many bursts, or after so many packets.
+LOSS_BURSTS, LOSS_PACKETS = 40, 40_000
+SETTLED_S = 30.0
+# How often `verify_links` calls `on_step` for each link.
+STEPS = 2 * len(SIZES_BYTES) + 1
+
+
+def verify_links(
+    status: dict[str, Any], links: list[dict[str, Any]], on_step: Callable[[], Any]
+) -> Verification:
+    """Probe some links of the orchestrator's `status`, as they are and then not shaped.
+
+    StackError: a device does not answer.
+    """
+
+    def probe_all() -> dict[tuple[int, int], dict[str, Any]]:
+        found = {}
+        for link in links:
+            for size in SIZES_BYTES:
+                found[link["device"], size] = _measure(link["device"], size)
+                on_step()
+        return found
+
+    shaped = probe_all()
+    losses = []
+    for link in links:
+        losses += _losses(link)
+        on_step()
+    with _not_shaped(status):
+        unshaped = probe_all()
+    return Verification(
+        verified_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        profile=status["profile"],
+        profile_sha256=status["profile_sha256"],
+        backends=sorted({link["backend"] for link in links}),
+        series=[
+            _series(link, name, size, shaped[link["device"], size], unshaped[link["device"], size])
+            for link in links
+            for name in DIRECTIONS
+            for size in SIZES_BYTES
+        ],
+        losses=losses,
+    )
+
+
+def _probe(device: int, size_bytes: int, count: int) -> dict[str, Any]:
+    body = {"device": device, "size_bytes": size_bytes, "count": count}
+    return common.ask_bs("/probe", body, timeout_s=600)
+
+
+def _measure(device: int, size_bytes: int) -> dict[str, Any]:
+    """COUNT probes of a size, or as many as a slow link answers in SERIES_S."""
+    first = _probe(device, size_bytes, WARM_UP)
+    both_s = sum(first[name][-1]["measured_s"] for name in DIRECTIONS)
+    return _probe(device, size_bytes, max(5, min(COUNT, int(SERIES_S / both_s))))
+
+
+def _series(
+    link: dict[str, Any],
+    name: Literal["down", "up"],
+    size_bytes: int,
+    shaped: dict[str, Any],
+    unshaped: dict[str, Any],
+) -> Series:
+    return verification.summarise(
+        link["device"],
+        name,
+        size_bytes,
+        shaped["wire_bits"],
+        link[name]["delay_s"] if link["backend"] == "netem" else 0.0,
+        [(one["measured_s"], one["expected_s"]) for one in shaped[name]],
+        [one["measured_s"] for one in unshaped[name]],
+    )
+
+
+@contextmanager
+def _not_shaped(status: dict[str, Any]) -> Iterator[None]:
+    """All links not shaped, and then as they were; whatever happens in between."""
+    before = common.ask_orchestrator("/profile")
+    devices = "[" + ", ".join(["{down: {}, up: {}}"] * len(status["links"])) + "]"
+    text = f"description: not shaped\nfading: {{kind: none}}\ndevices: {devices}\n"
+    _use({"name": "not-shaped", "text": text})
+    try:
+        yield
+    finally:
+        _use({**before, "allow_degraded": True})
+
+
+def _use(profile: dict[str, Any]) -> None:
+    """Put a profile into force, and wait until every device has applied it."""
+    epoch = common.ask_orchestrator("/profile", profile)["epoch"]
+    _until(lambda link: link["applied_epoch"] == epoch, "apply a profile")
+
+
+def _until(holds: Callable[[dict[str, Any]], bool], what: str) -> list[dict[str, Any]]:
+    """The links once something holds for all of them."""
+    deadline = time.monotonic() + SETTLED_S
+    while True:
+        links: list[dict[str, Any]] = common.ask_orchestrator("/status")["links"]
+        late = [link["device"] for link in links if not holds(link)]
+        if not late:
+            return links
+        if time.monotonic() > deadline:
+            raise StackError(f"device-{late[0]} did not {what} within {SETTLED_S:.0f} s")
+        time.sleep(0.05)
+
+
+def _losses(link: dict[str, Any]) -> list[Loss]:
+    """Send until the losses that were asked for have to show, and count them."""
+    asked = {name: _loss(link[name]) for name in DIRECTIONS if link[name]["loss_p"]}
+    if not asked or link["backend"] != "netem":
+        return []
+    # A burst begins with probability p at each packet that is not lost.
+    rarest = min(link[name]["loss_p"] * (1 - loss) for name, loss in asked.items())
+    packets = min(LOSS_PACKETS, LOSS_BURSTS / max(rarest, 1e-9))
+    before = _queues(link["device"])
+    for _ in range(max(1, round(packets * SEGMENT_BYTES / SIZES_BYTES[-1] / 20))):
+        _probe(link["device"], SIZES_BYTES[-1], 20)
+    after = _queues(link["device"])
+    return [
+        Loss(
+            device=link["device"],
+            direction=name,
+            asked=loss,
+            packets=after[name]["packets"] - before[name]["packets"],
+            lost=after[name]["drops"] - before[name]["drops"],
+        )
+        for name, loss in asked.items()
+    ]
+
+
+def _loss(direction: dict[str, Any]) -> float:
+    """Share of packets lost in the long run by a Gilbert-Elliott chain: p / (p + r)."""
+    p, r = direction["loss_p"], direction["loss_r"]
+    return float(p / (p + r))
+
+
+def _queues(device: int) -> dict[str, Any]:
+    """A device's queues as reported from now on."""
+    asked_s = time.monotonic()
+
+    def fresh(link: dict[str, Any]) -> bool:
+        age_s: float = link["reported_age_s"]
+        return link["device"] != device or age_s < time.monotonic() - asked_s
+
+    queues: dict[str, Any] = _until(fresh, "report its queues")[device]["queues"]
+    return queues

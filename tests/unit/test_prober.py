@@ -1,0 +1,85 @@
+"""Probing a link: real device servers over real sockets, and what is expected of them."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.state import ChannelState, DeviceState, Direction
+from services import wire
+from services.bs.prober import Prober, ProbeRequest, Probes
+from services.channel import ChannelFeed
+from tests.unit.conftest import EXPERTS, Cell
+
+
+def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:
+    """Let states have been in force, each from a Unix time on, with equal links."""
+    for number, (apply_at_s, down, up) in enumerate(links):
+        state = ChannelState(
+            epoch=1,
+            interval=number,
+            apply_at_s=apply_at_s,
+            profile="p",
+            profile_sha256="0",
+            devices=(DeviceState(down, up),) * EXPERTS,
+        )
+        cell.channel.announced.append(state)
+
+
+def probe(cell: Cell, device: int, count: int = 3, curve: bool = False) -> Probes | None:
+    request = ProbeRequest(device, 8192, count, lambda probes: None)
+    return Prober(cell.dispatcher, cell.channel, curve).run(request)
+
+
+def test_each_direction_is_timed_against_its_own_rate(cell: Cell) -> None:
+    cell.start(1)
+    cell.admit(1)
+    in_force(cell, (time.time() - 1, Direction(8e6), Direction(4e6, delay_s=0.01)))
+    probes = probe(cell, 1)
+    assert probes is not None
+    assert 8 * (8192 + 6 * 66) < probes.wire_bits < 8 * (8192 + 6 * 66 + 150)
+    assert (len(probes.down), len(probes.up)) == (3, 3)
+    for down, up in zip(probes.down, probes.up, strict=True):
+        assert down.measured_s > 0 < up.measured_s
+        assert down.expected_s == pytest.approx(probes.wire_bits / 8e6)
+        assert up.expected_s == pytest.approx(probes.wire_bits / 4e6 + 0.01)
+
+
+def test_nothing_is_expected_of_a_link_before_anything_was_heard(cell: Cell) -> None:
+    cell.start(0)
+    cell.admit(0)
+    probes = probe(cell, 0, count=1)
+    assert probes is not None
+    assert probes.down[0].expected_s is None
+
+
+def test_a_device_that_is_not_there_is_told_and_one_that_is_silent_is_given_up(cell: Cell) -> None:
+    assert probe(cell, 2) is None
+    mute = cell.socket(2)
+    assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
+    assert probe(cell, 2) is None
+    assert not cell.roster.devices[2].admitted
+
+
+def test_an_answer_to_another_probe_is_not_taken(cell: Cell) -> None:
+    mute, other = cell.socket(2), cell.socket(3)
+    assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
+    assert isinstance(cell.say(other, cell.hello(3)), wire.Welcome)
+    stale = wire.Probed(99, b"", 0.0, 0.0)
+    mute.send_multipart(wire.encode(stale))
+    for number in range(5):  # another device guesses the number
+        other.send_multipart(wire.encode(replace(stale, id=number)))
+    assert probe(cell, 2) is None
+
+
+def test_what_was_in_force_is_remembered_in_order(cell: Cell) -> None:
+    now = time.time()
+    links = [(now - 30 + n, Direction(n + 1.0), Direction()) for n in range(20)]
+    in_force(cell, *links)
+
+    def rates(start_s: float) -> list[float | None]:
+        return [s.devices[0].down.rate_bps for s in ChannelFeed.since(cell.channel, start_s)]
+
+    assert rates(now - 12.5) == [18.0, 19.0, 20.0]
+    assert rates(now) == [20.0]
+    assert rates(now - 31) == []
