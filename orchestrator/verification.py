@@ -1,9 +1,11 @@
 """What `wdmoe link verify` found: measured against asked, for each link, direction and size.
 
-    error = (measured − cost − expected) / expected
+    error        = (measured − cost − expected) / expected
+    error_as_is  = (measured − expected) / expected
 
 `measured` is the median over n messages, `expected` the time on the air and the delay that were
-asked for, `cost` the median of the same messages over links that are not shaped.
+asked for, `cost` the median of the same messages over links that are not shaped. Where part of the
+stack's work goes on while the link is busy, the truth lies between the two errors.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Series(_Strict):
 
     @property
     def rate_bps(self) -> float | None:
-        """The rate that the measured time amounts to; None for a link that is not limited."""
+        """What the measured time amounts to, cost and all; None for a link that is not limited."""
         airtime_s = self.measured_s - self.cost_s - self.delay_s
         return (
             self.wire_bits / airtime_s if airtime_s > 0 and self.expected_s > self.delay_s else None
@@ -53,6 +55,11 @@ class Series(_Strict):
         if self.expected_s == 0:
             return None
         return (self.measured_s - self.cost_s - self.expected_s) / self.expected_s
+
+    @property
+    def error_as_is(self) -> float | None:
+        """The same with the stack's own cost in it."""
+        return (self.measured_s - self.expected_s) / self.expected_s if self.expected_s else None
 
 
 class Loss(_Strict):
@@ -83,12 +90,13 @@ def summarise(
     wire_bits: int,
     delay_s: float,
     shaped: Sequence[tuple[float, float | None]],
-    unshaped: Sequence[tuple[float, float | None]],
+    unshaped: Sequence[float],
 ) -> Series:
-    """The series of (measured, expected) pairs [s]; each is compared with its own expectation.
+    """The series of `shaped` (measured, expected) pairs and `unshaped` times [s].
 
-    Under a channel that changes, expectations differ from message to message: `measured` is then
-    the median excess over them, on top of their median.
+    Under a channel that changes, expectations differ from message to message: each time is
+    compared with its own, `measured` is the median of the differences on top of the median
+    expectation.
     """
     known = [(measured, expected) for measured, expected in shaped if expected is not None]
     expected_s = float(np.median([expected for _, expected in known]))
@@ -105,7 +113,7 @@ def summarise(
         measured_s=float(p50),
         p10_s=float(p10),
         p90_s=float(p90),
-        cost_s=float(np.median([measured for measured, _ in unshaped])),
+        cost_s=float(np.median(unshaped)),
     )
 
 

@@ -46,7 +46,10 @@ def verify(
         found = verify_links(status, chosen, lambda: progress.advance(task))
     common.ask_orchestrator("/verification", found.model_dump())
     if as_json:
-        series = [{**item.model_dump(), "error": item.error} for item in found.series]
+        series = [
+            {**item.model_dump(), "error": item.error, "error_as_is": item.error_as_is}
+            for item in found.series
+        ]
         common.print_json({**found.model_dump(), "series": series})
     else:
         _print(found)
@@ -55,7 +58,7 @@ def verify(
 def _print(found: Verification) -> None:
     typer.echo(
         f"profile {found.profile}, backend {', '.join(found.backends)}; times in ms; "
-        "error = (median - unshaped - expected) / expected"
+        "error = (median - unshaped - expected) / expected; as is: with the unshaped cost"
     )
     heads = [
         "Device",
@@ -69,7 +72,7 @@ def _print(found: Verification) -> None:
         ">Error",
     ]
     common.print_table(
-        [*heads, ">Measured rate"],
+        [*heads, ">As is", ">Measured rate"],
         [
             [
                 f"device-{item.device}",
@@ -80,14 +83,19 @@ def _print(found: Verification) -> None:
                 f"{1e3 * item.measured_s:.2f}",
                 f"{1e3 * item.p10_s:.2f} – {1e3 * item.p90_s:.2f}",
                 f"{1e3 * item.cost_s:.2f}",
-                "–" if item.error is None else f"{item.error:+.1%}",
-                common.rate(item.rate_bps),
+                _percent(item.error),
+                _percent(item.error_as_is),
+                common.quantity(item.rate_bps, "bit/s"),
             ]
             for item in found.series
         ],
     )
     for loss in found.losses:
         typer.echo(_loss_line(loss))
+
+
+def _percent(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:+.1%}"
 
 
 def _loss_line(loss: Loss) -> str:

@@ -51,7 +51,7 @@ class LinkAgent(threading.Thread):
         if settings.curve:
             secure_client(self._reports, settings, own, "orchestrator")
         self._reports.connect(f"tcp://{settings.orchestrator_host}:{state.REPORT_PORT}")
-        self._applied_at_s = 0.0
+        self._due_s = self._applied_at_s = 0.0
         self._lossless = {"down": True, "up": True}
         self._queues = {
             name: {"packets": 0, "drops": 0, "overflows": 0, "backlog_bytes": 0}
@@ -77,15 +77,16 @@ class LinkAgent(threading.Thread):
 
     def _apply(self, wanted: state.ChannelState) -> None:
         mine = wanted.devices[self._device]
-        wait_until(wanted.apply_at_s, time.time)
+        # A device that has just come applies at once what has been in force for some time.
+        self._due_s = wanted.apply_at_s if self.current else max(wanted.apply_at_s, time.time())
+        wait_until(self._due_s, time.time)
         try:
             applied = self._shaper.apply(mine.down, mine.up)
         except StackError as error:
             self._failed(wanted, error)
             return
         self._applied_at_s = time.time()
-        lateness_s = max(0.0, self._applied_at_s - wanted.apply_at_s)
-        self._metrics.interval_lateness_seconds.observe(lateness_s)
+        self._metrics.interval_lateness_seconds.observe(self._applied_at_s - self._due_s)
         self.error, self.current = None, wanted
         self._show(wanted, applied)
         self.shaped.set()
@@ -131,7 +132,7 @@ class LinkAgent(threading.Thread):
             "backend": self._shaper.backend,
             "epoch": wanted.epoch,
             "interval": wanted.interval,
-            "apply_at_s": wanted.apply_at_s,
+            "apply_at_s": self._due_s,
             "applied_at_s": self._applied_at_s,
             "error": self.error and self.error[:256],
             **self._queues,

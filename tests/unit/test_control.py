@@ -244,7 +244,7 @@ def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
     assert stack.control.status()["verification"] == found.model_dump()
     link = {"device": "1", "direction": "up"}
     assert stack.metric("wdmoe_link_error_ratio", **link, bytes="65536") == pytest.approx(0.02)
-    assert stack.metric("wdmoe_link_measured_rate_bps", **link) == pytest.approx(500_000 / 0.102)
+    assert stack.metric("wdmoe_link_measured_rate_bps", **link) == pytest.approx(500_000 / 0.103)
 
 
 def test_hostile_reports_are_counted_and_do_no_harm(stack: Stack) -> None:
