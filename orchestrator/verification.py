@@ -44,10 +44,8 @@ class Series(_Strict):
     @property
     def rate_bps(self) -> float | None:
         """What the measured time amounts to, cost and all; None for a link that is not limited."""
-        airtime_s = self.measured_s - self.cost_s - self.delay_s
-        return (
-            self.wire_bits / airtime_s if airtime_s > 0 and self.expected_s > self.delay_s else None
-        )
+        limited = self.expected_s > self.delay_s < self.measured_s
+        return self.wire_bits / (self.measured_s - self.delay_s) if limited else None
 
     @property
     def error(self) -> float | None:
