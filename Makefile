@@ -34,7 +34,7 @@ test: setup
 	python -m pytest tests/unit --junitxml=$(REPORTS)/unit.xml
 	python -m pytest tests/net tests/stack --junitxml=$(REPORTS)/host.xml
 	tests/netem_kernel/run python -m pytest tests/net tests/stack/test_model.py \
-	    tests/stack/test_shaping.py --junitxml=$(REPORTS)/netem.xml
+	    tests/stack/test_shaping.py tests/stack/test_links.py --junitxml=$(REPORTS)/netem.xml
 
 down:
 	@wdmoe down

@@ -221,6 +221,7 @@ class Control:
                 f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
                 "rates only); --allow-degraded applies the rates alone"
             )
+        profile.devices(0)  # the first draw takes longest, and not of the lead
         return Plan(profile, epoch, time.time() + LEAD_S)
 
     def _run(self) -> None:

@@ -14,6 +14,8 @@ from services.wire import DTYPES
 RADIO_PORT = 5555
 DEVICE_HTTP_PORT = 9100
 BS_HTTP_PORT = 8000
+# Threads that compute give way to those that shape links, which have their moment to meet.
+COMPUTE_NICENESS = 5
 
 _COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

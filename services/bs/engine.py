@@ -7,6 +7,7 @@ HTTP ──submit──► queue ──► [ prefill ─► token ─► token �
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -26,6 +27,7 @@ from services.bs.prober import Prober, ProbeRequest
 from services.bs.text import TextStream
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
+from services.settings import COMPUTE_NICENESS
 
 MAX_WAITING = 64
 _IDLE_POLL_MS = 200
@@ -119,6 +121,7 @@ class Engine(threading.Thread):
 
     def run(self) -> None:
         """Forever: keep up with the radio, and serve."""
+        os.nice(COMPUTE_NICENESS)  # of this thread, and of torch's that it starts
         poller = zmq.Poller()
         for socket in (self._dispatcher.socket, self._channel.socket, self._woken):
             poller.register(socket, zmq.POLLIN)

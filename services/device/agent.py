@@ -18,7 +18,6 @@ from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.channel import ChannelFeed
 from services.device.shaper import Applied, Queue, Shaper
-from services.device.wait import wait_until
 from services.secure import secure_client
 from services.settings import Settings
 
@@ -79,13 +78,14 @@ class LinkAgent(threading.Thread):
         mine = wanted.devices[self._device]
         # A device that has just come applies at once what has been in force for some time.
         self._due_s = wanted.apply_at_s if self.current else max(wanted.apply_at_s, time.time())
-        wait_until(self._due_s, time.time)
+        # Not spinning: eight devices that spin for the same moment keep each other from it.
+        time.sleep(max(0.0, self._due_s - time.time()))
         try:
             applied = self._shaper.apply(mine.down, mine.up)
         except StackError as error:
             self._failed(wanted, error)
             return
-        self._applied_at_s = time.time()
+        self._applied_at_s = applied.at_s
         self._metrics.interval_lateness_seconds.observe(self._applied_at_s - self._due_s)
         self.error, self.current = None, wanted
         self._show(wanted, applied)

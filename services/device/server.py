@@ -5,6 +5,7 @@ DEALER ──► Work ──► [ expert of that layer ] ──► [ hold until 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from orchestrator.state import ChannelState
 from services import wire
 from services.device.experts import Experts
 from services.device.wait import wait_until
+from services.settings import COMPUTE_NICENESS
 
 BEAT_S = 0.5
 
@@ -38,6 +40,7 @@ class DeviceServer:
 
     def run(self) -> None:
         """Serve until the base station refuses this device (InputError)."""
+        os.nice(COMPUTE_NICENESS)
         while True:
             if self._socket.poll(int(BEAT_S * 1e3)):
                 frames = self._socket.recv_multipart()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
@@ -44,10 +45,11 @@ class Queue:
 
 @dataclass(frozen=True)
 class Applied:
-    """Both directions, read back from the kernel."""
+    """Both directions, read back from the kernel; at `at_s` (Unix time) both were in force."""
 
     down: Queue
     up: Queue
+    at_s: float
 
 
 class Shaper:
@@ -104,7 +106,8 @@ class Shaper:
             batch.stdin.flush()
         except BrokenPipeError:
             pass  # tc's last words are still to be read
-        return Applied(down=self._queue(batch), up=self._queue(batch))
+        down, at_s = self._line(batch), time.time()
+        return Applied(down=_queue(down), up=_queue(self._line(batch)), at_s=at_s)
 
     def _start(self) -> subprocess.Popen[str]:
         self._batch = subprocess.Popen(
@@ -116,7 +119,8 @@ class Shaper:
         )
         return self._batch
 
-    def _queue(self, batch: subprocess.Popen[str]) -> Queue:
+    def _line(self, batch: subprocess.Popen[str]) -> str:
+        """What tc says next; StackError when that is no answer."""
         assert batch.stdout is not None
         line = batch.stdout.readline()
         if not line.startswith("["):
@@ -124,8 +128,7 @@ class Shaper:
             batch.wait()
             self._batch = None
             raise StackError(f"tc: {line.strip() or 'ended without a word'}")
-        root = next(q for q in json.loads(line) if q.get("root"))
-        return Queue(tbf.rate_bps(root["options"]), root["packets"], root["drops"], root["backlog"])
+        return line
 
     def _clear(self) -> None:
         for command in (
@@ -134,6 +137,11 @@ class Shaper:
             ("ip", "link", "del", IFB),
         ):
             subprocess.run(command, capture_output=True, check=False)  # there may be nothing
+
+
+def _queue(line: str) -> Queue:
+    root = next(q for q in json.loads(line) if q.get("root"))
+    return Queue(tbf.rate_bps(root["options"]), root["packets"], root["drops"], root["backlog"])
 
 
 def _probe() -> ModuleType:

@@ -69,6 +69,7 @@ def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Pa
         assert "has no netem" in refused.stderr
         delay_s = 0
         stack.wdmoe("profile", "use", str(delayed), "--allow-degraded")
+        assert stack.status()["degraded"]
     stack.complete(TOKENS, max_tokens=1)
     later = stack.complete(TOKENS, max_tokens=1)["timings"]
     layers = stack.health()["model"]["layers"]

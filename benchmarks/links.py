@@ -1,0 +1,76 @@
+"""How exactly links keep what is asked of them: `python -m benchmarks.links`, on a running stack.
+
+For each rate all devices get it in both directions, and `wdmoe link verify` measures every link.
+Prints a Markdown table: errors are those of the devices' medians, from the least to the greatest.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RATES_BPS = (5e6, 20e6, 50e6, 100e6)
+DEVICES = 8
+
+
+def verify(rate_bps: float, folder: Path) -> dict[str, Any]:
+    """What `wdmoe link verify` finds with every link at a rate."""
+    profile = folder / f"{rate_bps / 1e6:g}-mbit.yaml"
+    link = {"down": {"rate_bps": rate_bps}, "up": {"rate_bps": rate_bps}}
+    spec = {
+        "description": "equal links",
+        "fading": {"kind": "none"},
+        "devices": [link] * DEVICES,
+    }
+    profile.write_text(json.dumps(spec))
+    wdmoe("profile", "use", str(profile))
+    return wdmoe("link", "verify")
+
+
+def wdmoe(*arguments: str) -> dict[str, Any]:
+    """Run a command that has to succeed."""
+    done = subprocess.run(["wdmoe", *arguments, "--json"], check=True, capture_output=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def main() -> None:
+    """Measure and print."""
+    print("| Mbit/s | direction | KiB | n | expected | median | unshaped | error | as is |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for rate_bps in RATES_BPS:
+            found = verify(rate_bps, Path(folder))
+            for direction in ("down", "up"):
+                for size in sorted({s["size_bytes"] for s in found["series"]}):
+                    print(row(rate_bps, direction, size, found["series"]), flush=True)
+    print(f"\nTimes in ms; backend {', '.join(found['backends'])}.")
+
+
+def row(rate_bps: float, direction: str, size: int, series: list[dict[str, Any]]) -> str:
+    """One line: the medians over devices, and the spread of the errors."""
+    same = [s for s in series if (s["direction"], s["size_bytes"]) == (direction, size)]
+
+    def ms(name: str) -> str:
+        return f"{1e3 * median(s[name] for s in same):.2f}"
+
+    def percent(name: str) -> str:
+        errors = sorted(100 * s[name] for s in same)
+        return f"{median(errors):+.1f} % ({errors[0]:+.1f} … {errors[-1]:+.1f})"
+
+    return " | ".join(
+        [
+            f"| {rate_bps / 1e6:g} | {direction} | {size >> 10} | {sum(s['n'] for s in same)}",
+            *map(ms, ("expected_s", "measured_s", "cost_s")),
+            percent("error"),
+            f"{percent('error_as_is')} |",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

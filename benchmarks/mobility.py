@@ -1,0 +1,82 @@
+"""Ten minutes of a channel that changes every 50 ms: `python -m benchmarks.mobility [MINUTES]`.
+
+On a running stack. Prints what the control plane costs (CPU time of all containers without a
+request, with a still channel and with a moving one), then how late intervals were applied while
+prompts were replayed, and what the queues did.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.links import wdmoe
+
+IDLE_S = 60.0
+
+
+def cpu_s() -> float:
+    """CPU time that the stack's containers have taken so far [s]."""
+    names = subprocess.run(
+        ["docker", "ps", "--format", "{{.Names}}", "--filter", "name=wdmoe-"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    read = "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || cat /sys/fs/cgroup/cpu.stat"
+    total = 0.0
+    for name in names:
+        said = subprocess.run(
+            ["docker", "exec", name, "sh", "-c", read], check=True, capture_output=True, text=True
+        ).stdout.split()
+        total += int(said[0]) / 1e9 if len(said) == 1 else int(said[1]) / 1e6
+    return total
+
+
+def idle_load(profile: str) -> float:
+    """CPU seconds per second of the whole stack under a profile, without requests."""
+    wdmoe("profile", "use", profile)
+    time.sleep(2)
+    began_s, before_s = time.monotonic(), cpu_s()
+    time.sleep(IDLE_S)
+    return (cpu_s() - before_s) / (time.monotonic() - began_s)
+
+
+def main() -> None:
+    """Measure and print."""
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    still, moving = idle_load("near-far"), idle_load("mobility")
+    print(f"CPU of the idle stack: {still:.3f} cores still, {moving:.3f} cores moving;")
+    print(f"the control plane costs {moving - still:.3f} cores.", flush=True)
+    began_s, requests = time.monotonic(), 0
+    backlogs, applied, faults = [], [], set()
+    with tempfile.TemporaryDirectory() as folder:
+        while time.monotonic() - began_s < 60 * minutes:
+            out = Path(folder) / str(requests)
+            summary = wdmoe("replay", "facts", "--limit", "30", "--out", str(out))
+            requests += summary["n"]
+            faults.update(summary["warnings"])
+            lines = (out / "intervals.jsonl").read_text().splitlines()
+            applied += [json.loads(line) for line in lines]
+            links = wdmoe("status")["orchestrator"]["links"]
+            faults.update(link["error"] for link in links if link["error"])
+            queues = [queue for link in links for queue in link["queues"].values()]
+            backlogs.append(max(queue["backlog_bytes"] for queue in queues))
+            drops = sum(queue["drops"] for queue in queues)
+    late_ms = [1e3 * (one["applied_at_s"] - one["apply_at_s"]) for one in applied]
+    p50, p95, p99 = np.percentile(late_ms, [50, 95, 99])
+    minutes = (time.monotonic() - began_s) / 60
+    print(f"{minutes:.1f} min, {requests} requests, n = {len(late_ms)} intervals on 8 devices:")
+    print(f"late p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f}, max {max(late_ms):.2f} ms")
+    print(f"packets dropped {drops}; longest queue seen after a replay {max(backlogs)} bytes")
+    print("\n".join(sorted(faults)) or "no fault, no warning")
+
+
+if __name__ == "__main__":
+    main()
