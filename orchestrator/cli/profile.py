@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator import profiles
+from orchestrator import mahimahi, profiles, traces
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
+from orchestrator.errors import InputError
+from orchestrator.profile_schema import Device
 from orchestrator.profiles import Profile
 from orchestrator.state import DeviceState
 
@@ -45,9 +48,17 @@ def list_profiles(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(name: Reference, as_json: Json = False) -> None:
+def show(
+    name: Reference,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot", help="Draw the rates into NAME-rates.png in the current folder."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """What a profile gives each device: without fading (mean), and drawn for the first interval."""
     profile = profiles.find(name)
+    picture = _plot(profile) if plot else None
     spec = profile.spec
     pairs = list(zip(profile.devices(None), profile.devices(0), strict=True))
     if as_json:
@@ -55,21 +66,36 @@ def show(name: Reference, as_json: Json = False) -> None:
             {
                 "device": number,
                 "distance_m": spec.devices[number].distance_m,
+                "trace": spec.devices[number].trace,
+                "shadowing_db": profile.shadowing_db(number),
                 **asdict(drawn),
                 "mean_down_bps": mean.down.rate_bps,
                 "mean_up_bps": mean.up.rate_bps,
             }
             for number, (mean, drawn) in enumerate(pairs)
         ]
-        common.print_json({**_summary(profile), "seed": spec.seed, "devices": devices})
+        common.print_json(
+            {
+                **_summary(profile),
+                "seed": spec.seed,
+                "correlation": profile.correlation,
+                "outage_bps": spec.outage_bps,
+                "devices": devices,
+                "plot": picture and str(picture),
+            }
+        )
         return
     typer.echo(f"{profile.name}: {spec.description}")
     typer.echo(
-        f"fading {_fading(profile)}, seed {spec.seed}; {spec.carrier_ghz:g} GHz, "
-        f"{common.quantity(spec.bandwidth_hz, 'Hz')} shared by {len(pairs)}, "
-        f"noise {spec.noise_dbm_per_hz:g} dBm/Hz, power {spec.bs_power_w:g} W down "
+        f"fading {_fading(profile)}{_correlation(profile)}, seed {spec.seed}; "
+        f"{spec.carrier_ghz:g} GHz, {common.quantity(spec.bandwidth_hz, 'Hz')} shared by "
+        f"{len(pairs)}, noise {spec.noise_dbm_per_hz:g} dBm/Hz, power {spec.bs_power_w:g} W down "
         f"and {spec.device_power_w:g} W up"
     )
+    if spec.shadowing_db:
+        typer.echo(f"shadowing with a deviation of {spec.shadowing_db:g} dB, one draw a device")
+    if spec.outage_bps is not None:
+        typer.echo(f"outage below {common.rate(spec.outage_bps)} in either direction")
     if spec.emulate:
         typer.echo(
             f"emulates hidden size {spec.emulate.hidden_size}, intermediate size "
@@ -80,7 +106,7 @@ def show(name: Reference, as_json: Json = False) -> None:
         [
             [
                 _label(number, drawn.reachable),
-                common.quantity(spec.devices[number].distance_m, "m"),
+                _place(spec.devices[number]),
                 common.quantity(drawn.flops, "FLOP/s"),
                 common.rate(mean.down.rate_bps),
                 common.link(asdict(drawn.down)),
@@ -90,6 +116,8 @@ def show(name: Reference, as_json: Json = False) -> None:
             for number, (mean, drawn) in enumerate(pairs)
         ],
     )
+    if picture:
+        typer.echo(f"Rates drawn into {picture}")
 
 
 @app.command()
@@ -102,8 +130,9 @@ def check(
     if as_json:
         common.print_json({**_summary(profile), "needs_netem": profile.needs_netem})
         return
+    recorded = f", {len(profile.traces)} traces" if profile.traces else ""
     needs = ", needs netem" if profile.needs_netem else ""
-    typer.echo(f"{file}: ok, {len(profile.spec.devices)} devices{needs}")
+    typer.echo(f"{file}: ok, {len(profile.spec.devices)} devices{recorded}{needs}")
 
 
 @app.command()
@@ -122,7 +151,12 @@ def use(
     profile = profiles.find(name)
     status = common.ask_orchestrator(
         "/profile",
-        {"name": profile.name, "text": profile.text, "allow_degraded": allow_degraded},
+        {
+            "name": profile.name,
+            "text": profile.text,
+            "traces": dict(profile.traces),
+            "allow_degraded": allow_degraded,
+        },
     )
     if as_json:
         common.print_json(status)
@@ -142,6 +176,52 @@ def use(
     )
 
 
+@app.command("import-mahimahi")
+def import_mahimahi(
+    down: Annotated[Path, typer.Argument(metavar="DOWN", help="The downlink's packet times.")],
+    up: Annotated[Path, typer.Argument(metavar="UP", help="The uplink's packet times.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write.")],
+    step_s: Annotated[
+        float, typer.Option(metavar="S", help="Time between two lines, in whole milliseconds.")
+    ] = 0.1,
+    as_json: Json = False,
+) -> None:
+    """Make a trace for profiles of two packet-delivery files of the Mahimahi emulator."""
+    step_ms = round(1000 * step_s) if 0.001 <= step_s <= 3600 else 0
+    if not step_ms or not math.isclose(step_ms, 1000 * step_s):
+        raise InputError(
+            f"--step-s is {step_s:g}; allowed: whole milliseconds in seconds, from 0.001 to 3600"
+        )
+    text = mahimahi.convert(down, up, step_ms)
+    trace = traces.parse(text, str(out))
+    out.write_text(text)
+    length_s = trace.length_ns * 1e-9
+    down_bps = trace.down.mean_bps(0, trace.length_ns)
+    up_bps = trace.up.mean_bps(0, trace.length_ns)
+    if as_json:
+        common.print_json(
+            {
+                "trace": str(out),
+                "length_s": length_s,
+                "mean_down_bps": down_bps,
+                "mean_up_bps": up_bps,
+            }
+        )
+        return
+    typer.echo(
+        f"{out}: {length_s:g} s, on average {common.rate(down_bps)} down and "
+        f"{common.rate(up_bps)} up"
+    )
+
+
+def _plot(profile: Profile) -> Path:
+    from orchestrator import rate_plot  # matplotlib takes half a second to load
+
+    path = Path(f"{profile.name}-rates.png")
+    rate_plot.draw(profile, path)
+    return path
+
+
 def _summary(profile: Profile) -> dict[str, Any]:
     devices = profile.devices(None)
     return {
@@ -150,6 +230,8 @@ def _summary(profile: Profile) -> dict[str, Any]:
         "sha256": profile.sha256,
         "devices": len(devices),
         "fading": _fading(profile),
+        "interval_s": profile.interval_s,
+        "traces": list(profile.traces),
         "down_bps": _rates(devices, "down"),
         "up_bps": _rates(devices, "up"),
     }
@@ -170,12 +252,30 @@ def _range(rates: list[float]) -> str:
 
 
 def _fading(profile: Profile) -> str:
+    """How the channel varies: kind, speed, interval."""
     fading = profile.spec.fading
-    if fading.kind == "none":
-        return "none"
-    if fading.coherence_s is None:
-        return "rayleigh, one draw"
-    return f"rayleigh, every {1e3 * fading.coherence_s:g} ms"
+    parts: list[str] = []
+    if fading.kind == "rayleigh":
+        parts.append("rayleigh")
+    if fading.speed_m_per_s is not None:
+        parts.append(f"{fading.speed_m_per_s:g} m/s")
+    if profile.traces:
+        parts.append("recorded")
+    if profile.interval_s is not None:
+        parts.append(f"every {1e3 * profile.interval_s:g} ms")
+    elif parts:
+        parts.append("one draw")
+    return ", ".join(parts) or "none"
+
+
+def _correlation(profile: Profile) -> str:
+    moving = profile.spec.fading.speed_m_per_s is not None
+    return f" (ρ {profile.correlation:.2f})" if moving else ""
+
+
+def _place(device: Device) -> str:
+    """Where a device's rates come from."""
+    return device.trace or common.quantity(device.distance_m, "m")
 
 
 def _label(number: int, reachable: bool) -> str:
