@@ -1,12 +1,16 @@
 """Profile files: what is read, what is refused and how, and the channel that comes of them."""
 
+import hashlib
+import itertools
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import profile_schema, profiles
+from orchestrator import profile_schema, profiles, traces
 from orchestrator.errors import InputError
 from orchestrator.profiles import Profile
 from orchestrator.state import Direction, Emulation, PolicyState
@@ -29,13 +33,23 @@ devices:
 """
 
 
-def parse(text: str) -> Profile:
-    return profiles.parse(text, "p", "p.yaml")
+TRACED = """\
+description: recorded
+fading: {kind: none, coherence_s: 0.1}
+devices:
+  - {trace: lte.csv, extra_delay_s: 0.01, flops: 1e12}
+  - {distance_m: 100}
+"""
+LTE = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.05,40e6,5e6\n0.1,20e6,9e3\n0.2,0,0\n"
 
 
-def refusal(text: str) -> str:
+def parse(text: str, texts: dict[str, str] | None = None) -> Profile:
+    return profiles.parse(text, "p", "p.yaml", texts)
+
+
+def refusal(text: str, texts: dict[str, str] | None = None) -> str:
     with pytest.raises(InputError) as refused:
-        parse(text)
+        parse(text, texts)
     message = str(refused.value)
     assert "\n" not in message
     assert message.startswith("p.yaml: ")
@@ -96,6 +110,143 @@ def test_a_deep_fade_keeps_a_rate_that_a_queue_can_serve() -> None:
     assert rates == {profile_schema.MIN_RATE_BPS}
 
 
+def test_a_moving_device_s_channel_has_a_memory_and_no_order() -> None:
+    moving = BASE.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.2")
+    profile, again = parse(moving), parse(moving)
+    assert profile.correlation == pytest.approx(0.87, abs=0.005)
+    forwards = [profile.devices(i) for i in range(20)]
+    assert [again.devices(i) for i in reversed(range(20))] == forwards[::-1]
+    assert forwards[0] == parse(BASE).devices(0)  # it begins where an independent channel does
+    assert parse(BASE).correlation == 0
+
+    def steps_bps(of: Profile) -> float:
+        rates = [of.devices(i)[0].down.rate_bps or 0 for i in range(300)]
+        return sum(abs(a - b) for a, b in itertools.pairwise(rates))
+
+    assert steps_bps(profile) < 0.7 * steps_bps(parse(BASE))
+
+
+def test_an_interval_lasts_as_long_as_something_can_change() -> None:
+    assert parse(BASE).interval_s == 0.05
+    assert parse(BASE.replace(", coherence_s: 0.05", "")).interval_s is None
+    assert parse(BASE.replace("kind: rayleigh", "kind: none")).interval_s is None
+    assert parse(TRACED, {"lte.csv": LTE}).interval_s == 0.1
+
+
+def test_shadowing_is_part_of_the_mean_and_alike_in_both_directions() -> None:
+    clear = "description: d\nfading: {kind: none}\ndevices:\n" + "  - {distance_m: 100}\n" * 8
+    shadowed = parse("seed: 5\nshadowing_db: 8\n" + clear)
+    for index, device in enumerate(shadowed.devices(None)):
+        loss_db = shadowed.shadowing_db(index)
+        assert loss_db != 0
+        # At these ratios of signal to noise 3 dB are one bit/s in each Hz.
+        for direction, plain in zip((device.down, device.up), (248.1e6, 177.6e6), strict=True):
+            assert direction.rate_bps == pytest.approx(plain - loss_db / 3.0103 * 12.5e6, rel=2e-3)
+    assert shadowed.devices(None) == shadowed.devices(0) == shadowed.devices(77)
+    assert parse("shadowing_db: 0\n" + clear).devices(0) == parse(clear).devices(0)
+
+
+def test_below_the_outage_rate_of_either_direction_a_device_is_out() -> None:
+    text = BASE.replace("seed: 7", "seed: 7\nnoise_dbm_per_hz: -140")
+    outage = text.replace("seed: 7", "seed: 7\noutage_bps: 20e6")
+    seen = set()
+    for interval in range(200):
+        for with_rate, device in zip(
+            parse(text).devices(interval), parse(outage).devices(interval), strict=True
+        ):
+            out = min(with_rate.down.rate_bps or 0, with_rate.up.rate_bps or 0) < 20e6
+            seen.add(out)
+            assert device.reachable is not out
+            for direction, before in (
+                (device.down, with_rate.down),
+                (device.up, with_rate.up),
+            ):
+                rate = profile_schema.MIN_RATE_BPS if out else before.rate_bps
+                assert direction == replace(before, rate_bps=rate)
+        assert with_rate.reachable
+    assert seen == {True, False}
+    assert all(device.reachable for device in parse(outage).devices(None))
+
+
+def test_raw_links_are_given_and_know_no_outage() -> None:
+    (device,) = parse("outage_bps: 10e6\n" + RAW).devices(0)
+    assert device.reachable
+    assert device.down.rate_bps == 5e6
+
+
+def test_a_trace_is_looked_up_once_an_interval() -> None:
+    profile = parse(TRACED, {"lte.csv": LTE})
+    assert profile.needs_netem
+    first, second, third, fourth = (profile.devices(i)[0] for i in range(4))
+    assert first.down == Direction(30e6, delay_s=0.01)  # the mean of two lines
+    assert first.up == Direction(5e6, delay_s=0.01)
+    # One direction below the least rate, or none at all: nothing can be sent or answered.
+    for device in (second, third):
+        assert not device.reachable
+        assert device.down == device.up == Direction(profile_schema.MIN_RATE_BPS, delay_s=0.01)
+    assert fourth == first
+    (average, _) = profile.devices(None)
+    assert average.down.rate_bps == pytest.approx(5e6 / 0.3, abs=1)
+    assert average.reachable
+
+
+def test_a_profile_brings_its_traces_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "traces").mkdir(parents=True)
+    text = TRACED.replace("lte.csv", "traces/lte.csv")
+    (folder / "p.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"mine/traces/lte.csv: No such file or directory$"):
+        profiles.load(folder / "p.yaml")
+    (folder / "traces" / "lte.csv").write_text(LTE)
+    profile = profiles.load(folder / "p.yaml")
+    assert profile.traces == {"traces/lte.csv": LTE}
+    sent = parse(profile.text, dict(profile.traces))
+    assert sent.devices(7) == profile.devices(7)
+    assert sent.sha256 == profile.sha256
+    other = parse(text, {"traces/lte.csv": LTE.replace("20e6", "21e6")})
+    assert other.sha256 != profile.sha256
+    assert parse(BASE).sha256 == hashlib.sha256(BASE.encode()).hexdigest()
+
+
+def test_traces_that_do_not_belong_to_the_profile_are_refused() -> None:
+    assert refusal(TRACED) == "trace 'lte.csv' is missing"
+    assert refusal(TRACED, {"lte.csv": LTE, "b.csv": LTE}) == (
+        "trace 'b.csv' is not named by any device"
+    )
+    assert refusal(TRACED, {"lte.csv": LTE.replace("0.05", "0")}).startswith(
+        "trace lte.csv, line 3: time_s is '0'; allowed: more than the line before's 0"
+    )
+
+
+def test_traces_are_limited_together_and_before_they_are_parsed(tmp_path: Path) -> None:
+    text = TRACED.replace("{distance_m: 100}", "{trace: b.csv}")
+    large = "x" * (traces.MAX_BYTES // 2 + 1)
+    expected = "its traces together are larger than the 4194304 bytes allowed"
+    assert refusal(text, {"lte.csv": large, "b.csv": large}) == expected
+    (tmp_path / "p.yaml").write_text(text)
+    for name in ("lte.csv", "b.csv"):
+        (tmp_path / name).write_text(large)
+    with pytest.raises(InputError, match=expected):
+        profiles.load(tmp_path / "p.yaml")
+
+
+def test_a_profile_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.yaml"
+    with huge.open("wb") as file:
+        file.truncate(100 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"huge.yaml: larger than the 65536 bytes allowed$"):
+            profiles.load(huge)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(InputError, match=r"empty.yaml: the profile is None; allowed: fields of"):
+        profiles.load(tmp_path / "empty.yaml")
+
+
 def test_an_obstruction_costs_its_decibels() -> None:
     clear, blocked = parse(
         "description: d\nfading: {kind: none}\ndevices:\n"
@@ -127,11 +278,22 @@ DEVICE = "{distance_m: 60, flops: 5e12}"
         (DEVICE, "{down: {}}", "devices[0] needs either distance_m, or trace, or both"),
         (DEVICE, "{}", "devices[0] needs either distance_m, or trace, or both"),
         (DEVICE, "{down: {}, up: {}, jitter_s: 0.1}", "devices[0] has raw links, so jitter_s"),
+        (DEVICE, "{distance_m: 60, trace: a.csv}", "devices[0] needs either distance_m, or trac"),
+        (DEVICE, "{trace: a.csv, down: {}, up: {}}", "devices[0] needs either distance_m, or"),
+        (DEVICE, "{trace: a.csv, obstruction_db: 3, flops: 1e9}", "devices[0] has a trace, which"),
+        (DEVICE, "{trace: 5}", "devices[0].trace is 5; allowed: a file, in 1 to 200 printable ch"),
+        (DEVICE, '{trace: "a\\0b"}', "devices[0].trace is 'a\\x00b'; allowed: a file, in 1 to"),
+        (DEVICE, "{distance_m: -60, flops: 1e9}", "devices[0].distance_m is -60; allowed: a pl"),
         (DEVICE, "60", "devices[0] is 60; allowed: fields of distance_m, "),
         (", flops: 5e12", "", "the profile has emulate, so devices[0].flops must be given"),
         ("p: 0.01", "p: 1.01", "devices[1].loss.p is 1.01; allowed: a plain number (a prob"),
         ("coherence_s: 0.05", "coherence_s: 0.001", "fading.coherence_s is 0.001; allowed: "),
         ("kind: rayleigh", "kind: rice", "fading.kind is 'rice'; should be 'rayleigh' or 'none'"),
+        ("kind: rayleigh", "kind: none, speed_m_per_s: 1", "fading has speed_m_per_s, so kind mus"),
+        ("coherence_s: 0.05", "speed_m_per_s: 1", "fading has speed_m_per_s, so kind must be ray"),
+        ("0.05}", "0.05, speed_m_per_s: 1m/s}", "fading.speed_m_per_s is '1m/s'; allowed: a pla"),
+        ("seed: 7", "shadowing_db: -1", "shadowing_db is -1; allowed: a plain number in dB, fro"),
+        ("seed: 7", "outage_bps: 1Mbit", "outage_bps is '1Mbit'; allowed: a plain number in bit"),
         ("hidden_size: 4096", "hidden_size: 0", "emulate.hidden_size is 0; allowed: a plain"),
         ("seed: 7", "seed: -1", "seed is -1; allowed: a plain number (whole), from 0 to 9.22337e"),
         ("seed: 7", "seed: 7.5", "seed is 7.5; should be a valid integer"),
@@ -152,6 +314,11 @@ def test_a_fault_is_one_line_with_field_value_and_range(old: str, new: str, expe
     assert old in BASE
     message = refusal(BASE.replace(old, new, 1))
     assert expected in message
+
+
+def test_a_trace_needs_to_know_how_often_it_is_looked_up() -> None:
+    message = refusal(TRACED.replace(", coherence_s: 0.1", ""), {"lte.csv": LTE})
+    assert message == ("the profile has devices[0].trace, so fading.coherence_s must be given")
 
 
 def test_files_that_are_no_mapping() -> None:
@@ -205,7 +372,8 @@ def test_bundled_profiles_run_on_any_kernel_with_eight_devices() -> None:
         assert len(profile.spec.devices) == 8
         assert not profile.needs_netem
         assert profile.text.startswith("# ")
-    assert bundled["mobility"].spec.fading.coherence_s == 0.05
+    assert bundled["mobility"].interval_s == 0.05
+    assert bundled["mobility"].correlation == pytest.approx(0.53, abs=0.005)  # as it says
     gone = [device.reachable for device in bundled["outage"].devices(0)].count(False)
     assert gone == 1
 

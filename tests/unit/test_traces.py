@@ -1,0 +1,189 @@
+"""Recorded traces: what is read, what is refused and how, and the rates that come of them."""
+
+import itertools
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import mahimahi, text_file, traces
+from orchestrator.errors import InputError
+
+TEXT = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,4e6\n0.3,10e6,3e6\n"
+S = 1_000_000_000  # ns
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as refused:
+        act()
+    message = str(refused.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+def test_a_line_holds_until_the_next_and_the_trace_begins_again() -> None:
+    trace = traces.parse(TEXT, "t.csv")
+    assert trace.length_ns == S // 2  # the last line holds for 0.2 s, as the one before
+    for turn in (0, 1, 1_000_000_007):
+        begin = turn * trace.length_ns
+        assert trace.down.mean_bps(begin, begin + S // 10) == 20e6
+        assert trace.down.mean_bps(begin + S // 10, begin + 3 * S // 10) == 0
+        assert trace.up.mean_bps(begin + 4 * S // 10, begin + 6 * S // 10) == 4e6
+    assert trace.down.mean_bps(0, S // 2) == trace.down.mean_bps(0, 50 * S) == 8e6
+
+
+rates = st.floats(0, 1e9)
+
+
+@given(
+    st.lists(st.tuples(st.integers(S // 10, 3 * S), rates), min_size=2, max_size=20),
+    st.integers(0, 100 * S),
+    st.integers(S // 100, 20 * S),
+)
+def test_the_mean_is_what_each_line_carried(
+    lines: list[tuple[int, float]], begin: int, duration: int
+) -> None:
+    edges = tuple(itertools.accumulate((length for length, _ in lines), initial=0))
+    values = tuple(rate for _, rate in lines)
+    expected = 0.0
+    for turn in range(begin // edges[-1], (begin + duration) // edges[-1] + 1):
+        for rate, (first, last) in zip(values, itertools.pairwise(edges), strict=True):
+            start, end = turn * edges[-1] + first, turn * edges[-1] + last
+            overlap = min(end, begin + duration) - max(start, begin)
+            expected += rate * max(0, overlap) / duration
+    mean = traces.Series.of(edges, values).mean_bps(begin, begin + duration)
+    assert mean == pytest.approx(expected, abs=1, rel=1e-9)
+
+
+@given(st.lists(st.tuples(rates, rates), min_size=2, max_size=20), st.integers(1, 5000))
+def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms: int) -> None:
+    downs, ups = zip(*pairs, strict=True)
+    trace = traces.parse(traces.render(step_ms / 1000, downs, ups), "t.csv")
+    assert trace.length_ns == len(pairs) * step_ms * 1_000_000
+    assert trace.down.rates_bps == pytest.approx(downs, rel=1e-9)
+    assert trace.up.rates_bps == pytest.approx(ups, rel=1e-9)
+
+
+def test_line_ends_of_windows_are_line_ends() -> None:
+    trace = traces.parse(TEXT.replace("\n", "\r\n"), "t.csv")
+    assert trace.up == traces.parse(TEXT, "t.csv").up
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (TEXT, "", "t.csv: is empty; allowed: a line time_s,down_bps,up_bps, and at least 2 more"),
+        ("time_s,down_bps,up_bps\n", "", "t.csv, line 1: is '0,20e6,5e6'; allowed: time_s,down_"),
+        ("up_bps", "up_mbps", "t.csv, line 1: is 'time_s,down_bps,up_mbps'; allowed: time_s,do"),
+        ("0.1,0,4e6\n0.3,10e6,3e6\n", "", "t.csv: has 1 lines after the first; allowed: at least"),
+        ("0.1,0,4e6", "0.1,0", "t.csv, line 3: is '0.1,0'; allowed: three numbers, time_s,down_b"),
+        ("0.1,0,4e6", "0.1;0;4e6", "t.csv, line 3: is '0.1;0;4e6'; allowed: three numbers"),
+        ("0.1,0,4e6", "", "t.csv, line 3: is ''; allowed: three numbers"),
+        ("0.1,0,4e6", "0.1,0,4e6,1", "t.csv, line 3: is '0.1,0,4e6,1'; allowed: three numbers"),
+        ("0.1,0,4e6", "0.1,fast,4e6", "t.csv, line 3: down_bps is 'fast'; allowed: a plain numb"),
+        ("0.1,0,4e6", "0.1,0,nan", "t.csv, line 3: up_bps is 'nan'; allowed: a plain number in b"),
+        ("0.1,0,4e6", "0.1,0,4_0", "t.csv, line 3: up_bps is '4_0'; allowed: a plain number in "),
+        ("0.1,0,4e6", "0.1,0, 4e6", "t.csv, line 3: up_bps is ' 4e6'; allowed: a plain number "),
+        ("0.1,0,4e6", "0.1,0,٤", "t.csv, line 3: up_bps is '٤'; allowed: a plain number in bit/s"),
+        ("0.1,0,4e6", "0.1,-1,4e6", "t.csv, line 3: down_bps is '-1'; allowed: a plain number in"),
+        ("0.1,0,4e6", "0.1,0,1e13", "up_bps is '1e13'; allowed: a plain number in bit/s, from 0 "),
+        ("0.1,0,4e6", "0.1,0,1e999", "up_bps is '1e999'; allowed: a plain number in bit/s, fro"),
+        ("0.1,0,4e6", "0.3,0,4e6", "t.csv, line 4: time_s is '0.3'; allowed: more than the line"),
+        ("0.3,10e6", "0.05,10e6", "line 4: time_s is '0.05'; allowed: more than the line before"),
+        ("0.3,10e6", "-3,10e6", "line 4: time_s is '-3'; allowed: a plain number in s, from 0 to"),
+        ("\n0,20", "\n0.01,20", "t.csv, line 2: time_s is '0.01'; allowed: 0, the first line's t"),
+    ],
+)
+def test_a_fault_is_one_line_with_file_line_field_and_value(
+    old: str, new: str, expected: str
+) -> None:
+    assert old in TEXT
+    assert expected in refusal(lambda: traces.parse(TEXT.replace(old, new, 1), "t.csv"))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    for whole in (text, TEXT + text, TEXT.replace("20e6", text)):
+        try:
+            traces.parse(whole, "t.csv")
+        except InputError:
+            assert refusal(lambda whole=whole: traces.parse(whole, "t.csv"))  # type: ignore[misc]
+
+
+def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.csv"
+    with huge.open("wb") as file:
+        file.truncate(100 << 20)
+    tracemalloc.start()
+    try:
+        message = refusal(lambda: text_file.read(huge, traces.MAX_BYTES))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert message == f"{huge}: larger than the 4194304 bytes allowed"
+    assert peak < 10 << 20
+
+
+def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert refusal(lambda: text_file.read(binary, 10)) == f"{binary}: not a text in UTF-8"
+    assert refusal(lambda: text_file.read(tmp_path, 10)) == f"{tmp_path}: Is a directory"
+    missing = tmp_path / "missing"
+    assert refusal(lambda: text_file.read(missing, 10)).endswith("No such file or directory")
+    # A character of two bytes at the limit is no fault of its own.
+    (tmp_path / "full").write_text("äöü")
+    assert text_file.read(tmp_path / "full", 6) == "äöü"
+    assert "larger than the 5 bytes" in refusal(lambda: text_file.read(tmp_path / "full", 5))
+
+
+def packets(folder: Path, name: str, *times_ms: int) -> Path:
+    path = folder / name
+    path.write_text("".join(f"{time}\n" for time in times_ms))
+    return path
+
+
+def test_mahimahi_s_packets_become_rates(tmp_path: Path) -> None:
+    down = packets(tmp_path, "down", 0, 0, 99, 100, 250, 400)
+    up = packets(tmp_path, "up", 50, 200)  # half as long: it begins again
+    text = mahimahi.convert(down, up, step_ms=100)
+    assert text == (
+        "time_s,down_bps,up_bps\n0,360000,120000\n0.1,120000,120000\n"
+        "0.2,120000,120000\n0.3,120000,120000\n"
+    )
+    trace = traces.parse(text, "t.csv")
+    assert trace.down.bits[-1] == pytest.approx(6 * 1500 * 8)
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=200), st.integers(1, 300))
+def test_no_packet_is_lost_on_import(tmp_path_factory: object, times: list[int], step: int) -> None:
+    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
+    down = packets(tmp_path_factory.getbasetemp(), "some", *sorted(times), 2001)
+    trace = traces.parse(mahimahi.convert(down, down, step), "t.csv")
+    assert trace.down.bits[-1] == pytest.approx((len(times) + 1) * 1500 * 8, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ": is empty; allowed: a line for each packet delivered"),
+        ("1\n\n2\n", ", line 2: is ''; allowed: a time in whole milliseconds, from 0 to 999999999"),
+        ("1\n2.5\n", ", line 2: is '2.5'; allowed: a time in whole milliseconds"),
+        ("-1\n", ", line 1: is '-1'; allowed: a time in whole milliseconds"),
+        ("9999999999\n", ", line 1: is '9999999999'; allowed: a time in whole milliseconds"),
+        ("5\n4\n", ", line 2: is 4; allowed: no less than the line before's 5"),
+        ("0\n0\n", ": lasts 0 ms; allowed: a last line above 0"),
+        ("1\n100\n", " both end within one step of 100 ms; allowed: at least two"),
+        ("1\n900000000\n", ": gives 9000000 steps of 100 ms; allowed: at most 100000, with a lo"),
+    ],
+)
+def test_a_fault_in_mahimahi_s_file_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "down"
+    path.write_text(text)
+    message = refusal(lambda: mahimahi.convert(path, path, 100))
+    assert message.startswith(str(path))
+    assert expected in message
