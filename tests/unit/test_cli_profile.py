@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import matplotlib.pyplot as plt
 import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
 
 from orchestrator import cli, profiles
+from orchestrator.cli import common
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.server import MAX_BODY_BYTES, create_app
@@ -93,7 +95,7 @@ def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:
         assert name in table
         assert row["description"] in table
     assert "190 Mbit/s to 306 Mbit/s" in table
-    assert "rayleigh, every 50 ms" in table
+    assert "rayleigh, 0.4 m/s, every 50 ms" in table
     assert "not shaped" in table
 
 
@@ -108,6 +110,111 @@ def test_show_gives_mean_and_drawn_rates_in_readable_units(wdmoe: Wdmoe) -> None
     assert "200 GFLOP/s" in text
     assert "noise -174 dBm/Hz" in text
     assert "device-5 (out of reach)" in wdmoe("profile", "show", "outage").out
+
+
+TRACED = """\
+description: recorded
+shadowing_db: 4
+outage_bps: 1e6
+fading: {kind: rayleigh, coherence_s: 0.1}
+devices:
+  - {trace: lte.csv}
+  - {distance_m: 100}
+  - {distance_m: 100, reachable: false}
+"""
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Path:
+    (tmp_path / "lte.csv").write_text("time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,0\n")
+    (tmp_path / "mine.yaml").write_text(TRACED)
+    return tmp_path / "mine.yaml"
+
+
+def test_show_tells_what_makes_the_channel_vary(wdmoe: Wdmoe, traced: Path) -> None:
+    assert "fading rayleigh, 0.4 m/s, every 50 ms (ρ 0.53), seed 7" in (
+        wdmoe("profile", "show", "mobility").out
+    )
+    text = wdmoe("profile", "show", str(traced)).out
+    assert "fading rayleigh, recorded, every 100 ms, seed 0" in text
+    assert "shadowing with a deviation of 4 dB, one draw a device" in text
+    assert "outage below 1 Mbit/s in either direction" in text
+    assert "lte.csv" in text
+    shown = wdmoe.json("profile", "show", str(traced))
+    assert shown["interval_s"] == 0.1
+    assert shown["devices"][0]["trace"] == "lte.csv"
+    assert shown["devices"][0]["mean_down_bps"] == 10e6
+    assert shown["devices"][1]["shadowing_db"] != 0
+    assert wdmoe.json("profile", "check", str(traced))["traces"] == ["lte.csv"]
+    assert wdmoe("profile", "check", str(traced)).out == f"{traced}: ok, 3 devices, 1 traces\n"
+
+
+@pytest.mark.parametrize("name", ["near-far", "mobility", "mine"])
+def test_plot_draws_a_picture_into_the_current_folder(
+    wdmoe: Wdmoe, traced: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(traced.parent)
+    result = wdmoe("profile", "show", "./mine.yaml" if name == "mine" else name, "--plot")
+    assert result.out.endswith(f"Rates drawn into {name}-rates.png\n")
+    width, height = plt.imread(f"{name}-rates.png").shape[1::-1]
+    assert width > 1000
+    assert height > 400
+
+
+def test_no_picture_of_links_without_a_limit(
+    wdmoe: Wdmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = wdmoe("profile", "show", "ideal", "--plot")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "wdmoe: profile 'ideal' limits no rate: there is nothing to plot\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_that_draw_nothing_do_not_wait_for_matplotlib_and_scipy() -> None:
+    code = "import sys, orchestrator.cli; print({'matplotlib', 'scipy'} & sys.modules.keys())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "set()\n"
+
+
+def test_import_of_mahimahi_s_files_makes_a_trace(
+    wdmoe: Wdmoe, traced: Path, tmp_path: Path
+) -> None:
+    packets = tmp_path / "packets"
+    packets.write_text("".join(f"{time}\n" for time in range(1, 1001)))
+    arguments = ("profile", "import-mahimahi", str(packets), str(packets), "--out")
+    out = tmp_path / "lte.csv"
+    result = wdmoe(*arguments, str(out))
+    assert result.out == f"{out}: 1 s, on average 12 Mbit/s down and 12 Mbit/s up\n"
+    assert len(out.read_text().splitlines()) == 11
+    assert wdmoe.json(*arguments, str(out), "--step-s", "0.25")["mean_up_bps"] == 12e6
+    assert len(out.read_text().splitlines()) == 5
+    assert wdmoe("profile", "check", str(traced)).code == 0
+    for wrong in ("0", "0.0005", "nan", "4000"):
+        result = wdmoe(*arguments, str(out), "--step-s", wrong)
+        assert result.code == 2
+        assert f"--step-s is {wrong}; allowed: whole milliseconds in seconds" in result.err
+
+
+def test_use_sends_the_profile_with_its_traces(
+    wdmoe: Wdmoe, traced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {}
+
+    def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        sent.update({path: body})
+        return {"profile": "mine", "seed": 0, "epoch": 1, "links": []}
+
+    monkeypatch.setattr(common, "ask_orchestrator", answer)
+    assert wdmoe("profile", "use", str(traced)).code == 0
+    assert sent["/profile"] == {
+        "name": "mine",
+        "text": TRACED,
+        "traces": {"lte.csv": (traced.parent / "lte.csv").read_text()},
+        "allow_degraded": False,
+    }
 
 
 def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
