@@ -16,8 +16,9 @@ as on a link that sends one bit after the other, in any order of messages and pa
 1.4 Mbit/s this delay is cut off at 10 ms (messages end early by the rest), because it holds for
 packets that were queued before a change.
 
-A change fills the bucket, which a busy link passes for free, and begins the loss model in its good
-state. netem's rate limits nothing: it keeps packets in order under jitter.
+A change of the rate costs what it costs tbf (see tbf.py), and each change begins the loss model in
+its good state, which shortens a burst under way. netem's rate limits nothing: it keeps packets in
+order under jitter.
 """
 
 from orchestrator.state import Direction

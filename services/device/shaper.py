@@ -91,9 +91,10 @@ class Shaper:
         return self._tell(())
 
     def _wake_if_raised(self, dev: str, queue: Queue) -> None:
+        """Below twice the rate the first packet gains more by the full bucket than it waits for."""
         before_bps = self._rate_bps[dev]
         self._rate_bps[dev] = queue.rate_bps or math.inf
-        if queue.backlog_bytes and self._rate_bps[dev] > before_bps:
+        if queue.backlog_bytes and self._rate_bps[dev] > 2 * before_bps:
             self._waker.wake(dev)
 
     def _tell(self, changes: Iterable[str]) -> Applied:

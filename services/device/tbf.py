@@ -8,8 +8,10 @@ What fits the bucket passes at once, so the bucket holds one packet and what acc
 kernel's timer is late; a larger one erases the transmission time of an embedding, a smaller one
 loses rate to every late timer. A message of s bytes on the wire takes (s - bucket) / rate.
 
-A new rate holds at once, for what is queued too. But the kernel fills the bucket at every change,
-which a busy link passes for free.
+A new rate holds at once, for what is queued too (see wake.py). The kernel fills the bucket at every
+change, but a busy link only gains what the bucket holds beyond the packet at its head: 20 changes a
+second of a backlogged link gave 0.1 % more at 5 Mbit/s and 0.4 % at 20 Mbit/s, and 20 changes a
+second between 5 and 20 Mbit/s 1.7 %.
 """
 
 from typing import Any

@@ -79,7 +79,7 @@ class Link:
         else:
             self._ask("send", n=n, size=size)
 
-    def arrivals(self, way: Way, quiet_s: float = 0.3) -> list[tuple[int, float]]:
+    def arrivals(self, way: Way, quiet_s: float = 0.2) -> list[tuple[int, float]]:
         """Number and time [s] of every datagram so far, once none has come for `quiet_s`."""
         seen: list[tuple[int, float]] = []
         while True:

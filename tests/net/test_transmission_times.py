@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-import pytest
-
 from services.device.tbf import bucket_bytes
 from tests.net.conftest import WAYS, Link, Way
 
@@ -75,4 +73,5 @@ def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
         expected_s = row.ideal_s
         if link.backend == "tbf":
             expected_s -= 8 * bucket_bytes(row.rate_bps) / row.rate_bps
-        assert row.median_s == pytest.approx(expected_s, rel=0.1, abs=0.5e-3), row
+        # half a millisecond for what a slow host's packets cost
+        assert 0.9 * expected_s < row.median_s < 1.1 * expected_s + 0.5e-3, row
