@@ -65,7 +65,7 @@ def test_a_queue_that_overflows_shows_its_drops(link: Link, way: Way) -> None:
     link.send(way, 50)
     arrived = len(link.arrivals(way))
     assert 5 <= arrived < 10
-    assert link.read()[way]["drops"] == 50 - arrived
+    assert 50 - arrived <= link.read()[way]["drops"] <= 55 - arrived
 
 
 @pytest.mark.parametrize("way", WAYS)
