@@ -60,7 +60,7 @@ def measure(link: Link, size: int) -> Iterator[tuple[float, float, float]]:
 def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
     print(f"\n{link.backend}, n = {N} [ms]           ideal      p10   median      p90    error")
     # What a message costs without a rate; larger ones overlap it with their transmission.
-    costs_s = [median_s for _, median_s, _ in measure(link, KIB)]
+    costs_s = [p10_s for p10_s, _, _ in measure(link, KIB)]
     rows = []
     for size, rate_bps in product(SIZES, RATES_BPS):
         link.shape_both(rate_bps=rate_bps)
@@ -73,5 +73,5 @@ def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
         expected_s = row.ideal_s
         if link.backend == "tbf":
             expected_s -= 8 * bucket_bytes(row.rate_bps) / row.rate_bps
-        # half a millisecond for what a slow host's packets cost
-        assert 0.9 * expected_s < row.median_s < 1.1 * expected_s + 0.5e-3, row
+        # p10, because a busy host makes messages late; what the packets cost it comes on top
+        assert 0.9 * expected_s - 0.2e-3 < row.p10_s < 1.1 * expected_s + 0.5e-3, row
