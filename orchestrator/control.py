@@ -28,7 +28,7 @@ from orchestrator.reports import Applied, Reports, decode_report
 from orchestrator.state import ChannelState, PolicyState
 from orchestrator.verification import Verification, export
 
-# Time for a state to reach all devices before it takes effect.
+# Time for a state to reach all devices before it takes effect, at least.
 LEAD_S = 0.1
 
 
@@ -51,12 +51,20 @@ class Plan:
         """When an interval begins; counted from the start, so that errors do not add up."""
         return self.start_s + interval * (self.profile.interval_s or 0.0)
 
+    @property
+    def lead_s(self) -> float:
+        """How far ahead a state is told: in the middle of an interval, when devices are idle."""
+        length_s = self.profile.interval_s
+        if length_s is None or length_s > 2 * LEAD_S:
+            return LEAD_S
+        return (math.ceil(LEAD_S / length_s) + 0.5) * length_s
+
     def due(self, first: int, now_s: float) -> range:
         """The intervals from `first` on to be announced by now.
 
         Those that are over already, after a pause of the host, are left out.
         """
-        return range(max(first, self.interval_at(now_s)), self.interval_at(now_s + LEAD_S) + 1)
+        return range(max(first, self.interval_at(now_s)), self.interval_at(now_s + self.lead_s) + 1)
 
     def state(self, interval: int) -> ChannelState:
         """The state of one interval."""
@@ -248,7 +256,7 @@ class Control:
             self._send(plan, number)
         if plan.profile.interval_s is None:
             return None
-        return max(0, math.ceil((plan.begin_s(due.stop) - LEAD_S - now) * 1000))
+        return max(0, math.ceil((plan.begin_s(due.stop) - plan.lead_s - now) * 1000))
 
     def _send(self, plan: Plan, interval: int) -> None:
         announced = plan.state(interval)

@@ -23,6 +23,8 @@ from services.secure import secure_client
 
 def main() -> None:
     """Run until SIGTERM, or until the base station refuses this device."""
+    # The link agent's moment does not wait for a thread that writes metrics, 5 ms by default.
+    sys.setswitchinterval(0.0005)
     conf = settings.load()
     device = settings.integer("WDMOE_DEVICE", None, least=0, most=conf.devices - 1)
     torch.set_num_threads(1)  # eight devices share the host's cores

@@ -182,9 +182,11 @@ def test_a_plan_is_a_function_of_time() -> None:
     assert [plan.interval_at(t) for t in (0, 999.99, 1000, 1000.051, 1001.01)] == [0, 0, 0, 1, 20]
     assert plan.begin_s(20) == 1001.0
     assert plan.state(20).order == (4, 20)
-    assert list(plan.due(0, 1000.0 - LEAD_S + 0.001)) == [0]
-    assert list(plan.due(1, 1000.0 - LEAD_S + 0.001)) == []
+    assert plan.lead_s == pytest.approx(0.125)  # announced halfway between two beginnings
+    assert list(plan.due(0, 1000.0 - LEAD_S)) == [0]
+    assert list(plan.due(1, 1000.0 - LEAD_S)) == []
     assert list(plan.due(1, 1000.001)) == [1, 2]
+    assert list(plan.due(1, 1000.026)) == [1, 2, 3]
     assert list(plan.due(3, 1060.001)) == [1200, 1201, 1202]  # the host slept for a minute
     assert Plan(profile(STILL), 4, 1000.0).interval_at(1e9) == 0
     unfaded = FAST.replace("kind: rayleigh", "kind: none")
