@@ -1,13 +1,15 @@
-"""How exactly links keep what is asked of them: `python -m benchmarks.links`, on a running stack.
+"""How exactly links keep what is asked of them: `python -m benchmarks.links [LINKS]`.
 
-For each rate all devices get it in both directions, and `wdmoe link verify` measures every link.
-Prints a Markdown table: errors are those of the devices' medians, from the least to the greatest.
+On a running stack. For each rate all devices get it in both directions, and `wdmoe link verify`
+measures the first LINKS of them (default: 8). Prints a Markdown table: errors are those of the
+devices' medians, from the least to the greatest.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -17,8 +19,8 @@ RATES_BPS = (5e6, 20e6, 50e6, 100e6)
 DEVICES = 8
 
 
-def verify(rate_bps: float, folder: Path) -> dict[str, Any]:
-    """What `wdmoe link verify` finds with every link at a rate."""
+def verify(rate_bps: float, links: int, folder: Path) -> list[dict[str, Any]]:
+    """What `wdmoe link verify` finds with every link at a rate: its series, with the backend."""
     profile = folder / f"{rate_bps / 1e6:g}-mbit.yaml"
     link = {"down": {"rate_bps": rate_bps}, "up": {"rate_bps": rate_bps}}
     spec = {
@@ -28,7 +30,8 @@ def verify(rate_bps: float, folder: Path) -> dict[str, Any]:
     }
     profile.write_text(json.dumps(spec))
     wdmoe("profile", "use", str(profile))
-    return wdmoe("link", "verify")
+    found = [wdmoe("link", "verify", "--device", str(q)) for q in range(links)]
+    return [{**s, "backend": one["backends"][0]} for one in found for s in one["series"]]
 
 
 def wdmoe(*arguments: str) -> dict[str, Any]:
@@ -40,15 +43,16 @@ def wdmoe(*arguments: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
+    links = int(sys.argv[1]) if len(sys.argv) > 1 else DEVICES
     print("| Mbit/s | direction | KiB | n | expected | median | unshaped | error | as is |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for rate_bps in RATES_BPS:
-            found = verify(rate_bps, Path(folder))
+            series = verify(rate_bps, links, Path(folder))
             for direction in ("down", "up"):
-                for size in sorted({s["size_bytes"] for s in found["series"]}):
-                    print(row(rate_bps, direction, size, found["series"]), flush=True)
-    print(f"\nTimes in ms; backend {', '.join(found['backends'])}.")
+                for size in sorted({s["size_bytes"] for s in series}):
+                    print(row(rate_bps, direction, size, series), flush=True)
+    print(f"\nTimes in ms; backend {series[0]['backend']}, {links} links.")
 
 
 def row(rate_bps: float, direction: str, size: int, series: list[dict[str, Any]]) -> str:

@@ -14,9 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 
 from benchmarks.links import wdmoe
+from orchestrator.cli.common import orchestrator_url
 
 IDLE_S = 60.0
 
@@ -59,12 +61,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() - began_s < 60 * minutes:
             out = Path(folder) / str(requests)
-            summary = wdmoe("replay", "facts", "--limit", "30", "--out", str(out))
+            summary = wdmoe("replay", "facts", "--limit", "280", "--out", str(out))
             requests += summary["n"]
             faults.update(summary["warnings"])
             lines = (out / "intervals.jsonl").read_text().splitlines()
             applied += [json.loads(line) for line in lines]
-            links = wdmoe("status")["orchestrator"]["links"]
+            links = httpx.get(f"{orchestrator_url()}/status").json()["links"]
             faults.update(link["error"] for link in links if link["error"])
             queues = [queue for link in links for queue in link["queues"].values()]
             backlogs.append(max(queue["backlog_bytes"] for queue in queues))

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.cli.probing import STEPS, verify_links
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StackError
 from orchestrator.verification import Loss, Verification
 
 app = typer.Typer(no_args_is_help=True, help="Radio links.")
@@ -40,6 +40,9 @@ def verify(
     chosen = [link for link in links if device in (None, link["device"]) and link["reachable"]]
     if not chosen:
         raise InputError(f"profile {status['profile']!r} has no such device in reach")
+    silent = [f"device-{link['device']}" for link in chosen if link["backend"] is None]
+    if silent:
+        raise StackError(f"{', '.join(silent)} did not report a shaped link yet")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("probing", total=STEPS * len(chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from typing import Any
@@ -24,7 +25,7 @@ from services.secure import secure_client
 def main() -> None:
     """Run until SIGTERM, or until the base station refuses this device."""
     # The link agent's moment does not wait for a thread that writes metrics, 5 ms by default.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     conf = settings.load()
     device = settings.integer("WDMOE_DEVICE", None, least=0, most=conf.devices - 1)
     torch.set_num_threads(1)  # eight devices share the host's cores
@@ -65,6 +66,7 @@ def main() -> None:
             "error": agent.error,
         }
 
+    gc.freeze()  # or a collection would go through torch's objects, for 0.1 s, at any moment
     http.serve(health)
     agent.start()
     print(

@@ -23,6 +23,8 @@ from services.settings import Settings
 
 REPORT_VERSION = 2
 REPORT_MS = 1000
+# All devices have the same moment to meet: what can wait leaves them the processor.
+AFTERWARDS_S = 0.004
 
 
 class LinkAgent(threading.Thread):
@@ -88,8 +90,9 @@ class LinkAgent(threading.Thread):
         self._applied_at_s = applied.at_s
         self._metrics.interval_lateness_seconds.observe(self._applied_at_s - self._due_s)
         self.error, self.current = None, wanted
-        self._show(wanted, applied)
         self.shaped.set()
+        time.sleep(AFTERWARDS_S)
+        self._show(wanted, applied)
 
     def _observe(self, in_force: state.ChannelState) -> None:
         try:

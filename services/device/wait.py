@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-_SPIN_S = 0.0003
+_SPIN_S = 0.0001
 
 
 def wait_until(deadline_s: float, clock: Callable[[], float]) -> None:
