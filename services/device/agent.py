@@ -42,6 +42,7 @@ class LinkAgent(threading.Thread):
         self.shaped = threading.Event()
         self.error: str | None = None
         self.current: state.ChannelState | None = None
+        self._wanted: state.ChannelState | None = None
         self._device = device
         self._shaper = shaper
         self._metrics = metrics
@@ -68,7 +69,10 @@ class LinkAgent(threading.Thread):
             if self._feed.socket.poll(min(wait_ms, REPORT_MS)):
                 self._feed.take_in()
             elif announced and wait_ms <= REPORT_MS:
-                self._apply(announced.pop(0))
+                self._wanted = announced.pop(0)
+                self._apply(self._wanted)
+            elif self._wanted is not None and self.error is not None:
+                self._apply(self._wanted)  # tc may have been killed, say
             elif self.current is not None:
                 self._observe(self.current)
 
