@@ -23,7 +23,7 @@ from typing import Any
 
 from orchestrator.errors import StackError
 from orchestrator.state import Direction
-from services.device.shaper import Shaper
+from services.device.shaper import Applied, Shaper
 from services.radio import interface
 from tests.net import datagrams
 
@@ -56,6 +56,10 @@ def serve(listener: socket.socket) -> None:
         connection.sendall(struct.pack("!dd", received_s, time.monotonic()) + bytes(back))
 
 
+def queues(applied: Applied) -> dict[str, Any]:
+    return {"down": dataclasses.asdict(applied.down), "up": dataclasses.asdict(applied.up)}
+
+
 def main(address: str, host: str) -> None:
     shaper = Shaper(interface(address))
     listener = socket.create_server((address, PORT))
@@ -66,9 +70,9 @@ def main(address: str, host: str) -> None:
         match what:
             case "shape":
                 down, up = Direction(**wanted["down"]), Direction(**wanted["up"])
-                return dataclasses.asdict(shaper.apply(down, up))
+                return queues(shaper.apply(down, up))
             case "read":
-                return dataclasses.asdict(shaper.read())
+                return queues(shaper.read())
             case "send":
                 return datagrams.send(host, **wanted)
             case "arrivals":
