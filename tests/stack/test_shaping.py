@@ -87,7 +87,8 @@ def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None
         "print(n, time.perf_counter() - t)"
     )
     size, seconds = docker("exec", container("bs"), "python", "-c", fetch).split()
-    assert float(seconds) < 0.2 * 8 * int(size) / rate_bps
+    # at the radio's rate it would take more than all of it
+    assert float(seconds) < 0.5 * 8 * int(size) / rate_bps
 
 
 def test_a_channel_that_changes_every_50_ms_is_followed(stack: Stack) -> None:
