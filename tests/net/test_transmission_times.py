@@ -74,4 +74,4 @@ def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
         if link.backend == "tbf":
             expected_s -= 8 * bucket_bytes(row.rate_bps) / row.rate_bps
         # p10, because a busy host makes messages late; what the packets cost it comes on top
-        assert 0.9 * expected_s - 0.2e-3 < row.p10_s < 1.1 * expected_s + 0.5e-3, row
+        assert 0.9 * expected_s - 0.2e-3 < row.p10_s < 1.25 * expected_s + 1e-3, row

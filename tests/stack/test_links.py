@@ -11,7 +11,7 @@ from tests.stack.test_shaping import write_profile
 
 SWITCHES = 10 if SLOW_KERNEL else 100
 # Generous: what is promised, and how well it holds, is measured with a quiet host (docs/radio.md).
-NETEM_ERROR, TBF_ERROR = 0.15, 0.4
+NETEM_ERROR, TBF_ERROR = 0.3, 0.4
 
 
 def test_a_link_is_verified_and_everything_says_so(stack: Stack, tmp_path: Path) -> None:
@@ -71,12 +71,13 @@ def test_a_profile_that_is_switched_again_and_again_costs_no_packet_and_no_reque
     assert all(request["timings"]["experts"]["dropped"] == {} for request in requests)
     applied = [json.loads(line) for line in (out / "intervals.jsonl").read_text().splitlines()]
     assert {one["device"] for one in applied} == set(range(EXPERTS))
+    stack.use(write_profile(tmp_path, 20e6, 10e6))
     chosen = ("--device", "0") if SLOW_KERNEL else ()
     found = stack.wdmoe("link", "verify", *chosen)
     largest = [series for series in found["series"] if series["size_bytes"] == 1 << 16]
     assert len(largest) == 2 * (1 if SLOW_KERNEL else EXPERTS)
-    # Fast links: of their few milliseconds the stack's own work takes a good part.
-    assert all(abs(series["error_as_is"]) < 1 for series in largest)
+    worst = max(abs(series["error"]) for series in largest)
+    assert worst < (NETEM_ERROR if found["backends"] == ["netem"] else TBF_ERROR)
 
 
 def test_a_recorded_trace_is_followed(stack: Stack, tmp_path: Path) -> None:

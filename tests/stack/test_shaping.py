@@ -37,28 +37,20 @@ def measure(stack: Stack, folder: Path, down_bps: float, up_bps: float) -> dict[
 
 
 def test_downlink_and_uplink_times_follow_their_own_rate(stack: Stack, tmp_path: Path) -> None:
-    fast, slow = 20e6, 5e6
-    both = measure(stack, tmp_path, fast, fast)
+    fast, slow = 20e6, 1e6
     slow_down = measure(stack, tmp_path, slow, fast)
     slow_up = measure(stack, tmp_path, fast, slow)
-    assert 2.5 < slow_down["downlink_s"] / both["downlink_s"] < 6
-    assert 2.5 < slow_up["uplink_s"] / both["uplink_s"] < 6
-    assert slow_down["uplink_s"] < 2 * both["uplink_s"]
-    assert slow_up["downlink_s"] < 2 * both["downlink_s"]
+    assert slow_down["downlink_s"] > 3 * slow_down["uplink_s"]
+    assert slow_up["uplink_s"] > 3 * slow_up["downlink_s"]
     # Between perfectly even routing and all tokens of each layer on one device.
-    pairs = sum(both["experts"]["used"].values())
-    for timings, direction, rate in (
-        (slow_down, "downlink_s", slow),
-        (slow_up, "uplink_s", slow),
-        (both, "downlink_s", fast),
-        (both, "uplink_s", fast),
-    ):
-        serial_s = pairs * BITS_PER_TOKEN / rate
+    pairs = sum(slow_up["experts"]["used"].values())
+    serial_s = pairs * BITS_PER_TOKEN / slow
+    for timings, direction in ((slow_down, "downlink_s"), (slow_up, "uplink_s")):
         assert 0.8 * serial_s / EXPERTS < timings[direction] < 1.3 * serial_s
 
 
 def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Path) -> None:
-    rate_bps, delay_s = 20e6, 0.1
+    rate_bps, delay_s = 20e6, 0.3
     at_once = measure(stack, tmp_path, rate_bps, rate_bps)
     delayed = write_profile(tmp_path, rate_bps, rate_bps, delay_s)
     if stack.status()["links"][0]["backend"] == "netem":
@@ -74,11 +66,11 @@ def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Pa
     later = stack.complete(TOKENS, max_tokens=1)["timings"]
     layers = stack.health()["model"]["layers"]
     added_s = later["downlink_s"] - at_once["downlink_s"]
-    assert added_s == pytest.approx(layers * delay_s, rel=0.3, abs=0.1)
+    assert added_s == pytest.approx(layers * delay_s, rel=0.3, abs=0.2)
 
 
 def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None:
-    rate_bps = 200e3
+    rate_bps = 100e3
     stack.use(write_profile(tmp_path, rate_bps, rate_bps))
     fetch = (
         "import time, urllib.request as u\n"
