@@ -18,6 +18,7 @@ from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.channel import ChannelFeed
 from services.device.shaper import Applied, Queue, Shaper
+from services.device.urgent import ask_for_short_slices
 from services.secure import secure_client
 from services.settings import Settings
 
@@ -63,6 +64,7 @@ class LinkAgent(threading.Thread):
 
     def run(self) -> None:
         """Forever: take states in, apply each at its deadline, look at the queues meanwhile."""
+        ask_for_short_slices()
         while True:
             announced = self._feed.announced
             wait_ms = _wait_ms(announced[0]) if announced else REPORT_MS
