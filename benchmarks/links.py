@@ -69,7 +69,7 @@ def row(rate_bps: float, direction: str, size: int, series: list[dict[str, Any]]
     return " | ".join(
         [
             f"| {rate_bps / 1e6:g} | {direction} | {size >> 10} | {sum(s['n'] for s in same)}",
-            *map(ms, ("expected_s", "measured_s", "cost_s")),
+            *map(ms, ("expected_s", "measured_s", "unshaped_s")),
             percent("error"),
             f"{percent('error_as_is')} |",
         ]

@@ -4,8 +4,9 @@
     error_as_is  = (measured − expected) / expected
 
 `measured` is the median over n messages, `expected` the time on the air and the delay that were
-asked for, `cost` the median of the same messages over links that are not shaped. Where part of the
-stack's work goes on while the link is busy, the truth lies between the two errors.
+asked for. `cost` is the stack's own work that no air hides: the median of the smallest message, one
+packet, over a link that is not shaped. All other packets of a larger message are worked on while
+one of them is on the air.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Series(_Strict):
     p10_s: _Seconds
     p90_s: _Seconds
     cost_s: _Seconds
+    unshaped_s: _Seconds
+    """The median of the same message over a link that is not shaped."""
 
     @property
     def rate_bps(self) -> float | None:
@@ -89,8 +92,11 @@ def summarise(
     delay_s: float,
     shaped: Sequence[tuple[float, float | None]],
     unshaped: Sequence[float],
+    smallest: Sequence[float],
 ) -> Series:
-    """The series of `shaped` (measured, expected) pairs and `unshaped` times [s].
+    """The series of `shaped` (measured, expected) pairs, next to times without shaping [s].
+
+    `unshaped` are those of the same message, `smallest` those of one packet.
 
     Under a channel that changes, expectations differ from message to message: each time is
     compared with its own, `measured` is the median of the differences on top of the median
@@ -111,7 +117,8 @@ def summarise(
         measured_s=float(p50),
         p10_s=float(p10),
         p90_s=float(p90),
-        cost_s=float(np.median(unshaped)),
+        cost_s=float(np.median(smallest)),
+        unshaped_s=float(np.median(unshaped)),
     )
 
 

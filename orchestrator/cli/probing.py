@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from orchestrator import verification
 from orchestrator.airtime import SEGMENT_BYTES
 from orchestrator.cli import common
 from orchestrator.errors import StackError
 from orchestrator.verification import Loss, Series, Verification
+
+# What the base station answers to /probe, by device and size.
+_Probes: TypeAlias = dict[tuple[int, int], dict[str, Any]]
 
 SIZES_BYTES = (1 << 10, 1 << 13, 1 << 16)
 DIRECTIONS: tuple[Literal["down", "up"], ...] = ("down", "up")
@@ -35,7 +38,7 @@ def verify_links(
     StackError: a device does not answer.
     """
 
-    def probe_all() -> dict[tuple[int, int], dict[str, Any]]:
+    def probe_all() -> _Probes:
         found = {}
         for link in links:
             for size in SIZES_BYTES:
@@ -56,7 +59,7 @@ def verify_links(
         profile_sha256=status["profile_sha256"],
         backends=sorted({link["backend"] for link in links}),
         series=[
-            _series(link, name, size, shaped[link["device"], size], unshaped[link["device"], size])
+            _series(link, name, size, shaped, unshaped)
             for link in links
             for name in DIRECTIONS
             for size in SIZES_BYTES
@@ -81,17 +84,24 @@ def _series(
     link: dict[str, Any],
     name: Literal["down", "up"],
     size_bytes: int,
-    shaped: dict[str, Any],
-    unshaped: dict[str, Any],
+    shaped: _Probes,
+    unshaped: _Probes,
 ) -> Series:
+    device = link["device"]
+    found = shaped[device, size_bytes]
+
+    def unshaped_s(size: int) -> list[float]:
+        return [one["measured_s"] for one in unshaped[device, size][name]]
+
     return verification.summarise(
-        link["device"],
+        device,
         name,
         size_bytes,
-        shaped["wire_bits"],
+        found["wire_bits"],
         link[name]["delay_s"] if link["backend"] == "netem" else 0.0,
-        [(one["measured_s"], one["expected_s"]) for one in shaped[name]],
-        [one["measured_s"] for one in unshaped[name]],
+        [(one["measured_s"], one["expected_s"]) for one in found[name]],
+        unshaped_s(size_bytes),
+        unshaped_s(SIZES_BYTES[0]),
     )
 
 

@@ -233,6 +233,7 @@ def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
         p10_s=0.102,
         p90_s=0.11,
         cost_s=0.001,
+        unshaped_s=0.002,
     )
     found = Verification(
         verified_at="2026-01-01T00:00:00+00:00",
