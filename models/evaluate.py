@@ -26,10 +26,10 @@ from torch import Tensor
 from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 
 from models.tasks import TASKS
+from orchestrator import selection as policies
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.scoring import exact_match
-from orchestrator.selection import topk
 
 Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, weights, indices)
 
@@ -76,9 +76,10 @@ def load(model_dir: Path) -> tuple[MixtralForCausalLM, PreTrainedTokenizerFast]:
 
 def top_k(k: int) -> Gate:
     """The k most likely experts, their weights scaled to sum to 1; k = 2 is the model's own."""
+    published = policies.find("topk", {})
 
     def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = topk(logits, k)
+        chosen = published.select(policies.Gate(logits, k))
         return logits, chosen.weight, chosen.index
 
     return choose

@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
-from orchestrator.selection import topk, without
+from orchestrator.selection import Gate, Selection, without
+from orchestrator.selection.topk import TopK
 
 
 def logits(seed: int, n: int = 12, experts: int = 8) -> torch.Tensor:
     return 3 * torch.randn(n, experts, generator=torch.Generator().manual_seed(seed))
+
+
+def topk(logits: torch.Tensor, k: int) -> Selection:
+    return TopK().select(Gate(logits, k))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 4))
