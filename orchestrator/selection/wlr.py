@@ -1,0 +1,66 @@
+"""The paper's policy: what an expert adds, against what it costs to ask it (Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from orchestrator.selection import Gate, LatencyPolicy, Selection
+from orchestrator.selection.topk import TopK
+
+if TYPE_CHECKING:
+    import torch
+
+
+class WeightToLatencyRatio(LatencyPolicy):
+    """The k experts of largest gate weight, less those whose weight is not worth their latency.
+
+    The experts of least WLR are dropped one after another while κ (Eq. 10) tells so. κ compares
+    with the largest WLR, which is never dropped, so every expert has a κ of its own and no loop is
+    needed: those up to θ go, at most `max_drops`, the least first, of equals the lighter first.
+    """
+
+    theta: float = Field(ge=0, le=0.5, description="θ: an expert is dropped when κ ≤ θ")
+    strict: bool = Field(default=False, description="drop when κ < θ, as in Algorithm 1")
+    max_drops: int = Field(default=1, ge=1, description="experts dropped from a token at most")
+
+    def select(self, gate: Gate) -> Selection:
+        """In the order of `topk`, and tokens that lose no expert as there, bit for bit."""
+        chosen = TopK().select(gate)
+        assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
+        wlr = ratios(chosen.weight, gate.latency_s[chosen.index])
+        kappa = _kappa(wlr)
+        dropped = kappa < self.theta if self.strict else kappa <= self.theta
+        # The largest WLR has a κ of exactly 1/2: below that, it is safe.
+        if self.max_drops < gate.k - 1 or self.theta == 0.5:
+            dropped &= _least(wlr, min(self.max_drops, gate.k - 1))
+        index = chosen.index.masked_fill(dropped, gate.logits.shape[-1])
+        kept = chosen.weight.masked_fill(dropped, 0.0)
+        renormalised = kept / kept.sum(dim=-1, keepdim=True)
+        weight = renormalised.where(dropped.any(dim=-1, keepdim=True), kept)
+        return Selection(index, weight, chosen.candidates, kappa.amin(dim=-1))
+
+
+def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
+    """WLR = w / t, Eq. 9, fp64, in weight's shape.
+
+    0 where t is infinite, infinite where t is 0, and 0 where w is 0 (in fp32), whatever t.
+    """
+    return (weight.double() / latency_s).nan_to_num(nan=0.0, posinf=math.inf)
+
+
+def _kappa(wlr: torch.Tensor) -> torch.Tensor:
+    """Eq. 10 of each expert against the largest WLR, n × k; the least of a token is the paper's κ.
+
+    1/2 if both are infinite, and if both are 0: nothing tells them apart.
+    """
+    return (wlr / (wlr + wlr.amax(dim=-1, keepdim=True))).nan_to_num(nan=0.5)
+
+
+def _least(wlr: torch.Tensor, count: int) -> torch.Tensor:
+    """Whether an expert is among a token's `count` of least WLR, of equals the later; n × k."""
+    ascending = wlr.flip(-1).argsort(dim=-1, stable=True)
+    least = wlr.shape[-1] - 1 - ascending[:, :count]
+    return wlr.new_zeros(wlr.shape).scatter(-1, least, 1.0) > 0
