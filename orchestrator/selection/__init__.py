@@ -181,8 +181,10 @@ def without(selection: Selection, logits: torch.Tensor, reachable: torch.Tensor)
     candidates = selection.candidates.clone()
     if bool(reachable.any()):
         bereft = (index == none).all(dim=-1)
-        best = logits.masked_fill(~reachable, -math.inf).argmax(dim=-1)
-        index[bereft, 0] = candidates[bereft, 0] = best[bereft]
+        best = logits.masked_fill(~reachable, -math.inf).argmax(dim=-1)[bereft]
+        # In a slot of its own if it was a candidate that the policy had dropped, else in the first.
+        slot = (candidates[bereft] == best[:, None]).int().argmax(dim=-1)
+        index[bereft, slot] = candidates[bereft, slot] = best
     lost_none = (index == selection.index).all(dim=-1, keepdim=True)
     weight = selection.weight.where(lost_none, weights(logits, index)).masked_fill(index == none, 0)
     return Selection(index, weight, candidates, selection.kappa)

@@ -1,4 +1,6 @@
-"""Selection: the published choice, and what is left of it when devices are out of reach."""
+"""Selection: what every policy keeps to, and what is left when devices are out of reach."""
+
+import math
 
 import pytest
 import torch
@@ -7,19 +9,94 @@ from hypothesis import strategies as st
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
-from orchestrator.selection import Gate, Selection, without
+from orchestrator.selection import Gate, Policy, Selection, find, without
 from orchestrator.selection.topk import TopK
+
+seeds = st.integers(0, 10_000)
 
 
 def logits(seed: int, n: int = 12, experts: int = 8) -> torch.Tensor:
     return 3 * torch.randn(n, experts, generator=torch.Generator().manual_seed(seed))
 
 
-def topk(logits: torch.Tensor, k: int) -> Selection:
-    return TopK().select(Gate(logits, k))
+def topk(raw: torch.Tensor, k: int) -> Selection:
+    return TopK().select(Gate(raw, k))
 
 
-@given(st.integers(0, 10_000), st.integers(2, 4))
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Any of them, with any parameters."""
+    name = draw(st.sampled_from(["topk", "wlr", "top1", "random", "channel"]))
+    params: dict[str, object] = {}
+    if name == "wlr":
+        params["theta"] = draw(st.floats(0, 0.5))
+        params["strict"] = draw(st.booleans())
+        params["max_drops"] = draw(st.integers(1, 5))
+    if name == "channel":
+        params["candidates"] = draw(st.just("2k") | st.integers(1, 20))
+    return find(name, params)
+
+
+latencies = st.sampled_from([0.0, math.inf]) | st.floats(1e-6, 1e3)
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> Gate:
+    """Any number of experts, of tokens and of experts a token; outages and unshaped links too."""
+    t = draw(st.lists(latencies, min_size=1, max_size=12))
+    seed = draw(seeds)
+    raw = draw(st.sampled_from([0.0, 1.0, 60.0])) * logits(seed, draw(st.integers(1, 5)), len(t))
+    return Gate(
+        raw.to(draw(st.sampled_from([torch.float32, torch.bfloat16]))),
+        k=draw(st.integers(1, min(4, len(t)))),
+        latency_s=torch.tensor(t, dtype=torch.float64),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def check(chosen: Selection, gate: Gate) -> None:
+    """What holds for any selection in which every token has an expert."""
+    n, experts = gate.logits.shape
+    assert chosen.index.shape == chosen.weight.shape == chosen.candidates.shape == (n, gate.k)
+    assert chosen.weight.dtype == torch.float32
+    used = chosen.index < experts
+    assert bool(used.any(dim=-1).all())
+    assert bool((chosen.weight >= 0).all())
+    assert bool((chosen.weight[~used] == 0).all())
+    torch.testing.assert_close(chosen.weight.sum(-1), torch.ones(n))
+    assert torch.equal(chosen.index[used], chosen.candidates[used])
+    for row in chosen.candidates.tolist():
+        assert len(set(row)) == gate.k
+        assert set(row) <= set(range(experts))
+
+
+@given(policies(), gates())
+@settings(deadline=None, max_examples=400)
+def test_weights_are_not_negative_and_sum_to_one_over_the_experts_kept(
+    policy: Policy, gate: Gate
+) -> None:
+    check(policy.select(gate), gate)
+
+
+@given(policies(), gates(), st.data())
+@settings(deadline=None, max_examples=400)
+def test_no_token_is_without_an_expert_while_a_device_is_reachable(
+    policy: Policy, gate: Gate, data: st.DataObject
+) -> None:
+    experts = gate.logits.shape[-1]
+    reach = data.draw(st.lists(st.booleans(), min_size=experts, max_size=experts))
+    reachable = torch.tensor(reach)
+    kept = without(policy.select(gate), gate.logits, reachable)
+    used = kept.index < experts
+    if not any(reach):
+        assert not bool(used.any())
+        assert not bool(kept.weight.any())
+        return
+    check(kept, gate)
+    assert bool(reachable[kept.index[used]].all())
+
+
+@given(seeds, st.integers(2, 4))
 @settings(deadline=None)
 def test_topk_is_the_published_router_bit_for_bit(seed: int, k: int) -> None:
     config = MixtralConfig(hidden_size=16, num_local_experts=8, num_experts_per_tok=k)
@@ -34,32 +111,69 @@ def test_topk_is_the_published_router_bit_for_bit(seed: int, k: int) -> None:
     assert torch.equal(chosen.weight, weight)
 
 
-@given(
-    st.integers(0, 10_000),
-    st.integers(1, 4),
-    st.lists(st.booleans(), min_size=8, max_size=8),
-)
-@settings(deadline=None)
-def test_only_reachable_experts_are_used_and_weights_sum_to_one(
-    seed: int, k: int, reach: list[bool]
-) -> None:
-    reachable = torch.tensor(reach)
-    raw = logits(seed)
-    kept = without(topk(raw, k), raw, reachable)
-    used = kept.index < 8
-    assert bool((kept.weight >= 0).all())
-    assert bool((kept.weight[~used] == 0).all())
-    if not any(reach):
-        assert not bool(used.any())
-        return
-    assert bool(reachable[kept.index[used]].all())
-    torch.testing.assert_close(kept.weight.sum(-1), torch.ones(12))
+def test_top1_keeps_the_heaviest_of_the_published_choice() -> None:
+    raw = logits(1)
+    chosen = find("top1", {}).select(Gate(raw, 3))
+    assert torch.equal(chosen.index[:, 0], raw.argmax(-1))
+    assert chosen.index[:, 1:].tolist() == [[8, 8]] * 12
+    assert chosen.weight.tolist() == [[1.0, 0.0, 0.0]] * 12
+    assert torch.equal(chosen.candidates, topk(raw, 3).index)
+
+
+def test_random_draws_every_set_of_experts_equally_often() -> None:
+    n = 60_000
+    generator = torch.Generator().manual_seed(1)
+    index = find("random", {}).select(Gate(logits(1, n, 4), 2, generator=generator)).index
+    seen = torch.bincount(4 * index.amin(-1) + index.amax(-1), minlength=16)
+    pairs = seen[seen > 0].double()
+    assert len(pairs) == 6
+    assert float(((pairs - n / 6) ** 2 / (n / 6)).sum()) < 20.5  # χ² of 5 degrees, 0.1 %
+
+
+def test_random_draws_the_same_from_the_same_generator_and_weighs_as_the_gate() -> None:
+    raw = torch.log(torch.tensor([[0.5, 0.3, 0.2]] * 50))
+    draws = [
+        find("random", {}).select(Gate(raw, 2, generator=torch.Generator().manual_seed(seed)))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(draws[0].index, draws[1].index)
+    assert not torch.equal(draws[0].index, draws[2].index)
+    share = torch.tensor([0.5, 0.3, 0.2])[draws[0].index]
+    torch.testing.assert_close(draws[0].weight, share / share.sum(-1, keepdim=True))
+
+
+def channel(raw: torch.Tensor, t: list[float], **params: object) -> Selection:
+    return find("channel", params).select(Gate(raw, 2, torch.tensor(t, dtype=torch.float64)))
+
+
+def test_channel_takes_the_fastest_of_the_heaviest() -> None:
+    raw = torch.log(torch.tensor([[0.1, 0.3, 0.24, 0.16, 0.2]]))
+    t = [0.0, 4.0, 3.0, 1.0, 2.0]
+    assert channel(raw, t).index.tolist() == [[4, 3]]  # expert 0 is not among the four heaviest
+    assert channel(raw, t).weight[0].tolist() == pytest.approx([0.2 / 0.36, 0.16 / 0.36])
+    assert channel(raw, t, candidates=3).index.tolist() == [[2, 4]]
+    assert channel(raw, t, candidates=99).index.tolist() == [[3, 0]]
+
+
+def test_channel_takes_the_heavier_of_equally_fast_experts_and_no_fewer_than_k() -> None:
+    raw = logits(1)
+    assert torch.equal(channel(raw, [1.0] * 8).index, topk(raw, 2).index)
+    assert torch.equal(channel(raw, [*range(8)], candidates=1).index, topk(raw, 2).index)
 
 
 def test_with_everyone_in_reach_nothing_changes() -> None:
     raw = logits(1)
     chosen = topk(raw, 2)
     assert without(chosen, raw, torch.ones(8, dtype=torch.bool)) is chosen
+
+
+def test_tokens_that_lose_no_expert_keep_their_weights_bit_for_bit() -> None:
+    raw = logits(1, 500)
+    chosen = topk(raw, 3)
+    kept = without(chosen, raw, torch.tensor([True] * 7 + [False]))
+    same = (chosen.index != 7).all(-1)
+    assert 0 < int(same.sum()) < 500
+    assert torch.equal(kept.weight[same], chosen.weight[same])
 
 
 def test_the_kept_expert_takes_over_the_weight_of_the_lost_one() -> None:
@@ -73,7 +187,17 @@ def test_a_token_that_loses_all_its_experts_gets_its_best_other() -> None:
     raw = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     kept = without(topk(raw, 2), raw, torch.tensor([False, False, True, True]))
     assert kept.index.tolist() == [[2, 4]]
+    assert kept.candidates.tolist() == [[2, 1]]
     assert kept.weight.tolist() == [[1.0, 0.0]]
+
+
+def test_an_expert_that_the_policy_dropped_comes_back_when_the_kept_one_is_out_of_reach() -> None:
+    raw = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    chosen = find("top1", {}).select(Gate(raw, 2))
+    kept = without(chosen, raw, torch.tensor([False, True, True, True]))
+    assert kept.index.tolist() == [[4, 1]]
+    assert kept.candidates.tolist() == [[0, 1]]
+    assert kept.weight.tolist() == [[0.0, 1.0]]
 
 
 def test_weights_of_three_experts_are_renormalised_over_the_two_kept() -> None:
