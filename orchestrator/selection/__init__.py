@@ -18,6 +18,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -129,20 +130,18 @@ def load(name: str) -> type[Policy]:
     spec = importlib.util.find_spec(module_name)
     file = str(spec.origin if spec else None)
     try:
-        module = importlib.import_module(module_name)
+        found = _policies(importlib.import_module(module_name))
+        for policy in found:
+            policy.model_rebuild()  # where a field's type is not defined, it says so now
     except (Exception, SystemExit) as error:  # whatever running somebody's file may raise
-        raise InputError(f"policy {name}: {_place(error, file)}: {_what(error)}") from None
-    classes = [item for item in vars(module).values() if isinstance(item, type)]
-    policies = {item for item in classes if item.__module__ == module_name}
-    policies = {item for item in policies if issubclass(item, Policy)}
-    if len(policies) != 1:
+        raise InputError(f"policy {name}: {_told(error, file)}") from None
+    if len(found) != 1:
         raise InputError(
-            f"policy {name}: {file}: has {len(policies)} subclasses of Policy; allowed: exactly one"
+            f"policy {name}: {file}: has {len(found)} subclasses of Policy; allowed: exactly one"
         )
-    policy: type[Policy] = policies.pop()
-    if inspect.isabstract(policy):
-        raise InputError(f"policy {name}: {file}: {policy.__name__} has no method select")
-    return policy
+    if inspect.isabstract(found[0]):
+        raise InputError(f"policy {name}: {file}: {found[0].__name__} has no method select")
+    return found[0]
 
 
 def find(name: str, params: Mapping[str, Any]) -> Policy:
@@ -152,6 +151,8 @@ def find(name: str, params: Mapping[str, Any]) -> Policy:
         return policy.model_validate(dict(params))
     except ValidationError as error:
         raise InputError(f"policy {name}{_fault(policy, error)}") from None
+    except Exception as error:  # from a check that the file brings along
+        raise InputError(f"policy {name}: {_told(error, inspect.getfile(policy))}") from None
 
 
 def weights(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -190,6 +191,13 @@ def without(selection: Selection, logits: torch.Tensor, reachable: torch.Tensor)
     return Selection(index, weight, candidates, selection.kappa)
 
 
+def _policies(module: ModuleType) -> list[type[Policy]]:
+    """Those that a module defines itself."""
+    classes = {item for item in vars(module).values() if isinstance(item, type)}
+    own = [item for item in classes if item.__module__ == module.__name__]
+    return [item for item in own if issubclass(item, Policy)]
+
+
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
@@ -210,7 +218,7 @@ def _fault(policy: type[Policy], error: ValidationError) -> str:
 def _allowed(schema: Mapping[str, Any]) -> str:
     """A parameter's JSON schema in words."""
     if "anyOf" in schema:
-        return " or ".join(_allowed(part) for part in schema["anyOf"])
+        return ", or ".join(_allowed(part) for part in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return ", ".join(map(str, schema.get("enum") or [schema["const"]]))
     kinds = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
@@ -224,19 +232,13 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     return ", ".join(bounds if bounds and kind == "a number" else [kind, *bounds])
 
 
-def _place(error: BaseException, file: str) -> str:
-    """File and line of an error in a policy's file, or in what that file imports."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == file
-    ]
-    return f"{file}, line {lines[-1]}" if lines else file
-
-
-def _what(error: BaseException) -> str:
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = f"{type(error).__name__}: {' '.join(message.split())}"
-    return text if len(text) <= 200 else text[:200] + "…"
+def _told(error: BaseException, file: str) -> str:
+    """An error in a policy's file, or in what that file calls, in one line: where, and what."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        where, message = f"{error.filename}, line {error.lineno}", error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        where, message = f"{file}, line {lines[-1]}" if lines else file, str(error)
+    text = " ".join(message.split())
+    return f"{where}: {type(error).__name__}: {text if len(text) <= 200 else text[:200] + '…'}"

@@ -1,4 +1,4 @@
-"""Path loss, fading and rate, and the latency model on top of them, against the paper."""
+"""Path loss, fading and rate against the paper."""
 
 import math
 
@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator import channel, latency
+from orchestrator import channel
 from orchestrator.channel import CorrelatedFading, DirectionName
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 
 NOISE = channel.noise_w_per_hz(-174)
 SHARE_HZ = 12.5e6
@@ -159,30 +158,3 @@ def test_shadowing_is_normal_in_decibels_and_of_its_own_stream() -> None:
     first_fades = [draw(device=q) for q in range(4000)]
     assert abs(np.corrcoef(shadows, first_fades)[0, 1]) < 0.05
     assert channel.shadowing_db(0.0, seed=7, device=0) == 0
-
-
-def test_eq_6_to_8_by_hand() -> None:
-    # 65,536 bit and 3.52e8 FLOP, as for Mixtral 8x7B.
-    emulate = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
-    assert emulate.bits_per_token == 65_536
-    assert emulate.flop_per_token == 352_393_216
-    state = ChannelState(
-        epoch=0,
-        interval=0,
-        apply_at_s=0,
-        profile="p",
-        profile_sha256="",
-        devices=(
-            DeviceState(Direction(65_536e3), Direction(32_768e3), flops=352_393_216e3),
-            DeviceState(Direction(), Direction(65_536e2)),
-            DeviceState(Direction(), Direction(), reachable=False),
-        ),
-        emulate=emulate,
-    )
-    t = latency.device_latency_s(state, bits=65_536, flop=352_393_216)
-    np.testing.assert_allclose(t, [0.001 + 0.001 + 0.002, 0.01, np.inf], rtol=1e-12)
-
-    used = [[True, True, False], [True, False, False], [False, False, False]]
-    per_token = latency.layer_latency_s(t, used)
-    np.testing.assert_allclose(per_token, [0.01, 0.004, 0.0], rtol=1e-12)
-    assert latency.prompt_latency_s([per_token, per_token]) == pytest.approx(0.028)
