@@ -24,7 +24,7 @@ from orchestrator import keys, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.profiles import Profile
-from orchestrator.reports import Applied, Reports, decode_report
+from orchestrator.reports import AppliedInterval, Reports, decode_report
 from orchestrator.state import ChannelState, PolicyState
 from orchestrator.verification import Verification, export
 
@@ -200,7 +200,7 @@ class Control:
             "verification": verification and verification.model_dump(),
         }
 
-    def intervals(self, since_s: float) -> list[Applied]:
+    def intervals(self, since_s: float) -> list[AppliedInterval]:
         """What devices have applied since a Unix time, as far as it is remembered."""
         return self._reports.intervals(since_s)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import state
@@ -49,7 +50,7 @@ class Report(_Strict):
     up: QueueReport
 
 
-class Applied(NamedTuple):
+class AppliedInterval(NamedTuple):
     """One interval on one device: when it was to begin (Unix time), and when it did."""
 
     device: int
@@ -70,17 +71,44 @@ def decode_report(data: bytes) -> Report:
     return Report.model_validate(raw)
 
 
+class _Lateness:
+    """How late one device applied the intervals of its newest epoch: the last HISTORY of them [s].
+
+    An array, because all of them are asked for with every `GET /status`, beside a thread that has
+    states to announce.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._count = 0
+        self._late_s = np.zeros(HISTORY)
+
+    def append(self, applied: AppliedInterval) -> None:
+        """Keep one interval's; a new epoch forgets those of the one before."""
+        if applied.epoch != self._epoch:
+            self._epoch, self._count = applied.epoch, 0
+        self._late_s[self._count % HISTORY] = applied.applied_at_s - applied.apply_at_s
+        self._count += 1
+
+    def of(self, epoch: int) -> NDArray[np.float64]:
+        """A copy, in no order; empty if the device's newest epoch is another."""
+        return self._late_s[: self._count if epoch == self._epoch else 0].copy()
+
+
 class Reports:
     """The newest report of each device, and when each interval was applied; for any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._newest: dict[int, tuple[Report, float]] = {}  # with the monotonic time of arrival
-        self._applied: dict[int, deque[Applied]] = defaultdict(partial(deque, maxlen=HISTORY))
+        self._applied: dict[int, deque[AppliedInterval]] = defaultdict(
+            partial(deque, maxlen=HISTORY)
+        )
+        self._late: dict[int, _Lateness] = defaultdict(_Lateness)
 
     def take(self, report: Report) -> None:
         """Keep a report."""
-        applied = Applied(
+        applied = AppliedInterval(
             *(report.device, report.epoch, report.interval),
             *(report.apply_at_s, report.applied_at_s),
         )
@@ -89,13 +117,14 @@ class Reports:
             past = self._applied[report.device]
             if report.error is None and (not past or past[-1][:3] != applied[:3]):
                 past.append(applied)
+                self._late[report.device].append(applied)
 
     def without_netem(self) -> list[int]:
         """The devices whose kernel shapes rates only."""
         with self._lock:
             return sorted(q for q, (r, _) in self._newest.items() if r.backend == "tbf")
 
-    def intervals(self, since_s: float) -> list[Applied]:
+    def intervals(self, since_s: float) -> list[AppliedInterval]:
         """All that were to begin at `since_s` (Unix time) or later, as far as remembered."""
         with self._lock:
             return [one for past in self._applied.values() for one in past if one[3] >= since_s]
@@ -104,7 +133,7 @@ class Reports:
         """A device's newest report, and how late the intervals of an epoch were applied."""
         with self._lock:
             report, arrived_s = self._newest.get(device, (None, 0.0))
-            late = [one[4] - one[3] for one in self._applied[device] if one.epoch == epoch]
+            late_s = self._late[device].of(epoch)
         told = report.model_dump() if report else {}
         return {
             "backend": told.get("backend"),
@@ -113,10 +142,17 @@ class Reports:
             "reported_age_s": time.monotonic() - arrived_s if report else None,
             "error": told.get("error"),
             "queues": {name: told[name] for name in ("down", "up")} if report else None,
-            "lateness": {
-                "n": len(late),
-                "p50_s": float(np.percentile(late, 50)) if late else None,
-                "p99_s": float(np.percentile(late, 99)) if len(late) >= 100 else None,
-                "max_s": max(late, default=None),
-            },
+            "lateness": _summary(late_s),
         }
+
+
+def _summary(late_s: NDArray[np.float64]) -> dict[str, float | None]:
+    if not late_s.size:
+        return {"n": 0, "p50_s": None, "p99_s": None, "max_s": None}
+    p50_s, p99_s = np.percentile(late_s, [50, 99]).tolist()
+    return {
+        "n": late_s.size,
+        "p50_s": p50_s,
+        "p99_s": p99_s if late_s.size >= 100 else None,
+        "max_s": float(late_s.max()),
+    }

@@ -1,7 +1,10 @@
 """Times a link with messages of a given size, next to what the channel states account for.
 
 bs ──Probe, size──► device ──Probed, size──► bs
-   │   down_s    │          │    up_s     │        each less than its expected_s: impossible
+   │    down     │          │     up      │        each measured_s beside its expected_s
+
+Less than expected is possible: a bare token bucket (backend tbf) lets the first bytes through at
+once, which ends a message up to a bucket's time on the air early.
 """
 
 from __future__ import annotations
