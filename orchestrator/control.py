@@ -13,67 +13,25 @@ import math
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import zmq
 
-from orchestrator import keys, state
+from orchestrator import keys, selection, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
+from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.profiles import Profile
 from orchestrator.reports import AppliedInterval, Reports, decode_report
-from orchestrator.state import ChannelState, PolicyState
+from orchestrator.state import Param
 from orchestrator.verification import Verification, export
 
-# Time for a state to reach all devices before it takes effect, at least.
-LEAD_S = 0.1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A profile in force from `start_s` (Unix time) on; its channel states follow from it."""
-
-    profile: Profile
-    epoch: int
-    start_s: float
-    policy: PolicyState = field(default_factory=PolicyState)
-
-    def interval_at(self, time_s: float) -> int:
-        """The interval in force at a Unix time; the first one before the start."""
-        if self.profile.interval_s is None:
-            return 0
-        return max(0, math.floor((time_s - self.start_s) / self.profile.interval_s))
-
-    def begin_s(self, interval: int) -> float:
-        """When an interval begins; counted from the start, so that errors do not add up."""
-        return self.start_s + interval * (self.profile.interval_s or 0.0)
-
-    @property
-    def lead_s(self) -> float:
-        """How far ahead a state is told: in the middle of an interval, when devices are idle."""
-        length_s = self.profile.interval_s
-        if length_s is None or length_s > 2 * LEAD_S:
-            return LEAD_S
-        return (math.ceil(LEAD_S / length_s) + 0.5) * length_s
-
-    def due(self, first: int, now_s: float) -> range:
-        """The intervals from `first` on to be announced by now.
-
-        Those that are over already, after a pause of the host, are left out.
-        """
-        return range(max(first, self.interval_at(now_s)), self.interval_at(now_s + self.lead_s) + 1)
-
-    def state(self, interval: int) -> ChannelState:
-        """The state of one interval."""
-        return self.profile.state(
-            epoch=self.epoch,
-            interval=interval,
-            apply_at_s=self.begin_s(interval),
-            policy=self.policy,
-        )
+# Fading with a memory is drawn from its beginning on: 0.2 ms an interval of eight devices.
+MAX_FIRST_CORRELATED = 10_000
 
 
 class Control:
@@ -111,8 +69,8 @@ class Control:
         self._announced = (0, -1)  # order of the last state sent
         self._last = b""
         self._stopping = False
-        # Unix seconds, so that a restarted orchestrator's states are newer than those before it.
-        self._plan = self._checked(profile, epoch=int(time.time()), allow_degraded=True)
+        self._check(profile, first_interval=0, allow_degraded=True)
+        self._plan = Plan(profile, first_epoch(time.time()), time.time() + LEAD_S)
 
     def __enter__(self) -> Control:
         self._context = zmq.Context()
@@ -164,16 +122,42 @@ class Control:
         with self._lock:
             return self._plan.profile
 
-    def use(self, profile: Profile, *, allow_degraded: bool = False) -> None:
-        """Put a profile into force, LEAD_S from now, as the next epoch.
+    def use(
+        self, profile: Profile, *, first_interval: int = 0, allow_degraded: bool = False
+    ) -> None:
+        """Put a profile into force, LEAD_S from now, as the next epoch; the policy stays.
+
+        Args:
+            first_interval: where its fading begins, so that runs can be given the same channel.
 
         Raises:
             InputError: it has another number of devices than the stack; or it asks for delay,
-                jitter or loss of a kernel without netem, and `allow_degraded` is not set.
+                jitter or loss of a kernel without netem, and `allow_degraded` is not set; or it
+                would take too long to come to the first interval.
         """
+        self._check(profile, first_interval=first_interval, allow_degraded=allow_degraded)
         with self._lock:
-            epoch = max(self._plan.epoch + 1, int(time.time()))
-            self._plan = self._checked(profile, epoch=epoch, allow_degraded=allow_degraded)
+            self._plan = self._plan.with_profile(profile, first_interval, time.time())
+        self._wake.send(b"\0")
+
+    def use_policy(self, name: str, params: Mapping[str, Param]) -> None:
+        """Put a policy into force as the next epoch; profile and fading go on as they are.
+
+        It begins with the next interval that was not announced yet, or LEAD_S from now where there
+        is only one.
+
+        Raises:
+            InputError: no such policy, or not with these parameters.
+        """
+        # Without a value, a parameter is as good as not given.
+        complete = selection.find(name, params).model_dump(exclude_none=True)
+        try:
+            policy = state.checked_policy(name, complete)
+        except ValueError as error:  # a policy may have been given parameters that cannot be told
+            raise InputError(f"policy {name}: {error}") from None
+        with self._lock:
+            plan = self._plan
+            self._plan = plan.with_policy(policy, self._unannounced(plan), time.time())
         self._wake.send(b"\0")
 
     def status(self) -> dict[str, Any]:
@@ -215,7 +199,7 @@ class Control:
             self._authenticator.stop()
         self._context.destroy(linger=0)
 
-    def _checked(self, profile: Profile, *, epoch: int, allow_degraded: bool) -> Plan:
+    def _check(self, profile: Profile, *, first_interval: int, allow_degraded: bool) -> None:
         given = len(profile.spec.devices)
         if given != self._devices:
             raise InputError(
@@ -229,8 +213,12 @@ class Control:
                 f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
                 "rates only); --allow-degraded applies the rates alone"
             )
-        profile.devices(0)  # the first draw takes longest, and not of the lead
-        return Plan(profile, epoch, time.time() + LEAD_S)
+        if profile.correlation and first_interval > MAX_FIRST_CORRELATED:
+            raise InputError(
+                f"first_interval is {first_interval}; allowed: 0 to {MAX_FIRST_CORRELATED} under "
+                f"profile {profile.name!r}, whose fading goes on from interval to interval"
+            )
+        profile.devices(first_interval)  # the first draw takes longest, and not of the lead
 
     def _run(self) -> None:
         poller = zmq.Poller()
@@ -247,16 +235,20 @@ class Control:
 
     def _announce(self) -> int | None:
         """Send the states whose time has come; the milliseconds until the next one's has."""
-        with self._lock:
+        with self._lock:  # a policy begins with what was not announced
             plan = self._plan
-        now = time.time()
-        epoch, interval = self._announced
-        due = plan.due(interval + 1 if epoch == plan.epoch else 0, now)
-        for number in due:
-            self._send(plan, number)
+            now = time.time()
+            due = plan.due(self._unannounced(plan), now)
+            for number in due:
+                self._send(plan, number)
         if plan.profile.interval_s is None:
             return None
         return max(0, math.ceil((plan.begin_s(due.stop) - plan.lead_s - now) * 1000))
+
+    def _unannounced(self, plan: Plan) -> int:
+        """A plan's first interval that no state was sent of; with the lock held."""
+        epoch, interval = self._announced
+        return interval + 1 if epoch == plan.epoch else plan.first
 
     def _send(self, plan: Plan, interval: int) -> None:
         announced = plan.state(interval)
@@ -267,6 +259,9 @@ class Control:
             rate.clear()
             info = {"profile": announced.profile, "sha256": announced.profile_sha256}
             self._metrics.profile.info(info)
+            policy = announced.policy
+            params = ",".join(f"{key}={value}" for key, value in policy.params.items())
+            self._metrics.policy.info({"name": policy.name, "params": params})
         for number, device in enumerate(announced.devices):
             for direction, link in (("down", device.down), ("up", device.up)):
                 if link.rate_bps is not None:

@@ -52,6 +52,7 @@ class OrchestratorMetrics:
     link_measured_rate_bps: Gauge
     link_error_ratio: Gauge
     profile: Info
+    policy: Info
     interval: Gauge
     refused_messages_total: Counter
 
@@ -133,6 +134,7 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
             registry=registry,
         ),
         profile=Info("wdmoe_profile", "Profile in force", registry=registry),
+        policy=Info("wdmoe_policy", "Selection policy in force", registry=registry),
         interval=Gauge("wdmoe_interval", "Coherence interval last announced", registry=registry),
         refused_messages_total=Counter(
             "wdmoe_refused_messages_total",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator import profiles, state, strict_yaml, traces
 from orchestrator.control import Control
@@ -55,6 +55,16 @@ class ProfileRequest(BaseModel):
     text: str
     traces: dict[str, str] = {}
     allow_degraded: bool = False
+    first_interval: Annotated[int, Field(ge=0, lt=1 << 40)] = 0
+
+
+class PolicyRequest(BaseModel):
+    """Body of `POST /policy`; parameters that are not given have their defaults."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    params: dict[str, state.Param] = {}
 
 
 def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
@@ -95,6 +105,11 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
         asked = await _body(request, ProfileRequest)
         return await run_in_threadpool(_use, control, asked)
 
+    @app.post("/policy")
+    async def use_policy(request: Request) -> dict[str, Any]:
+        asked = await _body(request, PolicyRequest)
+        return await run_in_threadpool(_use_policy, control, asked)
+
     @app.post("/verification")
     async def verified(request: Request) -> dict[str, Any]:
         control.verified(await _body(request, Verification))
@@ -105,7 +120,12 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
 
 def _use(control: Control, asked: ProfileRequest) -> dict[str, Any]:
     profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml", asked.traces)
-    control.use(profile, allow_degraded=asked.allow_degraded)
+    control.use(profile, first_interval=asked.first_interval, allow_degraded=asked.allow_degraded)
+    return control.status()
+
+
+def _use_policy(control: Control, asked: PolicyRequest) -> dict[str, Any]:
+    control.use_policy(asked.name, asked.params)
     return control.status()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -22,6 +22,10 @@ STATE_PORT = 5560
 REPORT_PORT = 5561
 MAX_STATE_BYTES = 1 << 20
 MAX_DEVICES = 1024
+MAX_PARAMS = 16
+
+# A parameter of a selection policy.
+Param: TypeAlias = float | int | bool | str
 
 
 @dataclass(frozen=True)
@@ -76,18 +80,22 @@ class Emulation:
 
 @dataclass(frozen=True)
 class PolicyState:
-    """The selection policy in force, by its registered name, and its parameters."""
+    """The selection policy in force, by its registered name, and its parameters.
+
+    All that have a value are given, defaults too: what is in force does not depend on who reads it.
+    """
 
     name: str = "topk"
-    params: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, Param] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ChannelState:
     """All links for one interval.
 
-    `epoch` grows with every `wdmoe profile use`, `interval` counts coherence intervals within it;
-    (epoch, interval) orders states. `apply_at_s` is Unix time, the only clock that hosts share.
+    `epoch` grows whenever profile or policy change, `interval` counts coherence intervals from the
+    beginning of the fading; (epoch, interval) orders states. `apply_at_s` is Unix time, the only
+    clock that hosts share.
     """
 
     epoch: int
@@ -131,13 +139,18 @@ def decode(data: bytes) -> ChannelState:
             profile_sha256=_text(raw["profile_sha256"]),
             devices=tuple(_device(item) for item in raw["devices"]),
             emulate=None if emulate is None else _emulation(emulate),
-            policy=PolicyState(
-                _text(raw["policy"]["name"]),
-                {_text(key): _number(value) for key, value in raw["policy"]["params"].items()},
-            ),
+            policy=checked_policy(raw["policy"]["name"], raw["policy"]["params"]),
         )
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"state lacks or mistypes a field: {error!r}") from None
+
+
+def checked_policy(name: Any, params: Any) -> PolicyState:
+    """A policy that `decode` takes; ValueError says what is wrong with it."""
+    if len(params) > MAX_PARAMS:
+        raise ValueError(f"{len(params)} parameters of a policy, at most {MAX_PARAMS}")
+    checked = {_text(key, most=64): _param(value) for key, value in params.items()}
+    return PolicyState(_text(name), checked)
 
 
 def _device(raw: Any) -> DeviceState:
@@ -170,6 +183,14 @@ def _emulation(raw: Any) -> Emulation:
     )
 
 
+def _param(value: Any) -> Param:
+    if isinstance(value, str):
+        return _text(value, most=64)
+    if isinstance(value, bool | int):
+        return value
+    return _number(value)
+
+
 def _number(
     value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
 ) -> float:
@@ -192,7 +213,7 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 256:
-        raise ValueError(f"{value!r} is not a text of at most 256 characters")
+def _text(value: Any, *, most: int = 256) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise ValueError(f"{value!r} is not a text of at most {most} characters")
     return value

@@ -13,11 +13,12 @@ import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator import keys, profiles, state
-from orchestrator.control import LEAD_S, Control, Plan
+from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
+from orchestrator.plan import LEAD_S
 from orchestrator.profiles import Profile
-from orchestrator.state import ChannelState
+from orchestrator.state import ChannelState, Param, PolicyState
 from orchestrator.verification import Series, Verification
 
 STILL = """\
@@ -177,20 +178,89 @@ def test_intervals_come_ahead_of_time_on_a_schedule_that_does_not_drift() -> Non
     assert len({one.devices[0] for one in heard}) == len(set(orders))
 
 
-def test_a_plan_is_a_function_of_time() -> None:
-    plan = Plan(profile(FAST), epoch=4, start_s=1000.0)
-    assert [plan.interval_at(t) for t in (0, 999.99, 1000, 1000.051, 1001.01)] == [0, 0, 0, 1, 20]
-    assert plan.begin_s(20) == 1001.0
-    assert plan.state(20).order == (4, 20)
-    assert plan.lead_s == pytest.approx(0.125)  # announced halfway between two beginnings
-    assert list(plan.due(0, 1000.0 - LEAD_S)) == [0]
-    assert list(plan.due(1, 1000.0 - LEAD_S)) == []
-    assert list(plan.due(1, 1000.001)) == [1, 2]
-    assert list(plan.due(1, 1000.026)) == [1, 2, 3]
-    assert list(plan.due(3, 1060.001)) == [1200, 1201, 1202]  # the host slept for a minute
-    assert Plan(profile(STILL), 4, 1000.0).interval_at(1e9) == 0
-    unfaded = FAST.replace("kind: rayleigh", "kind: none")
-    assert Plan(profile(unfaded), 4, 1000.0).interval_at(1e9) == 0
+def test_a_policy_switch_leaves_the_fading_alone() -> None:
+    with running(FAST, None) as stack:
+        ears = stack.connect(zmq.SUB, "bs")
+        heard = [hear(ears) for _ in range(5)]
+        asked_s = time.time()
+        stack.control.use_policy("wlr", {"theta": 0.2})
+        status = stack.control.status()
+        while heard[-1].epoch == heard[0].epoch or len(heard) < 12:
+            heard.append(hear(ears))
+        asked = PolicyState(**status["policy"])
+        assert asked.name == "wlr"
+        assert asked.params["theta"] == 0.2
+        assert set(asked.params) == {"theta", "strict", "max_drops", "latency"}
+        before = [one for one in heard if one.policy != asked]
+        after = [one for one in heard if one.policy == asked]
+        assert [*before, *after] == heard
+        assert {one.epoch for one in after} == {status["epoch"]}
+        assert before[0].epoch < status["epoch"]
+        assert status["apply_at_s"] == after[0].apply_at_s
+        assert after[0].apply_at_s - asked_s < 1
+        exported = generate_latest(stack.registry).decode()
+        params = "latency=analytic,theta=0.2,strict=False,max_drops=1"
+        assert f'wdmoe_policy_info{{name="wlr",params="{params}"}} 1.0' in exported
+    intervals = [one.interval for one in heard]
+    assert intervals == sorted(set(intervals))
+    for one in heard:
+        assert one.devices == profile(FAST).devices(one.interval)
+        due_s = heard[0].apply_at_s + 0.05 * (one.interval - heard[0].interval)
+        assert one.apply_at_s == pytest.approx(due_s, abs=1e-5)
+
+
+def test_a_policy_switch_on_a_fixed_channel_is_told_ahead(stack: Stack) -> None:
+    ears = stack.connect(zmq.SUB, "bs")
+    before = hear(ears)
+    assert before.policy == PolicyState("topk")
+    stack.control.use_policy("top1", {})
+    after = hear_epoch(ears, stack.control.status()["epoch"])
+    assert time.time() < after.apply_at_s < time.time() + LEAD_S
+    assert after.policy == PolicyState("top1")
+    assert (after.devices, after.interval) == (before.devices, before.interval)
+
+
+def test_a_profile_keeps_the_policy_and_begins_where_it_is_told(stack: Stack) -> None:
+    stack.control.use_policy("top1", {})
+    stack.control.use(profile(FAST), first_interval=1000)
+    status = stack.control.status()
+    assert status["policy"] == {"name": "top1", "params": {}}
+    assert status["interval"] == 1000
+    ears = stack.connect(zmq.SUB, "bs")
+    heard = hear_epoch(ears, status["epoch"])
+    assert heard.interval >= 1000
+    assert heard.devices == profile(FAST).devices(heard.interval)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("wlf", {}, "policy 'wlf' is unknown; allowed: channel, random, top1, topk, wlr"),
+        ("../wlr", {}, "policy '../wlr' is unknown; "),
+        ("wlr", {}, "policy wlr: theta is missing; allowed: 0 to 0.5"),
+        ("wlr", {"theta": 0.7}, "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
+        ("topk", {"theta": 0.1}, "policy topk has no parameter theta; "),
+    ],
+)
+def test_a_bad_policy_changes_nothing(
+    stack: Stack, name: str, params: dict[str, Param], message: str
+) -> None:
+    stack.control.use_policy("wlr", {"theta": 0.3})
+    before = stack.control.status()
+    with pytest.raises(InputError) as refused:
+        stack.control.use_policy(name, params)
+    assert str(refused.value).startswith(message)
+    assert stack.control.status() == before
+
+
+def test_fading_with_a_memory_begins_where_it_can_be_drawn(stack: Stack) -> None:
+    moving = profile(FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.2"))
+    epoch = stack.control.status()["epoch"]
+    with pytest.raises(InputError, match=r"^first_interval is 10001; allowed: 0 to 10000 under"):
+        stack.control.use(moving, first_interval=10_001)
+    assert stack.control.status()["epoch"] == epoch
+    stack.control.use(moving, first_interval=100)
+    assert stack.control.status()["interval"] == 100
 
 
 def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:

@@ -29,6 +29,8 @@ devices = st.builds(
 sizes = st.integers(1, 1 << 20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
+short = st.text(st.characters(exclude_categories=["Cs"]), max_size=64)
+params = st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | numbers | short
 states = st.builds(
     ChannelState,
     epoch=st.integers(0, (1 << 53) - 1),
@@ -38,7 +40,7 @@ states = st.builds(
     profile_sha256=names,
     devices=st.lists(devices, max_size=9).map(tuple),
     emulate=st.none() | st.builds(Emulation, sizes, sizes, st.integers(1, 64), st.floats(0, 100)),
-    policy=st.builds(PolicyState, names, st.dictionaries(names, numbers, max_size=4)),
+    policy=st.builds(PolicyState, names, st.dictionaries(short, params, max_size=16)),
 )
 
 SAMPLE = ChannelState(
@@ -49,13 +51,17 @@ SAMPLE = ChannelState(
     profile_sha256="00",
     devices=(DeviceState(Direction(1e6), Direction(2e6, 0.01, 0.001, 0.1, 0.5), 1e12, False),),
     emulate=Emulation(4096, 14336, 16),
-    policy=PolicyState("wlr", {"theta": 0.2}),
+    policy=PolicyState("wlr", {"theta": 0.2, "strict": False, "latency": "larger"}),
 )
 
 
 @given(states)
 def test_what_goes_in_comes_out(original: ChannelState) -> None:
-    assert state.decode(state.encode(original)) == original
+    decoded = state.decode(state.encode(original))
+    assert decoded == original
+    # 1, 1.0 and True are equal, and yet not the same parameter.
+    for key, value in original.policy.params.items():
+        assert type(decoded.policy.params[key]) is type(value)
 
 
 def test_order_is_by_epoch_then_interval() -> None:
@@ -101,7 +107,12 @@ def broken(path: str, value: Any) -> bytes:
         ("emulate", "mixtral"),
         ("policy", 1),
         ("policy.params", ["theta"]),
-        ("policy.params.theta", "high"),
+        ("policy.params.theta", None),
+        ("policy.params.theta", float("inf")),
+        ("policy.params.theta", [0.2]),
+        ("policy.params.latency", "x" * 65),
+        ("policy.params", {"x" * 65: 1}),
+        ("policy.params", {str(number): 0 for number in range(17)}),
     ],
 )
 def test_a_field_out_of_its_range_is_refused(path: str, value: Any) -> None:
