@@ -149,8 +149,14 @@ def checked_policy(name: Any, params: Any) -> PolicyState:
     """A policy that `decode` takes; ValueError says what is wrong with it."""
     if len(params) > MAX_PARAMS:
         raise ValueError(f"{len(params)} parameters of a policy, at most {MAX_PARAMS}")
-    checked = {_text(key, most=64): _param(value) for key, value in params.items()}
-    return PolicyState(_text(name), checked)
+    for key, value in params.items():
+        _text(key, most=64)
+        if not _is_param(value):
+            raise ValueError(
+                f"{key} is {value!r}; allowed: true, false, a finite number (a whole one below "
+                "2^53) or a text of at most 64 characters"
+            )
+    return PolicyState(_text(name), dict(params))
 
 
 def _device(raw: Any) -> DeviceState:
@@ -183,12 +189,12 @@ def _emulation(raw: Any) -> Emulation:
     )
 
 
-def _param(value: Any) -> Param:
+def _is_param(value: Any) -> bool:
     if isinstance(value, str):
-        return _text(value, most=64)
-    if isinstance(value, bool | int):
-        return value
-    return _number(value)
+        return len(value) <= 64
+    if isinstance(value, int):  # true and false as well
+        return abs(value) < 1 << 53
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _number(

@@ -7,7 +7,7 @@ import sys
 import httpx
 import typer
 
-from orchestrator.cli import link, model, profile, prompts, replay, stack, status
+from orchestrator.cli import link, model, policy, profile, prompts, replay, stack, status
 from orchestrator.errors import InputError, StackError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(stack.down)
 app.command()(status.status)
 app.command()(replay.replay)
 app.add_typer(profile.app, name="profile")
+app.add_typer(policy.app, name="policy")
 app.add_typer(link.app, name="link")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(model.app, name="model")

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from orchestrator.cli import common
+from orchestrator.cli import common, policy
 from orchestrator.cli.common import Json
 from orchestrator.errors import StackError
 
@@ -29,8 +29,6 @@ def status(as_json: Json = False) -> None:
 
 
 def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
-    policy = channel["policy"]
-    params = ", ".join(f"{name} {value:g}" for name, value in policy["params"].items())
     typer.echo(f"model    {_model(bs)}")
     typer.echo(
         f"profile  {channel['profile']} (sha256 {channel['profile_sha256'][:12]}), seed "
@@ -38,7 +36,7 @@ def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
     )
     if channel["degraded"]:
         typer.echo("         DEGRADED: no netem here, so delay, jitter and loss are left out")
-    typer.echo(f"policy   {policy['name']}{f' ({params})' if params else ''}")
+    typer.echo(f"policy   {policy.label(channel['policy'])}")
     typer.echo(f"verified {_verified(channel)}")
     admitted = bs["devices"] if bs else {}
     common.print_table(
@@ -89,7 +87,7 @@ def _applied(link: dict[str, Any], epoch: int) -> str:
     if link["applied_interval"] is None:
         return "nothing yet"
     if link["applied_epoch"] != epoch:
-        return "an earlier profile"
+        return "what was before"
     late = link["lateness"]
     worst = "" if late["max_s"] is None else f", at most {1e3 * late['max_s']:.1f} ms late"
     return f"interval {link['applied_interval']}{worst}"

@@ -1,8 +1,15 @@
-"""A base station's dispatcher and real device servers over real sockets, and a tiny checkpoint."""
+"""What tests share: real services over real sockets, a tiny checkpoint, and `wdmoe` itself.
+
+A base station's dispatcher with device servers; an orchestrator over HTTP; commands run in this
+process.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,12 +17,16 @@ from typing import Any
 
 import pytest
 import torch
+import uvicorn
 import zmq
 from prometheus_client import CollectorRegistry
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from orchestrator import cli, profiles
 from orchestrator.checkpoint import Checkpoint
-from orchestrator.metrics import bs_metrics
+from orchestrator.control import Control
+from orchestrator.metrics import bs_metrics, orchestrator_metrics
+from orchestrator.server import create_app
 from orchestrator.state import ChannelState
 from services import settings, wire
 from services.bs.dispatch import Dispatcher
@@ -140,3 +151,64 @@ def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics)
     yield Cell(checkpoint, dispatcher, roster, channel, registry, context, port)
     context.destroy(linger=0)
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Wdmoe:
+    """Runs commands in this process, as the `wdmoe` script would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Result:
+        self._monkeypatch.setattr(sys, "argv", ["wdmoe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = self._capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    def json(self, *arguments: str) -> Any:
+        result = self(*arguments, "--json")
+        assert result.code == 0
+        return json.loads(result.out)
+
+
+@pytest.fixture
+def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wdmoe:
+    # Nothing listens there, unless a test says otherwise.
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WDMOE_BS_URL", "http://127.0.0.1:9")
+    return Wdmoe(monkeypatch, capsys)
+
+
+@pytest.fixture
+def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A real orchestrator with eight devices; its URL, which the commands know too."""
+    registry = CollectorRegistry()
+    control = Control(
+        profiles.find("near-far"),
+        devices=8,
+        metrics=orchestrator_metrics(registry),
+        keys_dir=None,
+        state_address="tcp://127.0.0.1:*",
+        report_address="tcp://127.0.0.1:*",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener, control:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+        app = create_app(control, registry)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield url
+        server.should_exit = True
+        thread.join()

@@ -1,88 +1,19 @@
 """`wdmoe profile` and `wdmoe status` against a real orchestrator over HTTP."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import matplotlib.pyplot as plt
 import pytest
-import uvicorn
-from prometheus_client import CollectorRegistry
 
-from orchestrator import cli, profiles
+from orchestrator import profiles
 from orchestrator.cli import common
-from orchestrator.control import Control
-from orchestrator.metrics import orchestrator_metrics
-from orchestrator.server import MAX_BODY_BYTES, create_app
-
-
-@dataclass
-class Result:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Wdmoe:
-    """Runs commands in this process, as the `wdmoe` script would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> Result:
-        self._monkeypatch.setattr(sys, "argv", ["wdmoe", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = self._capsys.readouterr()
-        return Result(int(ended.value.code or 0), captured.out, captured.err)
-
-    def json(self, *arguments: str) -> Any:
-        result = self(*arguments, "--json")
-        assert result.code == 0
-        return json.loads(result.out)
-
-
-@pytest.fixture
-def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wdmoe:
-    # Nothing listens there, unless a test says otherwise.
-    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WDMOE_BS_URL", "http://127.0.0.1:9")
-    return Wdmoe(monkeypatch, capsys)
-
-
-@pytest.fixture
-def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A real orchestrator with eight devices; its URL, which the commands know too."""
-    registry = CollectorRegistry()
-    control = Control(
-        profiles.find("near-far"),
-        devices=8,
-        metrics=orchestrator_metrics(registry),
-        keys_dir=None,
-        state_address="tcp://127.0.0.1:*",
-        report_address="tcp://127.0.0.1:*",
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener, control:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
-        app = create_app(control, registry)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield url
-        server.should_exit = True
-        thread.join()
+from orchestrator.server import MAX_BODY_BYTES
+from tests.unit.conftest import Wdmoe
 
 
 def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:
@@ -171,8 +102,9 @@ def test_no_picture_of_links_without_a_limit(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_commands_that_draw_nothing_do_not_wait_for_matplotlib_and_scipy() -> None:
-    code = "import sys, orchestrator.cli; print({'matplotlib', 'scipy'} & sys.modules.keys())"
+def test_commands_do_not_wait_for_what_few_of_them_need() -> None:
+    large = {"matplotlib", "scipy", "torch", "transformers"}
+    code = f"import sys, orchestrator.cli; print({large} & sys.modules.keys())"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

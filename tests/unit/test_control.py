@@ -239,6 +239,7 @@ def test_a_profile_keeps_the_policy_and_begins_where_it_is_told(stack: Stack) ->
         ("../wlr", {}, "policy '../wlr' is unknown; "),
         ("wlr", {}, "policy wlr: theta is missing; allowed: 0 to 0.5"),
         ("wlr", {"theta": 0.7}, "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
+        ("wlr", {"theta": 0.1, "max_drops": 10**30}, "policy wlr: max_drops is 1000000000000"),
         ("topk", {"theta": 0.1}, "policy topk has no parameter theta; "),
     ],
 )

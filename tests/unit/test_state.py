@@ -30,7 +30,7 @@ sizes = st.integers(1, 1 << 20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
 short = st.text(st.characters(exclude_categories=["Cs"]), max_size=64)
-params = st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | numbers | short
+params = st.booleans() | st.integers(1 - (1 << 53), (1 << 53) - 1) | numbers | short
 states = st.builds(
     ChannelState,
     epoch=st.integers(0, (1 << 53) - 1),
@@ -110,6 +110,7 @@ def broken(path: str, value: Any) -> bytes:
         ("policy.params.theta", None),
         ("policy.params.theta", float("inf")),
         ("policy.params.theta", [0.2]),
+        ("policy.params.max_drops", 1 << 53),
         ("policy.params.latency", "x" * 65),
         ("policy.params", {"x" * 65: 1}),
         ("policy.params", {str(number): 0 for number in range(17)}),
