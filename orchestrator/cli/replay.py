@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from orchestrator.cli import common
-from orchestrator.errors import StackError
+from orchestrator.errors import InputError, StackError
 from orchestrator.replay import prompt_sets, table
 from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import PromptSet
@@ -37,14 +37,25 @@ def replay(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the run (default: runs/TIME-SET-PROFILE)."),
     ] = None,
+    routing: Annotated[
+        bool,
+        typer.Option(
+            "--routing", help="Keep how experts were chosen for each token, in DIR/routing/ID.npz."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was stopped in --out DIR.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
     ] = False,
 ) -> None:
     """Send a prompt set's prompts one after another; measure, score and record every request."""
+    if resume and out is None:
+        raise InputError("--resume: --out is missing; allowed: the folder of the run to go on with")
     chosen = prompt_sets.load(prompts).head(limit)
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
-        outcome = _replay(chosen, client, out)
+        outcome = _replay(chosen, client, out, routing=routing, resume=resume)
     if as_json:
         common.print_json(outcome.summary.model_dump())
     else:
@@ -60,7 +71,9 @@ def replay(
         )
 
 
-def _replay(prompts: PromptSet, client: Client, out: Path | None) -> Outcome:
+def _replay(
+    prompts: PromptSet, client: Client, out: Path | None, *, routing: bool, resume: bool
+) -> Outcome:
     """The run under a progress bar, where there is a terminal to show it."""
     console = Console(stderr=True)
     with Progress(
@@ -74,4 +87,8 @@ def _replay(prompts: PromptSet, client: Client, out: Path | None) -> Outcome:
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
-        return run_replay(prompts, client, out, lambda request: progress.advance(task))
+        return run_replay(
+            *(prompts, client, out, lambda request: progress.advance(task)),
+            routing=routing,
+            resume=resume,
+        )

@@ -1,21 +1,24 @@
-"""The HTTP client of a replay: what is in force, and one streamed completion with its times."""
+"""The HTTP client of replays: what is in force, how it is changed, and one streamed completion."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import Base64Bytes, BaseModel, ValidationError
 
+from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
+from orchestrator.profiles import Profile
 from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import Channel, Health, Interval, Intervals, Timings
+from orchestrator.replay.records import Channel, Health, Interval, Intervals, Policy, Timings
 
 # Long silences are legitimate: a slow link in the profile delays every token.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
+CONTROL_TIMEOUT_S = 10.0
 SHOWN_CHARACTERS = 200
 
 _UNIX_ZERO_S = time.time() - time.perf_counter()
@@ -36,6 +39,7 @@ class Reply:
     ended_s: float = 0.0
     text: str = ""
     timings: Timings | None = None
+    routing: bytes | None = None
     error: str | None = None
 
 
@@ -51,7 +55,18 @@ class _Error(BaseModel):
 class _Chunk(BaseModel):
     choices: list[_Choice] = []
     timings: Timings | None = None
+    routing: Base64Bytes | None = None
     error: _Error | None = None
+
+
+class _ProfileText(BaseModel):
+    name: str
+    text: str
+    traces: dict[str, str]
+
+
+class _Refusal(BaseModel):
+    detail: str
 
 
 class _StreamError(Exception):
@@ -73,22 +88,58 @@ class Client:
 
     def health(self) -> Health:
         """What the base station serves and how; StackError if it does not say."""
-        return self._get("base station", f"{self._bs_url}/healthz", Health)
+        return self._ask("base station", f"{self._bs_url}/healthz", Health)
 
     def channel(self) -> Channel:
         """Profile, policy and links in force; StackError if the orchestrator does not say."""
-        return self._get("orchestrator", f"{self._orchestrator_url}/status", Channel)
+        return self._ask("orchestrator", f"{self._orchestrator_url}/status", Channel)
+
+    def profile(self) -> Profile:
+        """The profile in force; StackError if the orchestrator does not say."""
+        url = f"{self._orchestrator_url}/profile"
+        told = self._ask("orchestrator", url, _ProfileText)
+        return profiles.parse(told.text, told.name, f"profile {told.name} in force", told.traces)
+
+    def use_policy(self, policy: Policy) -> Channel:
+        """Switch to a policy; the fading goes on.
+
+        Returns:
+            The channel from `apply_at_s` on.
+
+        Raises:
+            InputError: the orchestrator refuses it, in its own words.
+            StackError: it does not answer, or with an error.
+        """
+        url = f"{self._orchestrator_url}/policy"
+        body = {"name": policy.name, "params": policy.params}
+        return self._ask("orchestrator", url, Channel, body)
+
+    def use_profile(
+        self, profile: Profile, *, first_interval: int = 0, allow_degraded: bool = False
+    ) -> Channel:
+        """Switch to a profile from one of its intervals on; as `use_policy`."""
+        body = {
+            "name": profile.name,
+            "text": profile.text,
+            "traces": dict(profile.traces),
+            "first_interval": first_interval,
+            "allow_degraded": allow_degraded,
+        }
+        return self._ask("orchestrator", f"{self._orchestrator_url}/profile", Channel, body)
 
     def intervals(self, since_s: float) -> list[Interval]:
         """What each device has applied since a Unix time; StackError if nobody says."""
         url = f"{self._orchestrator_url}/intervals?since_s={since_s}"
-        return self._get("orchestrator", url, Intervals).root
+        return self._ask("orchestrator", url, Intervals).root
 
-    def complete(self, prompt: Prompt, model: str) -> Reply:
-        """Send one prompt and follow its stream; whatever goes wrong is in the reply."""
+    def complete(self, prompt: Prompt, model: str, *, routing: bool = False) -> Reply:
+        """Send one prompt and follow its stream; whatever goes wrong is in the reply.
+
+        With `routing` the base station is asked to tell, too, how it chose experts.
+        """
         reply = Reply(now_s())
         try:
-            self._stream(prompt, model, reply)
+            self._stream(prompt, model, reply, routing)
         except _StreamError as error:
             reply.error = str(error)
         except ValidationError as error:
@@ -98,8 +149,8 @@ class Client:
         reply.ended_s = now_s()
         return reply
 
-    def _stream(self, prompt: Prompt, model: str, reply: Reply) -> None:
-        body = {
+    def _stream(self, prompt: Prompt, model: str, reply: Reply, routing: bool) -> None:
+        body: dict[str, Any] = {
             "model": model,
             "prompt": prompt.prompt,
             "max_tokens": prompt.max_tokens,
@@ -108,6 +159,8 @@ class Client:
             "stream": True,
             "timings": True,
         }
+        if routing:
+            body["routing"] = True
         with self._http.stream("POST", f"{self._bs_url}/v1/completions", json=body) as response:
             if not response.is_success:
                 response.read()
@@ -124,19 +177,29 @@ class Client:
                     if reply.first_token_s is None and (choice.text or choice.finish_reason):
                         reply.first_token_s = now_s()
                 reply.timings = chunk.timings or reply.timings
+                reply.routing = chunk.routing or reply.routing
             else:
                 raise _StreamError("the stream ended before [DONE]")
-        if reply.first_token_s is None or reply.timings is None:
-            lacks = "a token" if reply.first_token_s is None else "timings"
-            raise _StreamError(f"the stream ended without {lacks}")
+        if reply.first_token_s is None:
+            raise _StreamError("the stream ended without a token")
+        if reply.timings is None:
+            raise _StreamError("the stream ended without timings")
+        if routing and reply.routing is None:
+            raise _StreamError("the stream ended without routing")
 
-    def _get(self, who: str, url: str, kind: type[_Answer]) -> _Answer:
+    def _ask(
+        self, who: str, url: str, kind: type[_Answer], body: dict[str, Any] | None = None
+    ) -> _Answer:
+        """GET, or POST of a body."""
         try:
-            response = self._http.get(url, timeout=TIMEOUT.connect)
+            method = "GET" if body is None else "POST"
+            response = self._http.request(method, url, json=body, timeout=CONTROL_TIMEOUT_S)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise InputError(f"{who} URL {url!r}: {error}; allowed: http://HOST:PORT") from None
         except httpx.HTTPError as error:
             raise StackError(f"{who} not reachable at {url} ({error}); is the stack up?") from None
+        if body is not None and response.status_code == 400:
+            raise InputError(_refusal(response.content))
         if not response.is_success:
             text = _one_line(response.text)
             raise StackError(f"{who} at {url}: HTTP {response.status_code}: {text}")
@@ -157,6 +220,13 @@ def _events(response: httpx.Response) -> Iterator[bytes]:
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()
+
+
+def _refusal(content: bytes) -> str:
+    try:
+        return _Refusal.model_validate_json(content).detail
+    except ValidationError:
+        return _one_line(content.decode(errors="replace"))
 
 
 def _first(error: ValidationError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from orchestrator.replay.client import Client, Reply, now_s
 from orchestrator.replay.prompt_sets import Prompt
@@ -10,11 +10,17 @@ from orchestrator.replay.records import Request
 from orchestrator.replay.scoring import exact_match, extract_answer
 
 
-def closed_loop(prompts: Sequence[Prompt], client: Client, model: str) -> Iterator[Request]:
-    """One request at a time, each intended to start when the one before it has ended."""
-    for number, prompt in enumerate(prompts):
+def closed_loop(
+    prompts: Iterable[tuple[int, Prompt]], client: Client, model: str, *, routing: bool = False
+) -> Iterator[tuple[Request, bytes | None]]:
+    """One request at a time, each intended to start when the one before it has ended.
+
+    Takes prompts with their numbers in the set; gives each request and, if asked, its routing.
+    """
+    for number, prompt in prompts:
         intended_s = now_s()
-        yield _record(number, prompt, intended_s, client.complete(prompt, model))
+        reply = client.complete(prompt, model, routing=routing)
+        yield _record(number, prompt, intended_s, reply), reply.routing
 
 
 def _record(number: int, prompt: Prompt, intended_s: float, reply: Reply) -> Request:

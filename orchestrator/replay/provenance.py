@@ -14,7 +14,7 @@ from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Channel, Health, PromptsUsed, Run
 
 # What the command line itself runs on; torch is the services' matter.
-PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic")
+PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
 SOURCE = Path(__file__).resolve().parents[2]
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from orchestrator import selection
+from orchestrator.errors import InputError
+
 # Parts of the base station's end-to-end time; they sum to it. Per layer they are those of the
 # device that answered last.
 PARTS = (
@@ -32,23 +35,30 @@ class _Record(BaseModel):
 
 
 class Policy(_Record):
-    """A selection policy by its registered name, with its parameters."""
+    """A selection policy by its registered name, with all its parameters."""
 
     name: str
-    params: dict[str, float]
+    params: dict[str, bool | int | float | str]
 
     @property
     def label(self) -> str:
         """The policy in a few words, as tables and warnings show it: `wlr θ=0.2`."""
-        params = (f"{key}={value:g}" for key, value in sorted(self.params.items()))
-        return " ".join([self.name, *params]).replace("theta=", "θ=")
+        try:
+            return selection.find(self.name, self.params).label
+        except InputError:  # one of another version, which still has a name
+            return " ".join([self.name, *(f"{key}={value}" for key, value in self.params.items())])
 
 
 class Experts(_Record):
-    """Tokens over all layers, by device number: how many it worked on, how many were dropped."""
+    """Tokens over all layers, by device number.
+
+    `used`: it worked on them; `dropped`: they were for it and got lost; `deselected`: the gate had
+    it among its candidates, the policy left it out.
+    """
 
     used: dict[str, int]
     dropped: dict[str, int]
+    deselected: dict[str, int]
 
 
 class Timings(_Record):
@@ -71,6 +81,8 @@ class Timings(_Record):
     overhead_s: float
     eq8_s: float
     """Eq. 8 for the same selections and rates."""
+    batched_s: float
+    """Eq. 8 with all of a layer's tokens for a device in one message."""
     experts: Experts
     overruns: int
     device_messages: int
@@ -108,6 +120,7 @@ class Model(_Record):
 
     name: str
     fingerprint: str
+    layers: int
 
 
 class Health(_Record):
@@ -148,8 +161,8 @@ class Link(_Record):
 class Channel(_Record):
     """What of the orchestrator's /status a run records.
 
-    `degraded`: delay, jitter or loss are asked for, and the kernel has no netem. `verification` is
-    what `wdmoe link verify` found last, if ever.
+    It is in force from `apply_at_s` on. `degraded`: delay, jitter or loss are asked for, and the
+    kernel has no netem. `verification` is what `wdmoe link verify` found last, if ever.
     """
 
     profile: str
@@ -157,6 +170,7 @@ class Channel(_Record):
     profile_text: str
     seed: int
     epoch: int
+    apply_at_s: float
     policy: Policy
     emulate: dict[str, Any] | None
     degraded: bool

@@ -12,7 +12,7 @@ from orchestrator.replay.loop import closed_loop
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Request
-from orchestrator.replay.run_folder import RunFolder, check_free, default_path
+from orchestrator.replay.run_folder import RunFolder, check_free, default_path, write_summary
 from orchestrator.replay.summary import Summary, summarise
 
 # The orchestrator remembers ten minutes of 50 ms intervals.
@@ -33,28 +33,39 @@ def replay(
     client: Client,
     out: Path | None = None,
     on_request: Callable[[Request], None] = lambda request: None,
+    *,
+    routing: bool = False,
+    resume: bool = False,
 ) -> Outcome:
     """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
 
-    A failed request does not end the run, it is in the outcome. InputError: `out` cannot be used.
-    StackError: the stack does not answer at the beginning.
+    A failed request does not end the run, it is in the outcome. With `resume` a run that was
+    stopped in `out` goes on with the prompts that have no line yet.
+
+    Raises:
+        InputError: `out` cannot be used.
+        StackError: the stack does not answer at the beginning.
     """
-    if out is not None:
+    if out is not None and not resume:
         check_free(out)
     health, channel = client.health(), client.channel()
     run = describe(prompts, health, channel)
-    requests = []
     path = out or default_path(prompts.name, channel.profile)
     began_s = seen_s = now_s()
-    with closing(RunFolder(path, run)) as folder:
-        for request in closed_loop(prompts.prompts, client, health.model.name):
-            folder.add(request)
+    with closing(RunFolder(path, run, resume=resume)) as folder:
+        requests = list(folder.recorded)
+        for request in requests:
+            on_request(request)
+        done = {request.id for request in requests}
+        left = [item for item in enumerate(prompts.prompts) if item[0] not in done]
+        for request, trace in closed_loop(left, client, health.model.name, routing=routing):
+            folder.add(request, trace)
             requests.append(request)
             on_request(request)
             if now_s() - seen_s > INTERVALS_EVERY_S:
                 folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
                 seen_s = now_s()
         folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
-        summary = summarise(run, requests, client.channel())
-        folder.finish(summary)
+        summary = summarise(folder.run, requests, client.channel(), continuous=not folder.recorded)
+        write_summary(path, summary)
     return Outcome(path, summary, requests)

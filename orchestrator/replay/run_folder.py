@@ -1,7 +1,8 @@
 """The folder a run leaves behind: run.json at its start, requests.jsonl and intervals.jsonl line by
-line, summary.json.
+line, routing/ID.npz if asked for, summary.json.
 
-A folder belongs to one run; a second one is refused rather than mixed in.
+A folder belongs to one run. A run that was stopped goes on in it, if all that its numbers depend
+on is as it was; any other is refused rather than mixed in.
 """
 
 from __future__ import annotations
@@ -9,39 +10,63 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.replay.records import Interval, Request, Run
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
-SUMMARY = "summary.json"
+ROUTING, SUMMARY = "routing", "summary.json"
+
+_PROMPTS = ("name", "sha256", "items")
+_BASE_STATION = ("wire_dtype", "curve", "torch_device", "tcp_congestion_control")
 
 
 class RunFolder:
-    """Where one run writes. Lines are flushed as they are added, so a killed run loses none."""
+    """Where one run writes. Lines are flushed as they are added, so a killed run loses none.
 
-    def __init__(self, path: Path, run: Run) -> None:
-        """Claim `path` for this run; InputError if it holds a run already or cannot be written."""
+    Attributes:
+        run: what was in force when the run began, be it before it was stopped.
+        recorded: the requests of before it was stopped.
+    """
+
+    def __init__(self, path: Path, run: Run, *, resume: bool = False) -> None:
+        """Claim `path` for this run.
+
+        Raises:
+            InputError: it cannot be written; or it holds a run already, and `resume` is not set or
+                the run is not the same.
+        """
         self.path = path
         self._newest: dict[int, tuple[int, int]] = {}
-        check_free(path)
+        if resume and (path / RUN).exists():
+            self.run = read_run(path)
+            check_same(path / RUN, _essence(self.run), _essence(run))
+        else:
+            self.run = run
+            check_free(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            with (path / RUN).open(
-                "x", encoding="utf-8"
-            ) as file:  # "x": of two runs at once, one is refused
-                file.write(_document(run))
-            self._requests = (path / REQUESTS).open("x", encoding="utf-8")
-            self._intervals = (path / INTERVALS).open("x", encoding="utf-8")
+            if self.run is run:
+                path.mkdir(parents=True, exist_ok=True)
+                with (path / RUN).open(
+                    "x", encoding="utf-8"
+                ) as file:  # "x": of two runs at once, one is refused
+                    file.write(_document(run))
+            self.recorded = read_requests(path)
+            self._requests = _append_to(path / REQUESTS)
+            self._intervals = _append_to(path / INTERVALS)
         except OSError as error:
             raise InputError(f"--out {path}: {error.strerror or error}") from None
 
-    def add(self, request: Request) -> None:
-        """Append one request's line."""
+    def add(self, request: Request, routing: bytes | None = None) -> None:
+        """Append one request's line, and keep its routing as it came."""
+        if routing is not None:
+            (self.path / ROUTING).mkdir(exist_ok=True)
+            (self.path / ROUTING / f"{request.id}.npz").write_bytes(routing)
         self._requests.write(to_line(request) + "\n")
         self._requests.flush()
 
@@ -53,14 +78,44 @@ class RunFolder:
                 self._intervals.write(one.model_dump_json() + "\n")
         self._intervals.flush()
 
-    def finish(self, summary: BaseModel) -> None:
-        """Write the summary."""
-        (self.path / SUMMARY).write_text(_document(summary), encoding="utf-8")
-
     def close(self) -> None:
         """Close the files that grow."""
         self._requests.close()
         self._intervals.close()
+
+
+def read_run(path: Path) -> Run:
+    """What was in force when the run in a folder began; InputError if that cannot be read."""
+    try:
+        return Run.model_validate_json((path / RUN).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path / RUN}: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise InputError(f"{path / RUN}: not a run of this version: {_fault(error)}") from None
+
+
+def read_requests(path: Path) -> list[Request]:
+    """The requests of a folder's run so far; InputError names the line that is none.
+
+    A last line without its end, of a host that went down, does not count.
+    """
+    file = path / REQUESTS
+    if not file.exists():
+        return []
+    requests = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            requests.append(Request.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(
+                f"{file}, line {number}: not a request of this version: {_fault(error)}"
+            ) from None
+    return requests
+
+
+def write_summary(path: Path, summary: BaseModel) -> None:
+    """Write the summary of the run in a folder."""
+    (path / SUMMARY).write_text(_document(summary), encoding="utf-8")
 
 
 def to_line(request: Request) -> str:
@@ -70,9 +125,19 @@ def to_line(request: Request) -> str:
 
 def check_free(path: Path) -> None:
     """InputError if a run is in `path` already."""
-    for name in (RUN, REQUESTS, INTERVALS, SUMMARY):
+    for name in (RUN, REQUESTS, INTERVALS, ROUTING, SUMMARY):
         if (path / name).exists():
             raise InputError(f"--out {path}: holds a run already ({name}); allowed: a new folder")
+
+
+def check_same(file: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """InputError, naming the field, if what is recorded in a file is not what is so now."""
+    for field in {**before, **now}:
+        was, is_now = before.get(field), now.get(field)
+        if was != is_now:
+            raise InputError(
+                f"--resume: {file}: {field} was {was}, it is {is_now} now; allowed: the same"
+            )
 
 
 def default_path(prompts: str, profile: str) -> Path:
@@ -81,5 +146,34 @@ def default_path(prompts: str, profile: str) -> Path:
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
+def _essence(run: Run) -> dict[str, object]:
+    """What a run's numbers depend on; not who started it, when, and how links did so far."""
+    channel = run.channel
+    backends = {f"channel.links.{link.device}.backend": link.backend for link in channel.links}
+    return {
+        **{f"prompts.{name}": getattr(run.prompts, name) for name in _PROMPTS},
+        "base_station.model": run.base_station.model.fingerprint,
+        **{f"base_station.{name}": getattr(run.base_station, name) for name in _BASE_STATION},
+        "channel.profile": channel.profile,
+        "channel.profile_sha256": channel.profile_sha256,
+        "channel.policy": channel.policy.label,
+        "channel.degraded": channel.degraded,
+        **backends,
+    }
+
+
+def _append_to(file: Path) -> TextIO:
+    """Open for further lines, behind the last whole one."""
+    lines = file.open("a+", encoding="utf-8")
+    whole = file.read_bytes().rfind(b"\n") + 1
+    lines.truncate(whole)
+    return lines
+
+
 def _document(model: BaseModel) -> str:
     return model.model_dump_json(indent=2) + "\n"
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"

@@ -38,9 +38,10 @@ class Summary(BaseModel):
 
     `split` are the parts of an answer's time: `PARTS` as the base station measured them, and
     `http_s`, what lies between client and base station. `eq8` is the paper's sum over tokens and
-    layers; `eq8_measured` is the same three terms, downlink, compute and uplink, as measured. The
-    standard error of the accuracy is sqrt(p·(1 − p)/answered). `tokens_per_s` counts completion
-    tokens from the first intended start to the last end.
+    layers, `batched` the same with a layer's tokens for a device in one message; `eq8_measured` is
+    the same three terms, downlink, compute and uplink, as measured. The standard error of the
+    accuracy is sqrt(p·(1 − p)/answered). `tokens_per_s` counts completion tokens from the first
+    intended start to the last end; None of a run that had pauses.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -60,13 +61,24 @@ class Summary(BaseModel):
     end_to_end_mean_s: float | None
     split: dict[str, Average]
     eq8: Average
+    batched: Average
     eq8_measured: Average
     tokens_per_s: float | None
     overruns_share: float | None
 
 
-def summarise(run: Run, requests: Sequence[Request], after: Channel) -> Summary:
-    """Sum up the requests of a run; `after` is the channel as it was at its end."""
+def summarise(
+    run: Run, requests: Sequence[Request], after: Channel, *, continuous: bool = True
+) -> Summary:
+    """Sum up the requests of a run.
+
+    Args:
+        run: what was in force when it began.
+        requests: in any order.
+        after: the channel as it was at the run's end.
+        continuous: False if the run was stopped and went on, or shared the stack by turns. Then
+            epochs have changed, and time has passed, without its doing.
+    """
     answered = [request for request in requests if request.error is None]
     timings = [request.timings for request in answered if request.timings]
     scores = [request.score for request in answered if request.score is not None]
@@ -77,7 +89,7 @@ def summarise(run: Run, requests: Sequence[Request], after: Channel) -> Summary:
     split = {part: _average([getattr(item, part) for item in timings]) for part in PARTS}
     split["http_s"] = _average([item.http_s for item in answered if item.http_s is not None])
     return Summary(
-        warnings=_warnings(run, timings, len(requests), overruns, after),
+        warnings=_warnings(run, timings, len(requests), overruns, after, continuous),
         prompts=run.prompts.name,
         profile=run.channel.profile,
         policy=run.channel.policy,
@@ -96,8 +108,9 @@ def summarise(run: Run, requests: Sequence[Request], after: Channel) -> Summary:
         end_to_end_mean_s=_mean(end_to_end),
         split=split,
         eq8=_average([item.eq8_s for item in timings]),
+        batched=_average([item.batched_s for item in timings]),
         eq8_measured=_average([t.downlink_s + t.compute_s + t.uplink_s for t in timings]),
-        tokens_per_s=_throughput(answered, timings),
+        tokens_per_s=_throughput(answered, timings) if continuous else None,
         overruns_share=overruns,
     )
 
@@ -112,7 +125,12 @@ def percentiles(values: Sequence[float]) -> Percentiles:
 
 
 def _warnings(
-    run: Run, timings: Sequence[Timings], n: int, overruns: float | None, after: Channel
+    run: Run,
+    timings: Sequence[Timings],
+    n: int,
+    overruns: float | None,
+    after: Channel,
+    continuous: bool,
 ) -> list[str]:
     warnings = []
     errors = n - len(timings)
@@ -125,7 +143,10 @@ def _warnings(
         )
     channel = run.channel
     # The epoch alone would miss an orchestrator that was restarted with another profile.
-    if any((item.profile, item.epoch) != (channel.profile, channel.epoch) for item in timings):
+    if any(
+        item.profile != channel.profile or (continuous and item.epoch != channel.epoch)
+        for item in timings
+    ):
         seen = sorted({f"{item.profile} (epoch {item.epoch})" for item in timings})
         warnings.append(
             f"the profile was changed during the run: it began with {channel.profile} (epoch "

@@ -4,8 +4,8 @@ What the server does with a prompt is the prompt's first word.
 """
 
 import asyncio
+import base64
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import typer
-import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from typer.testing import CliRunner
@@ -24,6 +23,7 @@ from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS, Request, Run, Timings
 from orchestrator.replay.summary import Summary, summarise
+from tests.unit.serving import serve
 
 HEALTH = {
     "status": "ok",
@@ -40,6 +40,7 @@ CHANNEL = {
     "profile_text": "seed: 7\n",
     "seed": 7,
     "epoch": 3,
+    "apply_at_s": 1000.5,
     "policy": {"name": "wlr", "params": {"theta": 0.2}},
     "emulate": None,
     "degraded": False,
@@ -67,7 +68,8 @@ TIMINGS: dict[str, Any] = {
     "completion_tokens": 2,
     **dict.fromkeys(PARTS, 0.0001),
     "eq8_s": 0.0002,
-    "experts": {"used": {"0": 6}, "dropped": {"1": 2}},
+    "batched_s": 0.0001,
+    "experts": {"used": {"0": 6}, "dropped": {"1": 2}, "deselected": {"2": 4}},
     "overruns": 0,
     "device_messages": 8,
     "policy": CHANNEL["policy"],
@@ -75,6 +77,7 @@ TIMINGS: dict[str, Any] = {
     "epoch": 3,
 }
 SLOW_S = 0.15
+ROUTING = b"PK\x03\x04 routing"
 
 app = FastAPI()
 received: list[dict[str, Any]] = []
@@ -102,10 +105,11 @@ async def completions(body: dict[str, Any]) -> StreamingResponse:
     word = body["prompt"].split()[0]
     if word == "500":
         raise HTTPException(500, "device-3\nis gone")
-    return StreamingResponse(_stream(word), media_type="text/event-stream")
+    extra = {"routing": base64.b64encode(ROUTING).decode()} if body.get("routing") else {}
+    return StreamingResponse(_stream(word, extra), media_type="text/event-stream")
 
 
-async def _stream(word: str) -> AsyncIterator[str]:
+async def _stream(word: str, extra: dict[str, str]) -> AsyncIterator[str]:
     def event(**chunk: Any) -> str:
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
@@ -133,24 +137,17 @@ async def _stream(word: str) -> AsyncIterator[str]:
     if word == "switched":
         timings = {"timings": TIMINGS | {"epoch": 4, "profile": "ideal"}}
     # Two events in one block, cut in the middle of the second one.
-    block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings)
+    if word == "opaque":
+        extra = {}
+    block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings, **extra)
     yield block[:-9]
     yield block[-9:] + "data: [DONE]\n\n"
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    config = uvicorn.Config(app, port=0, log_level="critical")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert time.monotonic() < deadline, "the test's server did not start"
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serve(app) as url:
+        yield url
 
 
 @pytest.fixture
@@ -296,6 +293,62 @@ def test_a_run_with_failures(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert isinstance(refused, InputError)
     assert "holds a run already (run.json)" in str(refused)
     assert (out / "requests.jsonl").read_bytes() == before
+
+
+def test_how_experts_were_chosen_is_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    spec = prompts_file(tmp_path, "ok", "opaque")
+    _, error = invoke(url, monkeypatch, spec, "--out", str(out), "--routing")
+    assert isinstance(error, StackError)
+    assert "(id-opaque): the stream ended without routing" in str(error)
+    assert [(file.name, file.read_bytes()) for file in (out / "routing").iterdir()] == [
+        ("0.npz", ROUTING)
+    ]
+
+
+def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, "ok 1", "ok 2", "ok 3"), tmp_path / "run"
+    arguments = (spec, "--out", str(out), "--json")
+    assert invoke(url, monkeypatch, *arguments)[1] is None
+    # What a host leaves that went down in the middle of the second line.
+    lines = (out / "requests.jsonl").read_text().splitlines(keepends=True)
+    (out / "requests.jsonl").write_text(lines[0] + lines[1][:99])
+    (out / "summary.json").unlink()
+    began = (out / "run.json").read_bytes()
+    received.clear()
+    output, error = invoke(url, monkeypatch, *arguments, "--resume")
+    assert error is None
+    assert [body["prompt"] for body in received] == ["ok 2", "ok 3"]
+    after = (out / "requests.jsonl").read_text().splitlines(keepends=True)
+    assert after[0] == lines[0]
+    assert [json.loads(line)["id"] for line in after] == [0, 1, 2]
+    assert (out / "run.json").read_bytes() == began
+    summary = json.loads(output)
+    assert (summary["n"], summary["warnings"], summary["tokens_per_s"]) == (3, [], None)
+
+    received.clear()
+    _, error = invoke(url, monkeypatch, *arguments, "--limit", "2", "--resume")
+    assert str(error).endswith("run.json: prompts.items was 3, it is 2 now; allowed: the same")
+    run = json.loads(began)
+    run["channel"]["policy"]["params"] = {"theta": 0.1}
+    (out / "run.json").write_text(json.dumps(run))
+    _, error = invoke(url, monkeypatch, *arguments, "--resume")
+    assert "channel.policy was wlr θ=0.1, it is wlr θ=0.2 now" in str(error)
+    assert received == []
+
+
+def test_to_go_on_needs_a_folder(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, "ok"), tmp_path / "run"
+    _, error = invoke(url, monkeypatch, spec, "--resume")
+    assert str(error).startswith("--resume: --out is missing")
+    assert invoke(url, monkeypatch, spec, "--out", str(out), "--resume")[1] is None  # a new one
+    lines = out / "requests.jsonl"
+    lines.write_text(lines.read_text() + "{}\n")
+    _, error = invoke(url, monkeypatch, spec, "--out", str(out), "--resume")
+    assert isinstance(error, InputError)
+    assert "requests.jsonl, line 2: not a request of this version: id: Field" in str(error)
 
 
 def test_no_stack(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
         "prompt_tokens": 4,
         "completion_tokens": 2,
         "eq8_s": 0.0002,
-        "experts": Experts(used={"0": 6}, dropped={}),
+        "batched_s": 0.0001,
+        "experts": Experts(used={"0": 6}, dropped={}, deselected={}),
         "overruns": 0,
         "device_messages": 8,
         "policy": WLR,
@@ -91,7 +92,7 @@ RUN = Run(
     kernel="6",
     prompts=PromptsUsed(name="arithmetic", path="x", sha256="0", items=4),
     base_station=Health(
-        model=Model(name="tiny", fingerprint="ab12"),
+        model=Model(name="tiny", fingerprint="ab12", layers=4),
         wire_dtype="fp16",
         curve=True,
         torch_device="cpu",
@@ -103,6 +104,7 @@ RUN = Run(
         profile_text="seed: 7",
         seed=7,
         epoch=3,
+        apply_at_s=1000.5,
         policy=WLR,
         emulate=None,
         degraded=False,
@@ -133,6 +135,7 @@ def test_a_summary_by_hand() -> None:
     assert summary.split["http_s"].mean_s == pytest.approx(0.1)
     assert set(summary.split) == {*PARTS, "http_s"}
     assert summary.eq8.mean_s == pytest.approx((0.3 + 2 * 0.0002) / 3)
+    assert summary.batched.mean_s == pytest.approx(0.0001)
     assert summary.eq8_measured.p50_s == pytest.approx(0.5001)
     # 3 · 2 tokens between the start of the first request and the end of the last, 3.5 s later.
     assert summary.tokens_per_s == pytest.approx(6 / 3.5)
@@ -158,6 +161,18 @@ def test_a_run_of_failures_only() -> None:
 def test_a_changed_policy_is_told(policy: Policy, warned: int) -> None:
     summary = summed([request(0), request(1, policy=policy)])
     assert [line[:22] for line in summary.warnings] == ["the policy was changed"] * warned
+
+
+@pytest.mark.parametrize(("profile", "warned"), [("near-far", 0), ("ideal", 1)])
+def test_a_run_with_pauses_may_see_other_epochs(profile: str, warned: int) -> None:
+    requests = [request(0), request(1, epoch=9, profile=profile)]
+    summary = summarise(RUN, requests, RUN.channel, continuous=False)
+    assert len(summary.warnings) == warned
+    assert summary.tokens_per_s is None
+
+
+def test_a_policy_of_another_version_has_a_label() -> None:
+    assert Policy(name="mine", params={"depth": 3}).label == "mine depth=3"
 
 
 def test_a_link_that_is_not_as_asked_is_told() -> None:
@@ -205,12 +220,13 @@ def test_the_table_fits_100_columns() -> None:
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
+parameter = finite | st.integers(-1000, 1000) | st.booleans() | st.text(max_size=5)
 counts = st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40), max_size=3)
 timings = st.builds(
     Timings,
     **{name: finite for name in Timings.model_fields if name.endswith("_s")},
-    experts=st.builds(Experts, used=counts, dropped=counts),
-    policy=st.builds(Policy, params=st.dictionaries(st.text(max_size=3), finite, max_size=2)),
+    experts=st.builds(Experts, used=counts, dropped=counts, deselected=counts),
+    policy=st.builds(Policy, params=st.dictionaries(st.text(max_size=3), parameter, max_size=2)),
 )
 lines = st.builds(
     Request,
