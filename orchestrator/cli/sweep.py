@@ -1,0 +1,141 @@
+"""`wdmoe sweep`: policies against each other, on the same prompts under the same fading."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from orchestrator import profiles
+from orchestrator.cli import common
+from orchestrator.errors import InputError, StackError
+from orchestrator.replay import prompt_sets
+from orchestrator.replay.client import Client
+from orchestrator.sweep.plan import Plan, policies
+from orchestrator.sweep.run import Runner, recorded
+
+# Short and long prompts, slow and fast policies: the rate at which requests end is an average.
+SPEED_OVER_S = 600.0
+
+
+def sweep(
+    sets: Annotated[
+        list[str], typer.Argument(metavar="SET…", help="Bundled prompt sets, or jsonl:PATH.")
+    ],
+    theta: Annotated[
+        str, typer.Option(metavar="θ,…", help="Thresholds to run wlr with; empty: no wlr.")
+    ] = "0,0.1,0.2,0.3",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PARAMETER=VALUE,…]", help="A further policy; may be given repeatedly."
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A profile, or its file; repeatedly for more (default: in force)."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N prompts of each set.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder (default: runs/TIME-sweep).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that was stopped in --out DIR.")
+    ] = False,
+    allow_degraded: Annotated[
+        bool,
+        typer.Option(
+            "--allow-degraded",
+            help="On kernels without netem, apply the rates and leave out delay, jitter and loss.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Compare policies with topk: accuracy and latency, by prompt set and profile.
+
+    The stack gets back the policy and the profile that it had before, also when interrupted.
+    """
+    if resume and out is None:
+        raise InputError(
+            "--resume: --out is missing; allowed: the folder of the sweep to go on with"
+        )
+    chosen = policies(_thetas(theta), policy or [])
+    prompts = tuple(prompt_sets.load(spec).head(limit) for spec in sets)
+    path = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"
+    found = tuple(map(profiles.find, profile or []))
+    with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
+        plan = Plan(path, found or (client.profile(),), prompts, chosen)
+        asked = plan.claim(resume=resume)
+        signal.signal(signal.SIGTERM, _interrupt)  # then, too, the stack gets back what it had
+        _run(plan, client, allow_degraded=allow_degraded)
+    from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load
+
+    summary = report.write(plan, asked)
+    if as_json:
+        common.print_json(summary.model_dump())
+    else:
+        console = Console()
+        console.width = max(console.width, tables.WIDTH)  # a pipe, say, has no width of its own
+        console.print(tables.render(summary))
+        console.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+    failed = sum(cell.errors for cell in summary.cells)
+    if failed:
+        raise StackError(
+            f"{failed} of {plan.requests} requests failed; they are in the requests.jsonl of their "
+            f"folders under {path}"
+        )
+
+
+def _run(plan: Plan, client: Client, *, allow_degraded: bool) -> None:
+    """The sweep under a progress bar, where there is a terminal to show it."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        speed_estimate_period=SPEED_OVER_S,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("sweep", total=plan.requests, completed=recorded(plan))
+        Runner(
+            plan,
+            client,
+            allow_degraded=allow_degraded,
+            on_request=lambda request: progress.advance(task),
+        ).run()
+
+
+def _thetas(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise InputError(
+            f"--theta is {text!r}; allowed: numbers from 0 to 0.5 with commas between them"
+        ) from None
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

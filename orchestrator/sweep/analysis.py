@@ -1,0 +1,94 @@
+"""The statistics of a sweep: pure functions of one prompt set's values.
+
+What is compared is compared prompt by prompt: both policies had the same prompts, under the same
+fading, so that what prompts differ by does not blur what policies differ by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from scipy import stats
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SEED = 0
+
+
+class Estimate(BaseModel):
+    """A value with its bootstrap interval (percentile method); of a single value there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Spread(BaseModel):
+    """Median, 10th and 90th percentile over requests, by linear interpolation."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    p10, p50, p90 = map(float, np.percentile(values, [10, 50, 90]))
+    return Spread(p10=p10, p50=p50, p90=p90)
+
+
+def median(values: Sequence[float]) -> Estimate:
+    """The median, and how far another sample of prompts could have moved it."""
+    return _bootstrapped(lambda x, axis=-1: np.median(x, axis=axis), values)
+
+
+def cut(reference: Sequence[float], other: Sequence[float]) -> Estimate:
+    """1 - median(other) / median(reference) of the same prompts' latencies, in their order.
+
+    The bootstrap draws prompts, each with both its latencies.
+    """
+    return _bootstrapped(
+        lambda x, y, axis=-1: 1 - np.median(y, axis=axis) / np.median(x, axis=axis),
+        reference,
+        other,
+    )
+
+
+def mcnemar_p(reference: Sequence[bool], other: Sequence[bool]) -> float:
+    """McNemar's exact test of two policies' right and wrong answers to the same prompts.
+
+    Two-sided: how probable prompts that only one policy gets right are divided at least as
+    unevenly, if both were as likely to be that one. 1 if there are no such prompts.
+    """
+    pairs = list(zip(reference, other, strict=True))
+    lost = sum(before and not after for before, after in pairs)
+    gained = sum(after and not before for before, after in pairs)
+    if lost + gained == 0:
+        return 1.0
+    return float(stats.binomtest(gained, lost + gained, 0.5).pvalue)
+
+
+def _bootstrapped(
+    statistic: Callable[..., NDArray[np.float64]], *samples: Sequence[float]
+) -> Estimate:
+    data = [np.asarray(sample, dtype=float) for sample in samples]
+    value = float(statistic(*data))
+    if data[0].size == 1:
+        return Estimate(value=value, low=None, high=None)
+    drawn: Any = stats.bootstrap(
+        data,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=1000,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=SEED,
+    )
+    interval = drawn.confidence_interval
+    return Estimate(value=value, low=float(interval.low), high=float(interval.high))

@@ -1,0 +1,200 @@
+"""What a sweep asks: profiles × prompt sets × policies, and the folder each of these cells has.
+
+DIR/sweep.json                      what was asked
+DIR/PROFILE/SET/POLICY/             one cell: a run's folder
+DIR/summary.json, table.md, PROFILE.png, PROFILE.svg
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator import selection
+from orchestrator.errors import InputError
+from orchestrator.profiles import Profile
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.records import Policy, PromptsUsed
+from orchestrator.replay.run_folder import check_same
+
+SWEEP = "sweep.json"
+REFERENCE = "topk"
+
+
+class ProfileUsed(BaseModel):
+    """A profile of a sweep."""
+
+    name: str
+    sha256: str
+
+
+class Asked(BaseModel):
+    """The content of sweep.json."""
+
+    command: list[str]
+    started_at: str
+    profiles: list[ProfileUsed]
+    sets: list[PromptsUsed]
+    policies: list[Policy]
+
+    def essence(self) -> dict[str, object]:
+        """What must not change when a sweep goes on."""
+        return {
+            "profiles": ", ".join(profile.name for profile in self.profiles),
+            **{f"the sha256 of profile {item.name}": item.sha256 for item in self.profiles},
+            "sets": ", ".join(prompts.name for prompts in self.sets),
+            **{f"the sha256 of set {item.name}": item.sha256 for item in self.sets},
+            **{f"the number of prompts of set {item.name}": item.items for item in self.sets},
+            "policies": ", ".join(policy.label for policy in self.policies),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One policy on one prompt set under one profile."""
+
+    profile: Profile
+    prompts: PromptSet
+    policy: Policy
+    path: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep in a folder; `policies` begins with the reference, then wlr by its θ."""
+
+    path: Path
+    profiles: tuple[Profile, ...]
+    sets: tuple[PromptSet, ...]
+    policies: tuple[Policy, ...]
+
+    def __post_init__(self) -> None:
+        for kind, names in (
+            ("profile", [profile.name for profile in self.profiles]),
+            ("prompt set", [prompts.name for prompts in self.sets]),
+            ("policy", [policy.label for policy in self.policies]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"{kind} {name} is given twice; allowed: once each")
+
+    @property
+    def requests(self) -> int:
+        """How many requests the whole sweep has."""
+        prompts = sum(len(one.prompts) for one in self.sets)
+        return prompts * len(self.profiles) * len(self.policies)
+
+    @property
+    def all_cells(self) -> list[Cell]:
+        """Every cell, in the order in which they are run."""
+        return [
+            cell
+            for profile in self.profiles
+            for prompts in self.sets
+            for cell in self.cells(profile, prompts)
+        ]
+
+    def cells(self, profile: Profile, prompts: PromptSet) -> list[Cell]:
+        """A cell for each policy, in their order."""
+        folder = self.path / profile.name / prompts.name
+        return [Cell(profile, prompts, one, folder / slug(one)) for one in self.policies]
+
+    def asked(self) -> Asked:
+        """The record of a sweep that starts now."""
+        return Asked(
+            command=sys.argv,
+            started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            profiles=[ProfileUsed(name=one.name, sha256=one.sha256) for one in self.profiles],
+            sets=[
+                PromptsUsed(
+                    name=one.name, path=str(one.path), sha256=one.sha256, items=len(one.prompts)
+                )
+                for one in self.sets
+            ],
+            policies=list(self.policies),
+        )
+
+    def claim(self, *, resume: bool) -> Asked:
+        """Take the folder for this sweep; what was asked, be it before it was stopped.
+
+        Raises:
+            InputError: it cannot be written; or a sweep is in it, and `resume` is not set or it
+                asked for something else.
+        """
+        file, asked = self.path / SWEEP, self.asked()
+        if resume and file.exists():
+            before = _read(file)
+            check_same(file, before.essence(), asked.essence())
+            return before
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as new:
+                new.write(asked.model_dump_json(indent=2) + "\n")
+        except FileExistsError:
+            raise InputError(
+                f"--out {self.path}: holds a sweep already; allowed: a new folder, or --resume"
+            ) from None
+        except OSError as error:
+            raise InputError(f"--out {self.path}: {error.strerror or error}") from None
+        return asked
+
+
+def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[Policy, ...]:
+    """The reference, wlr with each θ, and others as NAME or NAME:PARAMETER=VALUE,…
+
+    Raises:
+        InputError: one of them is no policy.
+    """
+    asked: list[tuple[str, dict[str, Any]]] = [(REFERENCE, {})]
+    asked += [("wlr", {"theta": theta}) for theta in thetas]
+    asked += map(_parse, others)
+    found = [selection.find(name, params) for name, params in asked]
+    return tuple(Policy(name=one.name, params=one.model_dump()) for one in found)
+
+
+def slug(policy: Policy) -> str:
+    """A policy's label as the name of a folder: `wlr-theta-0.2`."""
+    return re.sub(r"[^\w.]+", "-", policy.label.replace("θ", "theta"))
+
+
+def blocks(count: int, size: int) -> Iterator[range]:
+    """0 … count - 1 in pieces of `size`, the last one shorter."""
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = text.partition(":")
+    params: dict[str, Any] = {}
+    for word in filter(None, rest.split(",")):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise InputError(f"--policy {text}: {word!r} has no value; allowed: PARAMETER=VALUE")
+        params[key] = _value(value)
+    return name, params
+
+
+def _value(text: str) -> Any:
+    """A number, true or false if it looks like one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read(file: Path) -> Asked:
+    try:
+        return Asked.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"])) or "JSON"
+        raise InputError(f"{file}: not a sweep of this version: {place}: {fault['msg']}") from None

@@ -1,0 +1,20 @@
+"""What a sweep leaves: summary.json, table.md, and a picture for each profile."""
+
+from __future__ import annotations
+
+from orchestrator.sweep import figure, tables
+from orchestrator.sweep.plan import Asked, Plan
+from orchestrator.sweep.summary import SweepSummary, summarise
+
+SUMMARY, TABLE = "summary.json", "table.md"
+
+
+def write(plan: Plan, asked: Asked) -> SweepSummary:
+    """Sum up a sweep whose cells are all there, and write that into its folder."""
+    summary = summarise(plan, asked)
+    (plan.path / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (plan.path / TABLE).write_text(tables.markdown(summary), encoding="utf-8")
+    for profile in plan.profiles:
+        cells = [cell for cell in summary.cells if cell.profile == profile.name]
+        figure.draw(cells, plan.path / profile.name)
+    return summary

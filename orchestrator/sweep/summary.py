@@ -1,0 +1,207 @@
+"""A sweep in numbers: what its cells' files come to, each against the reference on its prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.replay.records import PARTS, Policy, Request, Timings
+from orchestrator.replay.run_folder import SUMMARY, read_requests, read_run
+from orchestrator.replay.summary import Summary
+from orchestrator.sweep import analysis
+from orchestrator.sweep.analysis import Estimate, Spread
+from orchestrator.sweep.plan import Asked, Cell, Plan
+from orchestrator.sweep.run import BLOCK, STRIDE_S
+
+# What channel and devices take; the rest of a request is the base station's and HTTP's.
+DEVICE_PARTS = ("downlink_s", "wait_s", "compute_s", "uplink_s")
+METHOD = (
+    "latency: measured by the client, end to end, over answered requests; "
+    f"intervals: {analysis.CONFIDENCE:.0%}, percentile bootstrap over prompts, each with what all "
+    f"policies made of it, {analysis.RESAMPLES} resamples; p: McNemar's exact test, two-sided; "
+    f"turns: {BLOCK} prompts a policy, or 1 where the channel varies in time; there the fading "
+    f"begins anew for each policy, {STRIDE_S:g} s further on for each prompt"
+)
+
+
+class Measured(BaseModel):
+    """What one policy's answered requests took: medians [s], and ratios.
+
+    Attributes:
+        latency: end to end.
+        latency_spread: the same over requests.
+        devices_p50_s: downlink, wait, compute and uplink as measured.
+        parts_p50_s: of each part of the end-to-end time; medians do not add up exactly.
+        ratio: end to end over Eq. 8, by request.
+        devices_ratio: the devices' part as measured over the batched model's, by request.
+        experts_per_token: that worked on a token in a layer, on average.
+    """
+
+    latency: Estimate
+    latency_spread: Spread
+    eq8_p50_s: float
+    batched_p50_s: float
+    devices_p50_s: float
+    parts_p50_s: dict[str, float]
+    ratio: Spread | None
+    devices_ratio: Spread | None
+    experts_per_token: float
+
+
+class Compared(BaseModel):
+    """One policy against the reference, on the prompts that both answered.
+
+    Attributes:
+        cut: of the median latency, as a share of the reference's.
+        speedup: the reference's median latency over this one's.
+        accuracy_change: as a share of the prompts.
+        mcnemar_p: how probable so uneven a change is by chance.
+    """
+
+    n: int
+    cut: Estimate
+    speedup: float
+    accuracy_change: float
+    mcnemar_p: float
+
+
+class CellSummary(BaseModel):
+    """One policy on one prompt set under one profile; None where nothing was answered."""
+
+    profile: str
+    prompts: str
+    policy: Policy
+    label: str
+    backends: list[str]
+    n: int
+    errors: int
+    accuracy: float | None
+    accuracy_standard_error: float | None
+    measured: Measured | None
+    compared: Compared | None
+    warnings: list[str]
+
+    @property
+    def theta(self) -> float | None:
+        """Of wlr with everything else at its default: a point of the line over θ."""
+        alone = re.fullmatch(r"wlr θ=(\S+)", self.label)
+        return float(alone[1]) if alone else None
+
+
+class SweepSummary(BaseModel):
+    """The content of a sweep's summary.json: what was asked, on what, and what came of it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    method: str
+    asked: Asked
+    seeds: dict[str, int]
+    model: str
+    wire_dtype: str
+    curve: bool
+    git_revision: str | None
+    versions: dict[str, str]
+    kernel: str
+    cells: list[CellSummary]
+
+
+def summarise(plan: Plan, asked: Asked) -> SweepSummary:
+    """Sum up a sweep whose cells are all there; InputError if one cannot be read."""
+    run = read_run(plan.all_cells[0].path)
+    cells: list[CellSummary] = []
+    for profile in plan.profiles:
+        for prompts in plan.sets:
+            recorded = [(cell, read_requests(cell.path)) for cell in plan.cells(profile, prompts)]
+            reference = recorded[0][1]
+            cells += [_cell(cell, requests, reference) for cell, requests in recorded]
+    return SweepSummary(
+        method=METHOD,
+        asked=asked,
+        seeds={profile.name: profile.spec.seed for profile in plan.profiles},
+        model=run.base_station.model.name,
+        wire_dtype=run.base_station.wire_dtype,
+        curve=run.base_station.curve,
+        git_revision=run.git_revision,
+        versions=run.versions,
+        kernel=run.kernel,
+        cells=cells,
+    )
+
+
+def measure(requests: Sequence[Request], layers: int) -> Measured | None:
+    """What a cell's answered requests took; `layers` are the model's."""
+    answered = [(one, one.timings) for one in requests if one.error is None and one.timings]
+    if not answered:
+        return None
+    timings = [each for _, each in answered]
+    totals = [one.end_to_end_s for one, _ in answered]
+    devices = [sum(getattr(each, part) for part in DEVICE_PARTS) for each in timings]
+    parts = {part: _median([getattr(each, part) for each in timings]) for part in PARTS}
+    parts["http_s"] = _median([one.http_s for one, _ in answered if one.http_s is not None])
+    return Measured(
+        latency=analysis.median(totals),
+        latency_spread=analysis.spread(totals),
+        eq8_p50_s=_median([each.eq8_s for each in timings]),
+        batched_p50_s=_median([each.batched_s for each in timings]),
+        devices_p50_s=_median(devices),
+        parts_p50_s=parts,
+        ratio=_ratios(totals, [each.eq8_s for each in timings]),
+        devices_ratio=_ratios(devices, [each.batched_s for each in timings]),
+        experts_per_token=_experts_per_token(timings, layers),
+    )
+
+
+def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compared | None:
+    """A cell's requests against the reference's, paired by prompt."""
+    before = {one.id: one for one in reference if one.error is None}
+    pairs = [(before[one.id], one) for one in requests if one.error is None and one.id in before]
+    if not pairs:
+        return None
+    cut = analysis.cut(
+        [was.end_to_end_s for was, _ in pairs], [one.end_to_end_s for _, one in pairs]
+    )
+    right = [(was.score == 1, one.score == 1) for was, one in pairs]
+    return Compared(
+        n=len(pairs),
+        cut=cut,
+        speedup=1 / (1 - cut.value),
+        accuracy_change=sum(now - then for then, now in right) / len(right),
+        mcnemar_p=analysis.mcnemar_p([then for then, _ in right], [now for _, now in right]),
+    )
+
+
+def _cell(cell: Cell, requests: Sequence[Request], reference: Sequence[Request]) -> CellSummary:
+    summary = Summary.model_validate_json((cell.path / SUMMARY).read_bytes())
+    return CellSummary(
+        profile=cell.profile.name,
+        prompts=cell.prompts.name,
+        policy=cell.policy,
+        label=cell.policy.label,
+        backends=summary.backends,
+        n=summary.n,
+        errors=summary.errors,
+        accuracy=summary.accuracy,
+        accuracy_standard_error=summary.accuracy_standard_error,
+        measured=measure(requests, read_run(cell.path).base_station.model.layers),
+        compared=compare(requests, reference),
+        warnings=summary.warnings,
+    )
+
+
+def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | None:
+    """Where a model says 0, because nothing is shaped or no expert was reached, there is none."""
+    ratios = [real / model for real, model in zip(measured, modelled, strict=True) if model > 0]
+    return analysis.spread(ratios) if ratios else None
+
+
+def _experts_per_token(timings: Sequence[Timings], layers: int) -> float:
+    # A completion's last token is not fed back, so no expert sees it.
+    tokens = sum(each.prompt_tokens + each.completion_tokens - 1 for each in timings)
+    return sum(sum(each.experts.used.values()) for each in timings) / (tokens * layers)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))

@@ -1,0 +1,190 @@
+"""A sweep's tables: policies down, prompt sets across, as the paper's Table I has it.
+
+The terminal shows accuracy and latency; `table.md` has what measured and modelled time are made of,
+too, and the conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.sweep.analysis import Spread
+from orchestrator.sweep.plan import REFERENCE
+from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
+
+WIDTH = 100
+NONE = "–"
+ACCURACY = "accuracy [%] ± standard error; change in points, McNemar's p"
+LATENCY = "median latency, speed-up; cut [%]; its 95 % interval"
+BREAKDOWN = (
+    "from the models to what is measured: medians [ms]; ratios by request: median (p10 – p90)"
+)
+BREAKDOWN_COLUMNS = (
+    "Set",
+    "Policy",
+    "Experts a token",
+    "Eq. 8",
+    "Batched",
+    "Devices",
+    "Trunk",
+    "Gate, selection",
+    "Combine, overhead",
+    "Queue, HTTP",
+    "End to end",
+    "Devices / batched",
+    "End to end / Eq. 8",
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn; a cell may have several lines."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def markdown(self) -> str:
+        """For a page."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        body = "\n".join(f"| {' | '.join(cells)} |".replace("\n", "<br>") for cells in lines)
+        return f"**{self.title}**\n\n{body}\n"
+
+
+def render(summary: SweepSummary) -> Group:
+    """Accuracy and latency for each profile, under what makes the numbers doubtful."""
+    grids = [grid for name in _profiles(summary) for grid in _results(summary, name)]
+    warnings = [Text(f"Warning: {line}", style="yellow") for line in _warnings(summary)]
+    return Group(*warnings, *(grid.rich() for grid in grids))
+
+
+def markdown(summary: SweepSummary) -> str:
+    """The content of table.md."""
+    pieces = [*(f"Warning: {line}\n" for line in _warnings(summary))]
+    for name in _profiles(summary):
+        grids = [*_results(summary, name), _breakdown(summary, name)]
+        pieces += [f"## {name}\n", *(grid.markdown() for grid in grids)]
+    return "\n".join([*pieces, "## Conditions\n", _conditions(summary)])
+
+
+def _profiles(summary: SweepSummary) -> list[str]:
+    return [profile.name for profile in summary.asked.profiles]
+
+
+def _results(summary: SweepSummary, profile: str) -> list[Grid]:
+    return [
+        _grid(summary, profile, ACCURACY, _accuracy),
+        _grid(summary, profile, LATENCY, _latency),
+    ]
+
+
+def _grid(
+    summary: SweepSummary, profile: str, title: str, show: Callable[[CellSummary], str]
+) -> Grid:
+    cells = {(cell.label, cell.prompts): cell for cell in summary.cells if cell.profile == profile}
+    sets = [prompts.name for prompts in summary.asked.sets]
+    labels = [policy.label for policy in summary.asked.policies]
+    rows = [[label, *(show(cells[label, name]) for name in sets)] for label in labels]
+    return Grid(f"{profile}: {title}", ["Policy", *sets], rows)
+
+
+def _accuracy(cell: CellSummary) -> str:
+    if cell.accuracy is None or cell.accuracy_standard_error is None:
+        return NONE
+    text = f"{100 * cell.accuracy:.1f} ± {100 * cell.accuracy_standard_error:.1f}"
+    if cell.compared is None or cell.label == REFERENCE:
+        return text
+    change = cell.compared.accuracy_change
+    return f"{text}\n{100 * change:+.1f}, p {cell.compared.mcnemar_p:.2g}".replace("-", "−")
+
+
+def _latency(cell: CellSummary) -> str:
+    if cell.measured is None:
+        return NONE
+    text = f"{_ms(cell.measured.latency.value)} ms"
+    if cell.compared is None or cell.label == REFERENCE:
+        return text
+    cut = cell.compared.cut
+    text += f", {cell.compared.speedup:.2f}×\n{100 * cut.value:.1f}"
+    if cut.low is not None and cut.high is not None:
+        text += f"\n[{100 * cut.low:.1f}, {100 * cut.high:.1f}]"
+    return text.replace("-", "−")
+
+
+def _breakdown(summary: SweepSummary, profile: str) -> Grid:
+    rows = [
+        [cell.prompts, cell.label, *_times(cell.measured)]
+        for cell in summary.cells
+        if cell.profile == profile and cell.measured is not None
+    ]
+    return Grid(f"{profile}: {BREAKDOWN}", BREAKDOWN_COLUMNS, rows)
+
+
+def _times(measured: Measured) -> list[str]:
+    part = measured.parts_p50_s
+    return [
+        f"{measured.experts_per_token:.2f}",
+        _ms(measured.eq8_p50_s),
+        _ms(measured.batched_p50_s),
+        _ms(measured.devices_p50_s),
+        _ms(part["trunk_s"]),
+        _ms(part["gate_s"] + part["selection_s"]),
+        _ms(part["combine_s"] + part["overhead_s"]),
+        _ms(part["queue_s"] + part["http_s"]),
+        _ms(measured.latency.value),
+        _spread(measured.devices_ratio),
+        _spread(measured.ratio),
+    ]
+
+
+def _conditions(summary: SweepSummary) -> str:
+    sets = [f"{prompts.name} {prompts.items}" for prompts in summary.asked.sets]
+    seeds = [
+        f"{profile.name} {summary.seeds[profile.name]} (sha256 {profile.sha256[:12]})"
+        for profile in summary.asked.profiles
+    ]
+    backends = sorted({backend for cell in summary.cells for backend in cell.backends})
+    curve = "on" if summary.curve else "off"
+    lines = [
+        f"prompts a policy: {', '.join(sets)}",
+        f"seeds of profiles: {', '.join(seeds)}",
+        f"links: {' + '.join(backends) or NONE}, kernel {summary.kernel}",
+        f"model: {summary.model}, {summary.wire_dtype} on the wire, CURVE {curve}",
+        f"code: {summary.git_revision or 'no checkout'}; "
+        + ", ".join(f"{name} {number}" for name, number in summary.versions.items()),
+        f"started: {summary.asked.started_at}",
+        summary.method,
+    ]
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _warnings(summary: SweepSummary) -> list[str]:
+    return [
+        f"{cell.profile}, {cell.prompts}, {cell.label}: {line}"
+        for cell in summary.cells
+        for line in cell.warnings
+    ]
+
+
+def _ms(seconds: float) -> str:
+    milliseconds = 1e3 * seconds
+    return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
+
+
+def _spread(spread: Spread | None) -> str:
+    return NONE if spread is None else f"{spread.p50:.2f} ({spread.p10:.2f} – {spread.p90:.2f})"

@@ -1,0 +1,354 @@
+"""A sweep against a small HTTP server that answers as base station and orchestrator do.
+
+Answers are right, and fast, by what is in force; a prompt's first word can make it misbehave.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import JSONResponse, Response
+from typer.testing import CliRunner
+
+from orchestrator import profiles
+from orchestrator.cli.sweep import sweep
+from orchestrator.errors import InputError, StackError
+from orchestrator.replay.prompt_sets import Prompt
+from orchestrator.replay.records import PARTS, Run
+from tests.unit.serving import serve
+
+STILL = """
+description: raw links
+seed: 7
+carrier_ghz: 3.5
+bandwidth_hz: 1e6
+noise_dbm_per_hz: -174
+bs_power_w: 10
+device_power_w: 0.2
+fading: {kind: none}
+devices:
+  - {distance_m: 50, flops: 1e12}
+"""
+MOVING = STILL.replace("{kind: none}", "{kind: rayleigh, coherence_s: 0.05}")
+WLR = {"theta": 0.2, "strict": False, "max_drops": 1, "latency": "analytic"}
+TOPK: dict[str, Any] = {"name": "topk", "params": {}}
+LEAD_S = 0.02
+
+
+class Stack:
+    """What the server is told to do, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.profile = {"name": "before", "text": STILL, "traces": {}}
+        self.policy: dict[str, Any] = {"name": "top1", "params": {}}
+        self.epoch = 10
+        self.apply_at_s = time.time()
+        self.first_interval: int | None = None
+        self.sent: list[tuple[str, str, str, int | None]] = []  # profile, policy, prompt, interval
+        self.well = True
+        self.deaf_to_policies = False
+
+    def switch(self) -> dict[str, Any]:
+        self.epoch += 1
+        self.apply_at_s = time.time() + LEAD_S
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        profile = profiles.parse(str(self.profile["text"]), str(self.profile["name"]), "posted")
+        return {
+            "profile": profile.name,
+            "profile_sha256": profile.sha256,
+            "profile_text": profile.text,
+            "seed": 7,
+            "epoch": self.epoch,
+            "apply_at_s": self.apply_at_s,
+            "policy": self.policy,
+            "emulate": None,
+            "degraded": False,
+            "verification": None,
+            "links": [{"device": 0, "backend": "tbf", "error": None, "queues": None}],
+        }
+
+    def timings(self) -> dict[str, Any]:
+        assert time.time() >= self.apply_at_s, "sent before the switch has taken effect"
+        dropped = self.policy["name"] == "wlr"
+        return {
+            "request_id": "r",
+            "time_to_first_token_s": 0.001,
+            "end_to_end_s": 0.0009,
+            "prompt_tokens": 4,
+            "completion_tokens": 2,
+            **dict.fromkeys(PARTS, 0.0001),
+            "eq8_s": 0.0008,
+            "batched_s": 0.0002,
+            # 5 tokens in 4 layers
+            "experts": {"used": {"0": 30 if dropped else 40}, "dropped": {}, "deselected": {}},
+            "overruns": 0,
+            "device_messages": 8,
+            "policy": TOPK if self.deaf_to_policies else self.policy,
+            "profile": self.profile["name"],
+            "epoch": self.epoch,
+        }
+
+
+stack = Stack()
+app = FastAPI()
+
+
+@app.get("/healthz")
+def healthz() -> JSONResponse:
+    told = {
+        "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
+        "wire_dtype": "fp16",
+        "curve": True,
+        "torch_device": "cpu",
+        "tcp_congestion_control": "cubic",
+    }
+    return JSONResponse(told, 200 if stack.well else 503)
+
+
+@app.get("/status")
+def status() -> dict[str, Any]:
+    return stack.status()
+
+
+@app.get("/profile")
+def profile() -> dict[str, Any]:
+    return stack.profile
+
+
+@app.post("/profile")
+def use_profile(body: dict[str, Any]) -> dict[str, Any]:
+    stack.profile = {key: body[key] for key in ("name", "text", "traces")}
+    stack.first_interval = body["first_interval"]
+    return stack.switch()
+
+
+@app.post("/policy")
+def use_policy(body: dict[str, Any]) -> JSONResponse:
+    if body["name"] == "channel":
+        return JSONResponse({"detail": "policy channel: not today"}, 400)
+    stack.policy = body
+    return JSONResponse(stack.switch())
+
+
+@app.get("/intervals")
+def intervals(since_s: float) -> list[dict[str, Any]]:
+    assert since_s <= stack.apply_at_s
+    at = {"apply_at_s": stack.apply_at_s, "applied_at_s": stack.apply_at_s + 0.001}
+    epochs = (stack.epoch - 1, stack.epoch)
+    return [{"device": 0, "epoch": epoch, "interval": 0, **at} for epoch in epochs]
+
+
+@app.post("/v1/completions")
+def completions(body: dict[str, Any]) -> Response:
+    word = body["prompt"].split()[0]
+    policy = stack.policy["name"]
+    sent = (str(stack.profile["name"]), policy, body["prompt"], stack.first_interval)
+    if word == "stop" and len(stack.sent) == int(body["prompt"].split()[1]):
+        stack.well = False
+    if not stack.well or word == "500":
+        raise HTTPException(500, "gone")
+    stack.sent.append(sent)
+    right = policy == "topk" or not body["prompt"].endswith("hard")
+    text = {"text": "12" if right else "13", "finish_reason": "stop"}
+    chunk = {"choices": [text], "timings": stack.timings()}
+    return Response(
+        f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", media_type="text/event-stream"
+    )
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def ready(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stack.__init__()  # type: ignore[misc]
+    monkeypatch.setenv("WDMOE_BS_URL", url)
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("still", STILL), ("moving", MOVING)):
+        Path(f"{name}.yaml").write_text(text)
+
+
+def invoke(*arguments: str) -> tuple[str, Any]:
+    """`wdmoe sweep` with these arguments: what it prints, and the error it ends with."""
+    command = typer.Typer()
+    command.command()(sweep)
+    result = CliRunner().invoke(command, arguments)
+    return result.stdout, result.exception
+
+
+def prompts(name: str, *texts: str) -> str:
+    items = [
+        Prompt(id=f"{name}-{n}", prompt=text, answer="12", max_tokens=5, stop=[])
+        for n, text in enumerate(texts)
+    ]
+    Path(f"{name}.jsonl").write_text("".join(item.model_dump_json() + "\n" for item in items))
+    return f"jsonl:{name}.jsonl"
+
+
+def lines(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def test_policies_take_turns_in_blocks_of_ten() -> None:
+    spec = prompts("mine", *(f"p{n}" for n in range(12)))
+    arguments = ("--theta", "0,0.2", "--profile", "still.yaml", "--out", "out")
+    output, error = invoke(spec, *arguments)
+    assert error is None
+    order = [(policy, prompt) for _, policy, prompt, _ in stack.sent]
+    first, second = [f"p{n}" for n in range(10)], ["p10", "p11"]
+    turns = [("topk", first), ("wlr", first), ("wlr", first)]
+    turns += [("wlr", second), ("wlr", second), ("topk", second)]
+    assert order == [(policy, prompt) for policy, block in turns for prompt in block]
+    assert stack.policy == {"name": "top1", "params": {}}
+    assert stack.profile["name"] == "before"
+
+    cells = Path("out/still/mine")
+    assert sorted(cell.name for cell in cells.iterdir()) == ["topk", "wlr-theta-0", "wlr-theta-0.2"]
+    run = Run.model_validate_json((cells / "wlr-theta-0.2/run.json").read_text())
+    assert run.channel.policy.params == WLR
+    assert [line["id"] for line in lines("out/still/mine/topk/requests.jsonl")] == [*range(12)]
+    epochs = [line["epoch"] for line in lines("out/still/mine/topk/intervals.jsonl")]
+    assert len(epochs) == 2  # of its own turns only
+    summary = json.loads((cells / "topk/summary.json").read_text())
+    assert (summary["n"], summary["warnings"]) == (12, [])
+    assert max(map(len, output.splitlines())) <= 100
+    assert "100.0 ± 0.0" in output
+    assert {"sweep.json", "summary.json", "table.md", "still.png", "still.svg"} <= {
+        file.name for file in Path("out").iterdir()
+    }
+
+
+def test_each_policy_meets_the_same_fading() -> None:
+    spec = prompts("mine", "p0", "p1", "p2")
+    _, error = invoke(spec, "--theta", "0.2", "--profile", "moving.yaml", "--out", "out")
+    assert error is None
+    # 600 s of 50 ms each
+    assert [sent[1:] for sent in stack.sent] == [
+        ("topk", "p0", 0),
+        ("wlr", "p0", 0),
+        ("wlr", "p1", 12000),
+        ("topk", "p1", 12000),
+        ("topk", "p2", 24000),
+        ("wlr", "p2", 24000),
+    ]
+
+
+def test_what_it_comes_to() -> None:
+    sets = (prompts("one", "p0", "p1 hard", "p2", "p3"), prompts("two", "500", "p1", "p2 hard"))
+    further = ("--policy", "top1", "--policy", "wlr:theta=0.3,strict=true")
+    output, error = invoke(*sets, *further, "--theta", "0.2", "--json", "--out", "out")
+    assert isinstance(error, StackError)
+    assert str(error).startswith("4 of 28 requests failed")
+    summary = json.loads(output)
+    assert summary == json.loads(Path("out/summary.json").read_text())
+    assert summary["seeds"] == {"before": 7}  # the profile that was in force
+    cells = {(cell["prompts"], cell["label"]): cell for cell in summary["cells"]}
+    labels = ["topk", "wlr θ=0.2", "top1", "wlr θ=0.3 strict"]
+    assert list(cells) == [(name, label) for name in ("one", "two") for label in labels]
+    assert cells["one", "topk"]["accuracy"] == 1.0
+    wlr = cells["one", "wlr θ=0.2"]
+    assert wlr["accuracy"] == 0.75
+    assert wlr["compared"]["n"] == 4
+    assert wlr["compared"]["accuracy_change"] == -0.25
+    assert wlr["compared"]["mcnemar_p"] == 1.0
+    assert wlr["measured"]["experts_per_token"] == 1.5
+    assert wlr["measured"]["devices_p50_s"] == pytest.approx(0.0004)
+    assert wlr["measured"]["devices_ratio"]["p50"] == pytest.approx(2.0)
+    failed = cells["two", "topk"]
+    assert (failed["n"], failed["errors"]) == (3, 1)
+    page = Path("out/table.md").read_text()
+    assert "Warning: before, two, topk: 1 of 3 requests failed" in page
+    assert "| wlr θ=0.2 | 75.0 ± 21.7<br>−25.0, p 1 | 50.0 ± 35.4<br>−50.0, p 1 |" in page
+
+
+def test_a_stopped_sweep_goes_on() -> None:
+    spec = prompts("mine", *(f"p{n}" for n in range(10)), "stop 32", "p11")
+    arguments = (spec, "--theta", "0.1,0.2", "--profile", "still.yaml", "--out", "out", "--json")
+    _, error = invoke(*arguments)
+    assert isinstance(error, StackError)
+    assert "HTTP 503" in str(error)
+    assert stack.policy["name"] == "top1"
+    before = [sent[1:3] for sent in stack.sent]
+    _, error = invoke(*arguments)
+    assert str(error) == "--out out: holds a sweep already; allowed: a new folder, or --resume"
+
+    stack.__init__()  # type: ignore[misc]
+    stack.sent = [("", "", "", None)] * 100
+    output, error = invoke(*arguments, "--resume")
+    assert error is None
+    after = [sent[1:3] for sent in stack.sent[100:]]
+    assert (len(before), len(after)) == (32, 4)
+    assert [cell["n"] for cell in json.loads(output)["cells"]] == [12, 12, 12]
+    for policy in ("topk", "wlr-theta-0.1", "wlr-theta-0.2"):
+        assert [one["id"] for one in lines(f"out/still/mine/{policy}/requests.jsonl")] == [
+            *range(12)
+        ]
+
+    stack.well = False  # what is complete is summed up again without a stack
+    assert invoke(*arguments, "--resume")[1] is None
+
+
+def test_another_sweep_is_not_mixed_in() -> None:
+    spec = prompts("mine", "p0", "p1")
+    arguments = ("--profile", "still.yaml", "--out", "out", "--theta")
+    assert invoke(spec, *arguments, "0.2")[1] is None
+    _, error = invoke(spec, *arguments, "0.3", "--resume")
+    assert isinstance(error, InputError)
+    assert str(error) == (
+        "--resume: out/sweep.json: policies was topk, wlr θ=0.2, it is topk, wlr θ=0.3 now; "
+        "allowed: the same"
+    )
+    _, error = invoke(spec, *arguments, "0.2", "--limit", "1", "--resume")
+    assert "the number of prompts of set mine was 2, it is 1 now" in str(error)
+    Path("still.yaml").write_text(STILL.replace("seed: 7", "seed: 8"))
+    _, error = invoke(spec, *arguments, "0.2", "--resume")
+    assert "the sha256 of profile still was" in str(error)
+
+
+def test_an_answer_under_another_policy_ends_it() -> None:
+    stack.deaf_to_policies = True
+    spec = prompts("mine", "p0")
+    _, error = invoke(spec, "--theta", "0.2", "--out", "out")
+    assert isinstance(error, StackError)
+    assert "mine-0 ran under topk and before (epoch" in str(error)
+    assert lines("out/before/mine/wlr-theta-0.2/requests.jsonl") == []
+    assert stack.policy["name"] == "top1"
+
+
+def test_a_policy_that_the_orchestrator_refuses() -> None:
+    _, error = invoke(prompts("mine", "p0"), "--theta", "", "--policy", "channel", "--out", "out")
+    assert isinstance(error, InputError)
+    assert str(error) == "policy channel: not today"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--theta", "0.2;0.3"], "--theta is '0.2;0.3'; allowed: numbers from 0 to 0.5"),
+        (["--theta", "0.7"], "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
+        (["--policy", "best"], "policy 'best' is unknown; allowed: channel, "),
+        (["--policy", "wlr:theta"], "--policy wlr:theta: 'theta' has no value"),
+        (["--policy", "wlr:theta=0.1"], "policy wlr θ=0.1 is given twice; allowed: once each"),
+        (["--profile", "still.yaml", "--profile", "still.yaml"], "profile still is given twice"),
+        (["--resume"], "--resume: --out is missing"),
+    ],
+)
+def test_what_is_asked_is_checked_first(arguments: list[str], told: str) -> None:
+    _, error = invoke(prompts("mine", "p0"), *arguments)
+    assert isinstance(error, InputError)
+    assert str(error).startswith(told)
+    assert stack.sent == []
+    assert not Path("runs").exists()
