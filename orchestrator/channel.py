@@ -78,13 +78,18 @@ class CorrelatedFading:
 
     w_i's amplitude is that of `rayleigh_gain`, so ρ = 0 draws the same gains. Going on by an
     interval costs one draw. The latest gains are remembered, because who broadcasts is ahead of who
-    asks what is in force; an earlier interval costs the whole way from 0. Threads may share one.
+    asks what is in force. Any other interval costs as many draws as the process has a memory: what
+    was before them is less than the rounding of its gain. Threads may share one.
     """
 
     _REMEMBERED = 1024
+    _FORGOTTEN = 1e-24
 
     def __init__(self, rho: float, *, seed: int, device: int, direction: DirectionName) -> None:
         self._rho = rho
+        self._memory = math.inf if abs(rho) == 1 else 1.0
+        if 0 < abs(rho) < 1:
+            self._memory = math.ceil(math.log(self._FORGOTTEN) / math.log(abs(rho)))
         self._key = (seed, device, _DIRECTION_KEYS[direction])
         self._latest: deque[complex] = deque(maxlen=self._REMEMBERED)
         self._next = 0
@@ -97,16 +102,24 @@ class CorrelatedFading:
     def complex_gain(self, interval: int) -> complex:
         """h of an interval; real and imaginary part have variance 1."""
         with self._lock:
-            if interval < self._next - len(self._latest):
-                self._latest.clear()
-                self._next = 0
+            if interval < self._next - len(self._latest) or interval > self._next + self._memory:
+                self._begin_before(interval)
             while self._next <= interval:
                 self._advance()
             return self._latest[interval - self._next]
 
+    def _begin_before(self, interval: int) -> None:
+        """Be ready for an interval; those before it would not be right, and are not remembered."""
+        self._latest.clear()
+        self._next = int(max(0, interval - self._memory))
+        while self._next < interval:
+            self._advance()
+        while len(self._latest) > 1:
+            self._latest.popleft()
+
     def _advance(self) -> None:
         fresh = _normal_pair(*self._key, self._next)
-        if self._next > 0:
+        if self._latest:
             fresh = self._rho * self._latest[-1] + math.sqrt(1 - self._rho**2) * fresh
         self._latest.append(fresh)
         self._next += 1

@@ -128,6 +128,19 @@ def test_a_correlated_gain_does_not_depend_on_the_order_of_asking() -> None:
     assert process.complex_gain(1499) == in_order[1499]
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.53, -0.4, 0.97])
+def test_a_far_interval_is_as_good_as_at_hand(rho: float) -> None:
+    process = fading(rho)
+    in_order = [process.complex_gain(i) for i in range(6000)][5999]
+    assert fading(rho).complex_gain(5999) == in_order
+    fading(rho).complex_gain(1 << 39)  # from 0 on it would take months
+
+
+def test_a_device_that_stands_still_keeps_its_gain() -> None:
+    process = fading(1.0)
+    assert process.complex_gain(50) == process.complex_gain(0)
+
+
 # Phones of pedestrians at 3.5 GHz, 50 ms apart: f_D·T from 0.12 to 0.35.
 @pytest.mark.parametrize("speed_m_per_s", [0.2, 0.4, 0.6])
 def test_the_gain_of_a_moving_device_has_clarke_s_correlation(speed_m_per_s: float) -> None:
