@@ -20,6 +20,8 @@ from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
 
 WIDTH = 100
 NONE = "–"
+LEAST_P = 0.001
+TEXTS = ("Set", "Policy")  # columns of words; the others are of numbers
 ACCURACY = "accuracy [%] ± standard error; change in points, McNemar's p"
 LATENCY = "median latency, speed-up; cut [%]; its 95 % interval"
 BREAKDOWN = (
@@ -53,15 +55,17 @@ class Grid:
     def rich(self) -> Table:
         """For the terminal."""
         table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-        for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for column in self.columns:
+            words = column in TEXTS
+            table.add_column(column, justify="left" if words else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
 
     def markdown(self) -> str:
         """For a page."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        rule = ["---" if column in TEXTS else "---:" for column in self.columns]
+        lines = [self.columns, rule, *self.rows]
         body = "\n".join(f"| {' | '.join(cells)} |".replace("\n", "<br>") for cells in lines)
         return f"**{self.title}**\n\n{body}\n"
 
@@ -110,7 +114,9 @@ def _accuracy(cell: CellSummary) -> str:
     if cell.compared is None or cell.label == REFERENCE:
         return text
     change = cell.compared.accuracy_change
-    return f"{text}\n{100 * change:+.1f}, p {cell.compared.mcnemar_p:.2g}".replace("-", "−")
+    p = cell.compared.mcnemar_p
+    chance = f"p {p:.2g}" if p >= LEAST_P else f"p < {LEAST_P:g}"
+    return f"{text}\n{100 * change:+.1f}, {chance}".replace("-", "−")
 
 
 def _latency(cell: CellSummary) -> str:
