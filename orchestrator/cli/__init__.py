@@ -7,7 +7,7 @@ import sys
 import httpx
 import typer
 
-from orchestrator.cli import link, model, policy, profile, prompts, replay, stack, status
+from orchestrator.cli import link, model, policy, profile, prompts, replay, stack, status, sweep
 from orchestrator.errors import InputError, StackError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command()(status.status)
 app.command()(replay.replay)
+app.command()(sweep.sweep)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
 app.add_typer(link.app, name="link")
