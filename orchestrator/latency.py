@@ -68,3 +68,17 @@ def layer_latency_s(latency_s: ArrayLike, used: ArrayLike) -> Floats:
 def prompt_latency_s(layers_s: ArrayLike) -> float:
     """t_prompt = Σ_j Σ_i t_j^i, Eq. 8 [s], of all tokens in all layers (any shape)."""
     return float(np.sum(layers_s))
+
+
+def batched_latency_s(latency_s: Floats, tokens: ArrayLike) -> float:
+    """max_q n_q · t_q [s]: Eq. 7 for a layer's tokens when a device gets its n_q in one message.
+
+    Args:
+        latency_s: t_q, shape (n,); infinite for devices that cannot be used.
+        tokens: n_q, shape (n,).
+    """
+    counts = np.asarray(tokens)
+    # A device without tokens takes no time, however far away it is.
+    return float(
+        np.max(np.multiply(counts, latency_s, where=counts > 0, out=np.zeros(len(counts))))
+    )

@@ -2,7 +2,7 @@
 
 Each role is a dataclass of metric objects that its factory registers in the registry it is given.
 An attribute is called as the metric is, without `wdmoe_` (and, of an Info, without `_info`). Only
-prometheus-client: devices import it.
+prometheus-client and numpy: devices import it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from orchestrator.array_histogram import ArrayHistogram
 
 # 1 ms … 60 s. The steps grow by at most 2, so a quantile read from a histogram is that close.
 SECONDS_BUCKETS = (
@@ -21,11 +23,13 @@ SECONDS_BUCKETS = (
 )
 # A device applies a state within a fraction of a millisecond, or something is wrong.
 LATENESS_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+# κ of Eq. 10 lies between 0 and 1/2; a bound that is a θ tells how many tokens that θ would affect.
+KAPPA_BUCKETS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 @dataclass(frozen=True)
 class BsMetrics:
-    """What the base station measures; `direction` is `down` or `up`, `device` its number."""
+    """What the base station measures; `direction` is `down` or `up`, `device`, `layer` numbers."""
 
     request_seconds: Histogram
     time_to_first_token_seconds: Histogram
@@ -37,6 +41,8 @@ class BsMetrics:
     tokens_total: Counter
     expert_tokens_total: Counter
     expert_dropped_total: Counter
+    token_experts_total: Counter
+    kappa: ArrayHistogram
     overruns_total: Counter
     device_messages_total: Counter
     device_up: Gauge
@@ -96,9 +102,21 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "device",
         ),
         tokens_total=count("tokens", "Tokens processed (kind: prompt, completion)", "kind"),
-        expert_tokens_total=count("expert_tokens", "Tokens sent to an expert", "device"),
+        expert_tokens_total=count("expert_tokens", "Tokens sent to an expert", "device", "layer"),
         expert_dropped_total=count(
-            "expert_dropped", "Tokens whose expert was left out", "device", "reason"
+            "expert_dropped",
+            "Tokens whose expert was left out: by the policy, or because the device was not there",
+            *("device", "layer", "reason"),
+        ),
+        token_experts_total=count(
+            "token_experts", "Tokens by how many experts each was sent to", "layer", "experts"
+        ),
+        kappa=ArrayHistogram(
+            "wdmoe_kappa",
+            "Eq. 10 of each token: least WLR / (least + greatest) of its candidates",
+            "layer",
+            KAPPA_BUCKETS,
+            registry,
         ),
         overruns_total=count(
             "overruns", "Replies later than the emulated device's would be", "device"

@@ -18,10 +18,13 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from services import radio, settings, wire
 from services.bs import api
+from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
+from services.bs.estimate import LatencyEstimate
 from services.bs.prober import Prober
 from services.bs.roster import Roster
+from services.bs.selector import Selector
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
 from services.secure import secure_server
@@ -50,8 +53,11 @@ def main() -> None:
 
     channel = ChannelFeed(conf, "bs", refused, context)
     roster = Roster(conf, info, checkpoint.fingerprint, metrics)
-    dispatcher = Dispatcher(router, conf, info, roster, channel, metrics)
-    trunk = Trunk(checkpoint, dispatcher, conf.torch_device, conf.compute_dtype)
+    estimate = LatencyEstimate(info, conf.wire_dtype)
+    accounting = Accounting(metrics, roster, estimate)
+    dispatcher = Dispatcher(router, conf, info, roster, channel, metrics, accounting)
+    selector = Selector(roster, channel, estimate)
+    trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)
 
     def decode(ids: Sequence[int]) -> str:
         return tokenizer.decode(list(ids), skip_special_tokens=True)

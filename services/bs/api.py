@@ -128,6 +128,7 @@ def create(
             seed=body.seed,
             stop=body.stops,
             want_logits=body.logits,
+            want_routing=body.routing,
             deliver=deliver,
         )
         _queue(asked)
@@ -206,6 +207,8 @@ def _extras(body: CompletionRequest, end: engine.End) -> dict[str, Any]:
         extras["timings"] = end.timings
     if end.logits is not None:
         extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
+    if end.routing is not None:
+        extras["routing"] = base64.b64encode(end.routing).decode()
     return extras
 
 

@@ -12,34 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import zmq
 
 from orchestrator.checkpoint import ModelInfo
-from orchestrator.latency import device_latency_s, layer_latency_s, prompt_latency_s
 from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState
 from services import wire
+from services.bs.accounting import Accounting
+from services.bs.job import Job
 from services.bs.meter import Meter
 from services.bs.roster import Roster
+from services.bs.selector import Choice
+from services.bs.serving import Serving
 from services.channel import ChannelFeed
 from services.settings import Settings
-
-
-@dataclass
-class _Job:
-    """Work that is with a device: which tokens (rows) and which of their k slots."""
-
-    device: int
-    rows: torch.Tensor
-    slots: torch.Tensor
-    sent_s: float
-    deadline_s: float
-    done: wire.Done | None = None
-    arrived_s: float = 0.0
-    output: torch.Tensor | None = None
 
 
 class Dispatcher:
@@ -53,17 +41,17 @@ class Dispatcher:
         roster: Roster,
         channel: ChannelFeed,
         metrics: BsMetrics,
+        accounting: Accounting,
     ) -> None:
         self.socket = socket
         self._roster = roster
         self._channel = channel
         self._metrics = metrics
+        self._accounting = accounting
         self._wire_dtype = settings.wire_dtype
         self._timeout_s = settings.device_timeout_s
         self._hidden_size = info.hidden_size
-        self._wire_bits = 8 * wire.payload_bytes(settings.wire_dtype, 1, info.hidden_size)
-        self._flop = 6.0 * info.hidden_size * info.intermediate_size
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._probing: tuple[int, int] | None = None
         self._probed: tuple[wire.Probed, float] | None = None
         self._next_id = 0
@@ -82,33 +70,19 @@ class Dispatcher:
         """Which experts can be used now (bool vector of E)."""
         return self._roster.reachable(self._channel.current())
 
-    def count_left_out(self, index: torch.Tensor, reachable: torch.Tensor, meter: Meter) -> None:
-        """Count the chosen (token, expert) pairs that nobody reaches."""
-        lost = torch.bincount(index.flatten(), minlength=len(reachable))
-        for q in torch.nonzero(~reachable).flatten().tolist():
-            reason = "outage" if self._roster.devices[q].admitted else "absent"
-            self._drop(q, int(lost[q]), reason, meter)
-
     def layer(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        index: torch.Tensor,
-        weight: torch.Tensor,
-        meter: Meter,
+        self, layer: int, hidden: torch.Tensor, choice: Choice, serving: Serving
     ) -> torch.Tensor:
-        """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, index, weight n × k."""
-        channel = self._channel.current()
-        started_s = time.monotonic()
-        inputs, index = hidden.cpu(), index.cpu()
-        jobs = self._send(layer, inputs, index, channel, meter)
+        """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, choice of n tokens."""
+        inputs, index = hidden.cpu(), choice.used.index.cpu()
+        jobs = self._send(layer, inputs, index, choice.channel, serving.meter)
+        self._accounting.chosen(layer, choice, serving)  # while the devices work: it takes no time
         self._await()
         combine_s = time.monotonic()
-        output = self._combine(jobs, inputs, index, weight.cpu(), meter).to(hidden)
-        self._account(jobs, index, channel, meter)
-        ended_s = time.monotonic()
-        meter.combine_s += ended_s - combine_s
-        meter.moe_s += ended_s - started_s
+        weight = choice.used.weight.cpu()
+        output = self._combine(layer, jobs, inputs, index, weight, serving.meter).to(hidden)
+        self._accounting.answered(layer, jobs, choice, serving.meter)
+        serving.meter.combine_s += time.monotonic() - combine_s
         return output
 
     def probe(self, q: int, pad: wire.Buffer) -> tuple[float, wire.Probed, float] | None:
@@ -140,7 +114,7 @@ class Dispatcher:
         index: torch.Tensor,
         channel: ChannelState | None,
         meter: Meter,
-    ) -> list[_Job]:
+    ) -> list[Job]:
         emulate = channel.emulate if channel is not None else None
         jobs = []
         for q in range(len(self._roster.devices)):
@@ -155,10 +129,10 @@ class Dispatcher:
             frames = wire.encode(work)
             size = sum(map(len, frames))
             sent_s = time.monotonic()
-            job = _Job(q, rows, slots, sent_s, sent_s + self._patience_s(q, n, size, channel))
+            job = Job(q, rows, slots, sent_s, sent_s + self._patience_s(q, n, size, channel))
             if not self._try_send(q, frames):
                 self._lose(q, "unreachable")
-                self._drop(q, n, "unreachable", meter)
+                self._accounting.dropped(layer, q, n, "unreachable", meter)
                 continue
             self._metrics.radio_bytes_total.labels(str(q), "down").inc(size)
             self._jobs[self._next_id] = job
@@ -194,7 +168,8 @@ class Dispatcher:
 
     def _combine(
         self,
-        jobs: Sequence[_Job],
+        layer: int,
+        jobs: Sequence[Job],
         inputs: torch.Tensor,
         index: torch.Tensor,
         weight: torch.Tensor,
@@ -206,7 +181,7 @@ class Dispatcher:
         answered = 0
         for job in jobs:
             if job.output is None:
-                self._drop(job.device, len(job.rows), "lost", meter)
+                self._accounting.dropped(layer, job.device, len(job.rows), "lost", meter)
                 continue
             share = weight[job.rows, job.slots]
             output.index_add_(0, job.rows, (job.output * share[:, None]).to(output.dtype))
@@ -215,48 +190,6 @@ class Dispatcher:
         if answered == int((index < len(self._roster.devices)).sum()):
             return output
         return output / total.clamp(min=1e-6)[:, None].to(output.dtype)
-
-    def _account(
-        self,
-        jobs: Sequence[_Job],
-        index: torch.Tensor,
-        channel: ChannelState | None,
-        meter: Meter,
-    ) -> None:
-        """Metrics of every answer, the split of the slowest, and Eq. 8's share of this layer."""
-        answered = [(job, job.done) for job in jobs if job.done is not None]
-        for job, done in answered:
-            label = str(job.device)
-            self._metrics.downlink_seconds.labels(label).observe(done.received_s - job.sent_s)
-            self._metrics.device_wait_seconds.labels(label).observe(
-                done.started_s - done.received_s
-            )
-            self._metrics.compute_seconds.labels(label).observe(done.finished_s - done.started_s)
-            self._metrics.uplink_seconds.labels(label).observe(job.arrived_s - done.sent_s)
-            self._metrics.expert_tokens_total.labels(label).inc(len(job.rows))
-            self._metrics.device_messages_total.labels(label).inc()
-            self._metrics.overruns_total.labels(label).inc(int(done.overrun))
-            meter.used[job.device] += len(job.rows)
-            meter.device_messages += 1
-            meter.overruns += int(done.overrun)
-        if not answered:
-            return
-        job, done = max(answered, key=lambda pair: pair[0].arrived_s)
-        meter.downlink_s += done.received_s - job.sent_s
-        meter.wait_s += done.started_s - done.received_s
-        meter.compute_s += done.finished_s - done.started_s
-        meter.uplink_s += job.arrived_s - done.sent_s
-        if channel is not None:
-            meter.eq8_s += self._eq8_s(channel, index)
-
-    def _eq8_s(self, channel: ChannelState, index: torch.Tensor) -> float:
-        """This layer's share of Eq. 8, of the emulated model if there is one."""
-        bits, flop = float(self._wire_bits), self._flop
-        if channel.emulate is not None:
-            bits, flop = channel.emulate.bits_per_token, channel.emulate.flop_per_token
-        t_q = device_latency_s(channel, bits=bits, flop=flop)
-        used = (index[:, :, None] == torch.arange(len(t_q))).any(dim=1)
-        return prompt_latency_s(layer_latency_s(t_q, used.numpy()))
 
     def _receive(self) -> None:
         frames = self.socket.recv_multipart(copy=False)
@@ -309,11 +242,6 @@ class Dispatcher:
         """Give a device up, and what it still owes."""
         self._roster.lose(q, why)
         self._jobs = {i: job for i, job in self._jobs.items() if job.device != q or job.done}
-
-    def _drop(self, q: int, tokens: int, reason: str, meter: Meter) -> None:
-        if tokens:
-            meter.dropped[q] += tokens
-            self._metrics.expert_dropped_total.labels(str(q), reason).inc(tokens)
 
     def _try_send(self, q: int, frames: Sequence[wire.Buffer]) -> bool:
         try:

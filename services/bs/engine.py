@@ -13,17 +13,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 import zmq
 
 from orchestrator.metrics import BsMetrics
-from orchestrator.state import ChannelState, PolicyState
+from orchestrator.state import ChannelState
 from services.bs.dispatch import Dispatcher
-from services.bs.meter import Meter
+from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest
+from services.bs.routing import RoutingTrace
+from services.bs.serving import Serving, generator
 from services.bs.text import TextStream
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
@@ -43,12 +45,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class End:
-    """The end of a request. `logits` has a row for every position, if they were asked for."""
+    """The end of a request.
+
+    `logits` has a row for every position, `routing` is an .npz file, if they were asked for.
+    """
 
     finish_reason: str
     completion_tokens: int
     timings: dict[str, Any]
     logits: torch.Tensor | None
+    routing: bytes | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Request:
     seed: int | None
     stop: Sequence[str]
     want_logits: bool
+    want_routing: bool
     deliver: Callable[[Event], None]
     arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
@@ -103,6 +110,7 @@ class Engine(threading.Thread):
         self._decode = decode
         self._end_tokens = end_tokens
         self._metrics = metrics
+        self._policies = Policies(metrics)
         self._waiting: queue.Queue[Request | ProbeRequest] = queue.Queue(MAX_WAITING)
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
@@ -148,12 +156,14 @@ class Engine(threading.Thread):
 
     def _complete(self, request: Request, channel: ChannelState) -> None:
         started_s = time.monotonic()
-        meter = self._trunk.meter = Meter()
+        policy = self._policies.of(channel.policy)
+        trace = RoutingTrace() if request.want_routing else None
+        serving = Serving(policy, generator(request.prompt, self._trunk.device), trace=trace)
         text = TextStream(self._decode, request.stop)
         draw = _Draw(request.temperature, request.seed)
         cache = self._trunk.cache()
         rows: list[torch.Tensor] = []
-        logits = self._trunk.forward(request.prompt, cache)
+        logits = self._trunk.forward(request.prompt, cache, serving)
         first_token_s = 0.0
         made, reason = 0, "length"
         while True:
@@ -175,7 +185,7 @@ class Engine(threading.Thread):
             if request.cancelled:
                 self._metrics.requests_total.labels("cancelled").inc()
                 return
-            logits = self._trunk.forward([token], cache)
+            logits = self._trunk.forward([token], cache, serving)
         if piece := text.rest():
             request.deliver(Piece(piece))
         ended_s = time.monotonic()
@@ -185,8 +195,8 @@ class Engine(threading.Thread):
             "end_to_end_s": ended_s - request.arrived_s,
             "prompt_tokens": len(request.prompt),
             "completion_tokens": made,
-            **meter.parts(started_s - request.arrived_s, ended_s - request.arrived_s),
-            "policy": asdict(PolicyState()),
+            **serving.meter.parts(started_s - request.arrived_s, ended_s - request.arrived_s),
+            "policy": {"name": policy.name, "params": policy.model_dump()},
             "profile": channel.profile,
             "epoch": channel.epoch,
         }
@@ -194,7 +204,9 @@ class Engine(threading.Thread):
         self._metrics.time_to_first_token_seconds.observe(timings["time_to_first_token_s"])
         self._metrics.tokens_total.labels("prompt").inc(len(request.prompt))
         self._metrics.tokens_total.labels("completion").inc(made)
-        self._end(request, End(reason, made, timings, torch.cat(rows) if rows else None), "ok")
+        all_logits = torch.cat(rows) if rows else None
+        routing = trace.npz() if trace is not None else None
+        self._end(request, End(reason, made, timings, all_logits, routing), "ok")
 
     def _end(self, request: Request, event: Event, outcome: str) -> None:
         self._metrics.requests_total.labels(outcome).inc()

@@ -13,7 +13,12 @@ from typing import Any
 
 @dataclass
 class Meter:
-    """Sums over the layers and forward passes of a request [s]; `eq8_s` is Eq. 8's value."""
+    """Sums over the layers and forward passes of a request [s].
+
+    `eq8_s` is Eq. 8's value; `batched_s` what Eq. 6 and 7 give when a device gets its n_q tokens of
+    a layer in one message, max_q n_q·t_q. Counts are of tokens: `used` by an expert, `dropped`
+    because the device was not there, `deselected` by the policy though the gate chose the expert.
+    """
 
     gate_s: float = 0.0
     selection_s: float = 0.0
@@ -25,10 +30,12 @@ class Meter:
     moe_s: float = 0.0
     forward_s: float = 0.0
     eq8_s: float = 0.0
+    batched_s: float = 0.0
     device_messages: int = 0
     overruns: int = 0
     used: Counter[int] = field(default_factory=Counter)
     dropped: Counter[int] = field(default_factory=Counter)
+    deselected: Counter[int] = field(default_factory=Counter)
 
     def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, Any]:
         """The request's split; `overhead_s` is what no other part accounts for."""
@@ -47,9 +54,10 @@ class Meter:
             **parts,
             "overhead_s": end_to_end_s - sum(parts.values()),
             "eq8_s": self.eq8_s,
+            "batched_s": self.batched_s,
             "experts": {
-                "used": {str(q): n for q, n in sorted(self.used.items())},
-                "dropped": {str(q): n for q, n in sorted(self.dropped.items())},
+                name: {str(q): n for q, n in sorted(getattr(self, name).items())}
+                for name in ("used", "dropped", "deselected")
             },
             "overruns": self.overruns,
             "device_messages": self.device_messages,

@@ -44,6 +44,10 @@ class CompletionRequest(BaseModel):
         description="add every position's logits, base64 of little-endian fp32 rows: "
         "to check the split model against the whole one",
     )
+    routing: bool = Field(
+        default=False,
+        description="add which experts each token got in each layer, and why: base64 of an .npz",
+    )
 
     @property
     def stops(self) -> list[str]:

@@ -1,9 +1,8 @@
 """The trunk: a transformers model whose experts are elsewhere.
 
-    layer.mlp.gate(hidden)                    ─► SelectingGate   logits ─► selection policy
-    layer.mlp.experts(hidden, index, weight)  ─► RemoteExperts   ─► Dispatcher ─► the devices
+    layer.mlp(hidden) ─► RemoteMoe   gate ─► logits ─► Selector ─► Dispatcher ─► the devices
 
-The model is built without storage, its experts are replaced, and only then are the trunk's tensors
+The model is built without storage, its experts are taken out, and only then are the trunk's tensors
 read: no expert weight ever enters this process.
 """
 
@@ -18,30 +17,31 @@ from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
-from orchestrator.selection import topk, without
 from services.bs.dispatch import Dispatcher
-from services.bs.meter import Meter
+from services.bs.selector import Selector
+from services.bs.serving import Serving
 
 
 class Trunk:
-    """The model's forward pass over one sequence; `meter` collects the current request's times."""
+    """The model's forward pass over one sequence; `serving` is the request that it is for."""
+
+    serving: Serving
 
     def __init__(
         self,
         checkpoint: Checkpoint,
+        selector: Selector,
         dispatcher: Dispatcher,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         """Load the trunk. InputError when the checkpoint lacks one of its tensors."""
-        self.meter = Meter()
-        self._device = device
+        self.device = device
         self._config = AutoConfig.from_pretrained(checkpoint.folder)
         with torch.device("meta"):
             model = MixtralForCausalLM(self._config)
         for number, layer in enumerate(model.model.layers):
-            layer.mlp.gate = SelectingGate(layer.mlp.gate, dispatcher, self)
-            layer.mlp.experts = RemoteExperts(number, dispatcher, self)
+            layer.mlp = RemoteMoe(number, layer.mlp, selector, dispatcher, self)
         weights = {name: tensor.to(device, dtype) for name, tensor in checkpoint.trunk()}
         try:
             model.load_state_dict(weights, strict=False, assign=True)
@@ -71,56 +71,44 @@ class Trunk:
         return DynamicCache(config=self._config)
 
     @torch.inference_mode()
-    def forward(self, ids: list[int], cache: DynamicCache) -> torch.Tensor:
+    def forward(self, ids: list[int], cache: DynamicCache, serving: Serving) -> torch.Tensor:
         """Logits (len(ids) × vocabulary, fp32, CPU) of the next tokens; extends the cache."""
         started_s = time.monotonic()
-        inputs = torch.tensor([ids], device=self._device)
+        self.serving = serving
+        inputs = torch.tensor([ids], device=self.device)
         output = self._model(inputs, past_key_values=cache, use_cache=True)
         logits: torch.Tensor = output.logits[0].float().cpu()
-        self.meter.forward_s += time.monotonic() - started_s
+        serving.meter.forward_s += time.monotonic() - started_s
         return logits
 
 
-class SelectingGate(nn.Module):
-    """The published gate, followed by the selection policy."""
+class RemoteMoe(nn.Module):
+    """One layer's mixture of experts: the published gate, the policy, the devices' experts."""
 
-    def __init__(self, gate: nn.Module, dispatcher: Dispatcher, trunk: Trunk) -> None:
+    def __init__(
+        self, layer: int, moe: nn.Module, selector: Selector, dispatcher: Dispatcher, trunk: Trunk
+    ) -> None:
         super().__init__()
-        self.weight = gate.weight
-        self._top_k = int(gate.top_k)  # type: ignore[arg-type]  # nn.Module types any attribute
-        self._dispatcher = dispatcher
-        self._trunk = trunk
-
-    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (n × E), weights and expert indices (n × k) of hidden states (n × m)."""
-        meter = self._trunk.meter
-        started_s = time.monotonic()
-        logits = nn.functional.linear(hidden, self.weight)  # type: ignore[arg-type]
-        gated_s = time.monotonic()
-        chosen = topk(logits, self._top_k)
-        self._dispatcher.take_in()
-        reachable = self._dispatcher.reachable()
-        kept = without(chosen, logits, reachable.to(logits.device))
-        self._dispatcher.count_left_out(chosen.index.cpu(), reachable, meter)
-        ended_s = time.monotonic()
-        meter.gate_s += gated_s - started_s
-        meter.selection_s += ended_s - gated_s
-        meter.moe_s += ended_s - started_s
-        return logits, kept.weight, kept.index
-
-
-class RemoteExperts(nn.Module):
-    """One layer's experts, on the devices."""
-
-    def __init__(self, layer: int, dispatcher: Dispatcher, trunk: Trunk) -> None:
-        super().__init__()
+        self.gate = moe.get_submodule("gate")
+        self._top_k = int(moe.top_k)  # type: ignore[arg-type]  # nn.Module types any attribute
         self._layer = layer
+        self._selector = selector
         self._dispatcher = dispatcher
         self._trunk = trunk
 
-    def forward(
-        self, hidden: torch.Tensor, index: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        """Σ weight · expert(hidden), n × m."""
-        meter = self._trunk.meter
-        return self._dispatcher.layer(self._layer, hidden, index, weight, meter)
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Σ weight · expert(hidden); hidden and result 1 × n × m."""
+        serving = self._trunk.serving
+        meter = serving.meter
+        entered_s = time.monotonic()
+        self._dispatcher.take_in()
+        started_s = time.monotonic()
+        logits = nn.functional.linear(hidden[0], self.gate.weight)  # type: ignore[arg-type]
+        gated_s = time.monotonic()
+        choice = self._selector.select(logits, self._top_k, serving.policy, serving.generator)
+        selected_s = time.monotonic()
+        output = self._dispatcher.layer(self._layer, hidden[0], choice, serving)
+        meter.gate_s += gated_s - started_s
+        meter.selection_s += selected_s - gated_s
+        meter.moe_s += time.monotonic() - entered_s
+        return output[None]

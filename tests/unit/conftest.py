@@ -29,8 +29,11 @@ from orchestrator.metrics import bs_metrics, orchestrator_metrics
 from orchestrator.server import create_app
 from orchestrator.state import ChannelState
 from services import settings, wire
+from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher
+from services.bs.estimate import LatencyEstimate
 from services.bs.roster import Roster
+from services.bs.selector import Selector
 from services.channel import ChannelFeed
 from services.device.experts import Experts
 from services.device.server import DeviceServer
@@ -75,6 +78,7 @@ class Cell:
 
     checkpoint: Checkpoint
     dispatcher: Dispatcher
+    selector: Selector
     roster: Roster
     channel: Channel
     registry: CollectorRegistry
@@ -148,8 +152,11 @@ def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
     local = replace(conf, orchestrator_host="127.0.0.1")  # where nobody answers
     channel = Channel(local, "bs", _unheard, context)
     roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
-    dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics)
-    yield Cell(checkpoint, dispatcher, roster, channel, registry, context, port)
+    estimate = LatencyEstimate(checkpoint.info, conf.wire_dtype)
+    accounting = Accounting(metrics, roster, estimate)
+    dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
+    selector = Selector(roster, channel, estimate)
+    yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, context, port)
     context.destroy(linger=0)
 
 

@@ -6,13 +6,17 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import MixtralForCausalLM
 
+from orchestrator.selection import Policy, Selection
+from orchestrator.selection.topk import TopK
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services import wire
-from services.bs.meter import Meter
+from services.bs.selector import Choice
+from services.bs.serving import Serving, generator
 from services.bs.trunk import Trunk
 from services.device.experts import Experts
 from tests.unit.conftest import CPU, EXPERTS, Cell
@@ -22,9 +26,26 @@ def run_layer(cell: Cell, index: list[list[int]], weight: list[list[float]]) -> 
     """One layer over len(index) tokens: the inputs, the output, and the meter."""
     torch.manual_seed(1)
     hidden = torch.randn(len(index), 16)
-    meter = Meter()
-    output = cell.dispatcher.layer(1, hidden, torch.tensor(index), torch.tensor(weight), meter)
-    return hidden, output, meter
+    channel = cell.channel.current()
+    chosen = Selection(torch.tensor(index), torch.tensor(weight), torch.tensor(index))
+    choice = Choice(
+        selected=chosen,
+        used=chosen,
+        logits=torch.zeros(len(index), EXPERTS),
+        latency_s=np.zeros(EXPERTS),
+        reachable=torch.ones(EXPERTS, dtype=torch.bool),
+        channel=channel,
+    )
+    served = serving(TopK())
+    return hidden, cell.dispatcher.layer(1, hidden, choice, served), served.meter
+
+
+def serving(policy: Policy) -> Serving:
+    return Serving(policy, generator([1, 2, 3], CPU))
+
+
+def trunk(cell: Cell) -> Trunk:
+    return Trunk(cell.checkpoint, cell.selector, cell.dispatcher, CPU, torch.float32)
 
 
 def expert(cell: Cell, q: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -35,16 +56,16 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
     for q in range(EXPERTS):
         cell.start(q)
     cell.admit(*range(EXPERTS))
-    trunk = Trunk(cell.checkpoint, cell.dispatcher, CPU, torch.float32)
+    split, served = trunk(cell), serving(TopK())
     whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
-    cache = trunk.cache()
-    rows = [trunk.forward(ids[:4], cache), *(trunk.forward([i], cache) for i in ids[4:])]
+    cache = split.cache()
+    rows = [split.forward(part, cache, served) for part in (ids[:4], *([i] for i in ids[4:]))]
     with torch.inference_mode():
         expected = whole(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(torch.cat(rows), expected, atol=1e-5, rtol=1e-5)
-    assert sum(trunk.meter.used.values()) == len(ids) * 2 * 3
-    assert trunk.meter.dropped == {}
+    assert sum(served.meter.used.values()) == len(ids) * 2 * 3
+    assert served.meter.dropped == served.meter.deselected == {}
 
 
 def test_outputs_are_summed_by_weight(cell: Cell) -> None:
@@ -65,7 +86,7 @@ def test_a_device_that_was_never_there_costs_its_share_only(cell: Cell) -> None:
     hidden, output, meter = run_layer(cell, [[0, 3]], [[0.6, 0.4]])
     torch.testing.assert_close(output, expert(cell, 0, hidden))
     assert meter.dropped == {3: 1}
-    reason = {"device": "3", "reason": "unreachable"}
+    reason = {"device": "3", "layer": "1", "reason": "unreachable"}
     assert cell.counted("wdmoe_expert_dropped_total", **reason) == 1
 
 
@@ -198,9 +219,10 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
         cell.start(q)
     cell.admit(*range(EXPERTS))
     assert cell.dispatcher.reachable().tolist() == [True, True, False, True]
-    trunk = Trunk(cell.checkpoint, cell.dispatcher, CPU, torch.float32)
-    trunk.forward(list(range(20)), trunk.cache())
-    assert 2 not in trunk.meter.used
-    assert trunk.meter.dropped.keys() == {2}
+    split, served = trunk(cell), serving(TopK())
+    split.forward(list(range(20)), split.cache(), served)
+    assert 2 not in served.meter.used
+    assert served.meter.dropped.keys() == {2}
     outage = {"device": "2", "reason": "outage"}
-    assert cell.counted("wdmoe_expert_dropped_total", **outage) == trunk.meter.dropped[2]
+    lost = [cell.counted("wdmoe_expert_dropped_total", **outage, layer=str(i)) for i in range(3)]
+    assert sum(lost) == served.meter.dropped[2]

@@ -1,0 +1,36 @@
+"""What belongs to the request that is being served."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from orchestrator.selection import Policy
+from services.bs.meter import Meter
+from services.bs.routing import RoutingTrace
+
+
+@dataclass
+class Serving:
+    """How a request's experts are selected, and what is recorded of it.
+
+    Attributes:
+        policy: the one in force when the request began; later ones are for later requests.
+        generator: what a policy draws with.
+        meter: where its time goes.
+        trace: which experts each token got; None unless asked for.
+    """
+
+    policy: Policy
+    generator: torch.Generator
+    meter: Meter = field(default_factory=Meter)
+    trace: RoutingTrace | None = None
+
+
+def generator(prompt: Sequence[int], device: torch.device) -> torch.Generator:
+    """Draws that depend on the prompt's tokens only: a request that is repeated gets the same."""
+    digest = hashlib.sha256(",".join(map(str, prompt)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)
