@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,10 @@ class Accounting:
         self._estimate = estimate
 
     def chosen(self, layer: int, choice: Choice, serving: Serving) -> None:
-        """Count what was selected and what was left out, and why."""
+        """Count what was selected and what was left out, and why.
+
+        Meant for the time that the devices work: it takes a while, and nobody waits for it.
+        """
         meter, experts = serving.meter, len(choice.reachable)
         selected = choice.selected.index.cpu().numpy()
         passed = choice.selected.candidates.cpu().numpy()[selected == experts]
@@ -43,6 +47,7 @@ class Accounting:
             self._metrics.kappa.observe(str(layer), choice.selected.kappa.cpu().numpy())
         if serving.trace is not None:
             serving.trace.add(layer, choice)
+        self._estimate.fit(choice.channel, time.monotonic())
 
     def dropped(self, layer: int, q: int, tokens: int, reason: str, meter: Meter) -> None:
         """Count tokens that lose an expert which was to be used."""

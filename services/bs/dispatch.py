@@ -76,7 +76,7 @@ class Dispatcher:
         """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, choice of n tokens."""
         inputs, index = hidden.cpu(), choice.used.index.cpu()
         jobs = self._send(layer, inputs, index, choice.channel, serving.meter)
-        self._accounting.chosen(layer, choice, serving)  # while the devices work: it takes no time
+        self._accounting.chosen(layer, choice, serving)  # while the devices work
         self._await()
         combine_s = time.monotonic()
         weight = choice.used.weight.cpu()

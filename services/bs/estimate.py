@@ -8,6 +8,7 @@ is what a message costs however small it is, and b what each token adds.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,6 +30,46 @@ STALE_S = 10.0
 PRIOR = 1.0
 
 _DECAY = 0.5 ** (1 / HALF_LIFE)
+_UNKNOWN = (math.nan, math.nan)
+
+
+@dataclass
+class Fit:
+    """One device's messages: sums over them, weighted by age, of 1, n, n², y [s] and n·y."""
+
+    messages: int = 0
+    heard_s: float = -math.inf
+    w: float = 0.0
+    n: float = 0.0
+    nn: float = 0.0
+    y: float = 0.0
+    ny: float = 0.0
+
+    def add(self, tokens: int, took_s: float, now_s: float) -> None:
+        """A message was answered."""
+        self.messages += 1
+        self.heard_s = now_s
+        self.w = _DECAY * self.w + 1
+        self.n = _DECAY * self.n + tokens
+        self.nn = _DECAY * self.nn + tokens * tokens
+        self.y = _DECAY * self.y + took_s
+        self.ny = _DECAY * self.ny + tokens * took_s
+
+    def is_poor(self, now_s: float) -> bool:
+        """Whether too little was measured, or too long ago."""
+        return self.messages < ENOUGH or now_s - self.heard_s > STALE_S
+
+    def line(self, prior_s: float) -> tuple[float, float]:
+        """a and b [s], neither negative; `prior_s` is b as Eq. 6 has it.
+
+        The least of Σ w·(y − a − b·n)² + PRIOR·(b − prior)².
+        """
+        spread = max(self.nn - self.n * self.n / self.w, 0.0)
+        together = self.ny - self.n * self.y / self.w
+        token_s = max((together + PRIOR * prior_s) / (spread + PRIOR), 0.0)
+        fixed_s = (self.y - token_s * self.n) / self.w
+        # Where a would be negative, the best line goes through the origin.
+        return (fixed_s, token_s) if fixed_s >= 0 else (0.0, self.ny / self.nn)
 
 
 class LatencyEstimate:
@@ -38,25 +79,29 @@ class LatencyEstimate:
         """Without emulation a token has the size and the cost of the model that is served."""
         self._bits = float(8 * wire.payload_bytes(wire_dtype, 1, info.hidden_size))
         self._flop = 6.0 * info.hidden_size * info.intermediate_size
-        self._zeros = np.zeros(info.experts)
+        self._fits = [Fit() for _ in range(info.experts)]
+        self._profile = ""
+        self._lines: tuple[Floats, Floats] | None = None
+        self._drawn_s = -math.inf
         self._state: ChannelState | None = None
-        self._analytic = self._zeros
-        self._forget("")
+        self._analytic_s = np.zeros(info.experts)
 
     def analytic_s(self, state: ChannelState | None) -> Floats:
         """Eq. 6 for one token on each device [s], of the emulated model if there is one.
 
-        Shape (E,); infinite in outage, 0 where nothing is shaped or no state is known.
+        Shape (E,); infinite in outage, 0 where nothing is shaped or no state is known. The same
+        array again for the same state: states are immutable, and last for many layers.
         """
-        if state is None:
-            return self._zeros
-        if state is not self._state:  # states are immutable, and last for many layers
+        if state is not self._state:
             bits, flop = self._bits, self._flop
-            if state.emulate is not None:
-                bits, flop = state.emulate.bits_per_token, state.emulate.flop_per_token
-            self._analytic = device_latency_s(state, bits=bits, flop=flop)
+            if state is None:
+                self._analytic_s = np.zeros(len(self._fits))
+            else:
+                if state.emulate is not None:
+                    bits, flop = state.emulate.bits_per_token, state.emulate.flop_per_token
+                self._analytic_s = device_latency_s(state, bits=bits, flop=flop)
             self._state = state
-        return self._analytic
+        return self._analytic_s
 
     def learn(
         self, q: int, tokens: int, took_s: float, now_s: float, state: ChannelState | None
@@ -67,11 +112,23 @@ class LatencyEstimate:
         """
         profile = "" if state is None else state.profile_sha256
         if profile != self._profile:
-            self._forget(profile)
-        new = (1.0, tokens, tokens * tokens, took_s, tokens * took_s)
-        self._sums[q] = [_DECAY * old + one for old, one in zip(self._sums[q], new, strict=True)]
-        self._messages[q] += 1
-        self._heard_s[q] = now_s
+            self._profile = profile
+            self._fits = [Fit() for _ in self._fits]
+            self._lines = None
+        self._fits[q].add(tokens, took_s, now_s)
+
+    def fit(self, state: ChannelState | None, now_s: float) -> None:
+        """Draw the lines through what was learned so far, for `latency_s` to use.
+
+        Apart from it because there is time for this while the devices work.
+        """
+        lines = [
+            _UNKNOWN if fit.is_poor(now_s) or prior_s == math.inf else fit.line(prior_s)
+            for fit, prior_s in zip(self._fits, self.analytic_s(state).tolist(), strict=True)
+        ]
+        fixed_s, token_s = np.array(lines).T
+        self._lines = fixed_s, token_s
+        self._drawn_s = now_s
 
     def latency_s(
         self, source: LatencySource, state: ChannelState | None, tokens: Floats, now_s: float
@@ -81,34 +138,12 @@ class LatencyEstimate:
         Measured, it is b + a / max(1, tokens): each token bears its share of the message's cost. A
         device of which too little is known is judged by Eq. 6. In outage it is infinite.
         """
-        analytic = self.analytic_s(state)
-        if source == "analytic" or (state is not None and state.profile_sha256 != self._profile):
-            return analytic
-        known = np.array(self._messages) >= ENOUGH
-        known &= now_s - np.array(self._heard_s) < STALE_S
-        known &= np.isfinite(analytic)
-        if not known.any():
-            return analytic
-        fixed_s, token_s = self._fit(np.where(known, analytic, 0.0))
-        measured = np.where(known, token_s + fixed_s / np.maximum(tokens, 1.0), analytic)
-        return measured if source == "measured" else np.maximum(measured, analytic)
-
-    def _fit(self, prior_s: Floats) -> tuple[Floats, Floats]:
-        """a and b of every device [s], neither negative; `prior_s` is b as Eq. 6 has it.
-
-        Least squares over messages weighted by age, Σ w·(y − a − b·n)² + PRIOR·(b − prior)².
-        Devices without a message get 0.
-        """
-        w, n, nn, y, ny = np.array(self._sums).T
-        w, nn = np.maximum(w, 1e-9), np.maximum(nn, 1e-9)
-        spread = np.maximum(nn - n * n / w, 0.0)
-        slope = np.maximum((ny - n * y / w + PRIOR * prior_s) / (spread + PRIOR), 0.0)
-        fixed = (y - slope * n) / w
-        # Where a would be negative, the best line goes through the origin.
-        return np.maximum(fixed, 0.0), np.where(fixed < 0, ny / nn, slope)
-
-    def _forget(self, profile: str) -> None:
-        self._profile = profile
-        self._sums = [[0.0] * 5 for _ in self._zeros]
-        self._messages = [0] * len(self._zeros)
-        self._heard_s = [-math.inf] * len(self._zeros)
+        analytic_s = self.analytic_s(state)
+        other = state is not None and state.profile_sha256 != self._profile
+        if source == "analytic" or self._lines is None or other or now_s - self._drawn_s > STALE_S:
+            return analytic_s
+        fixed_s, token_s = self._lines
+        measured_s = token_s + fixed_s / np.maximum(tokens, 1.0)
+        known = np.isfinite(measured_s) & np.isfinite(analytic_s)
+        measured_s = np.where(known, measured_s, analytic_s)
+        return measured_s if source == "measured" else np.maximum(measured_s, analytic_s)

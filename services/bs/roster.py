@@ -35,6 +35,7 @@ class Roster:
         self._info = info
         self._fingerprint = fingerprint
         self._metrics = metrics
+        self._known: tuple[ChannelState | None, list[bool], torch.Tensor] | None = None
         for q in range(settings.devices):
             metrics.device_up.labels(str(q)).set(0)
 
@@ -47,13 +48,22 @@ class Roster:
         return None
 
     def reachable(self, channel: ChannelState | None) -> torch.Tensor:
-        """Which experts can be used: admitted, and not in outage (bool vector of E)."""
-        return torch.tensor(
+        """Which experts can be used: admitted, and not in outage (bool vector of E).
+
+        The same tensor again as long as nothing changes: every layer asks.
+        """
+        admitted = [device.admitted for device in self.devices]
+        known = self._known
+        if known is not None and known[0] is channel and known[1] == admitted:
+            return known[2]
+        reachable = torch.tensor(
             [
-                device.admitted and (channel is None or channel.devices[q].reachable)
-                for q, device in enumerate(self.devices)
+                here and (channel is None or channel.devices[q].reachable)
+                for q, here in enumerate(admitted)
             ]
         )
+        self._known = channel, admitted, reachable
+        return reachable
 
     def introduce(self, q: int, hello: wire.Hello) -> wire.Welcome | wire.Refused:
         """Admit a device if all that it says fits; else say which field does not."""

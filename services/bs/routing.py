@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from orchestrator.selection import weights
+from orchestrator.selection.wlr import ratios
 from services.bs.selector import Choice
 
 
@@ -24,24 +27,23 @@ class RoutingTrace:
     """Collects a request's choices; rows are in the order in which layers were computed."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, list[NDArray[np.generic]]] = {}
+        self._columns: dict[str, list[NDArray[Any]]] = {}
         self._tokens: Counter[int] = Counter()
 
     def add(self, layer: int, choice: Choice) -> None:
         """Record a layer's next n tokens."""
         first, n = self._tokens[layer], len(choice.logits)
         self._tokens[layer] += n
-        weight = weights(choice.logits, choice.used.candidates).cpu().numpy()
-        expert = choice.used.candidates.cpu().numpy()
-        latency_s = choice.latency_s[expert]
-        free = np.full(expert.shape, np.inf)  # of what takes no time, as nothing is shaped
-        rows = {
+        expert = choice.used.candidates
+        weight = weights(choice.logits, expert)
+        latency_s = torch.from_numpy(choice.latency_s).to(expert.device)[expert]
+        rows: dict[str, NDArray[Any]] = {
             "layer": np.full(n, layer, np.uint16),
             "token": np.arange(first, first + n, dtype=np.uint32),
-            "expert": expert.astype(np.uint16),
-            "weight": weight,
-            "latency_s": latency_s.astype(np.float32),
-            "wlr": np.divide(weight, latency_s, where=latency_s > 0, out=free).astype(np.float32),
+            "expert": expert.cpu().numpy().astype(np.uint16),
+            "weight": weight.cpu().numpy(),
+            "latency_s": latency_s.float().cpu().numpy(),
+            "wlr": ratios(weight, latency_s).float().cpu().numpy(),
             "kept": (choice.used.index < len(choice.latency_s)).cpu().numpy(),
         }
         for name, values in rows.items():

@@ -44,6 +44,11 @@ class Selector:
         self._roster = roster
         self._channel = channel
         self._estimate = estimate
+        self._reachable = torch.empty(0)
+        self._everyone = False
+        self._latency_s: Floats | None = None
+        self._masked_s = np.empty(0)
+        self._given = torch.empty(0)
 
     def select(
         self, logits: torch.Tensor, k: int, policy: Policy, generator: torch.Generator
@@ -51,26 +56,37 @@ class Selector:
         """Choose among all experts; `logits` is n × E, `k` the number that the model would use."""
         channel = self._channel.current()
         reachable = self._roster.reachable(channel)
-        given = None
+        if reachable is not self._reachable:
+            self._reachable, self._everyone = reachable, bool(reachable.all())
+            self._latency_s = None
+        latency_s, given = self._estimate.analytic_s(channel), None
         if isinstance(policy, LatencyPolicy):
-            latency_s = self._latency_s(policy, logits, k, channel)
-            # A device that left is as far away as one in outage.
-            latency_s = np.where(reachable.numpy(), latency_s, np.inf)
-            given = torch.from_numpy(latency_s).to(logits.device, torch.float32)
-        else:
-            latency_s = self._estimate.analytic_s(channel)
-        selected = policy.select(Gate(logits, k, given, generator))
-        used = without(selected, logits, reachable.to(logits.device))
+            if policy.latency != "analytic":
+                tokens, now_s = _tokens(logits, k), time.monotonic()
+                latency_s = self._estimate.latency_s(policy.latency, channel, tokens, now_s)
+            if latency_s is not self._latency_s:
+                self._give(latency_s, logits.device)
+            latency_s, given = self._masked_s, self._given
+        selected = used = policy.select(Gate(logits, k, given, generator))
+        if not self._everyone:
+            used = without(selected, logits, reachable.to(logits.device))
         return Choice(selected, used, logits, latency_s, reachable, channel)
 
-    def _latency_s(
-        self, policy: LatencyPolicy, logits: torch.Tensor, k: int, channel: ChannelState | None
-    ) -> Floats:
-        if policy.latency == "analytic":
-            return self._estimate.analytic_s(channel)
-        n, experts = logits.shape
-        tokens = np.ones(experts)  # one token is all of its message, whichever device gets it
-        if n > 1:
-            best = logits.topk(k, dim=-1).indices.flatten().cpu().numpy()
-            tokens = np.bincount(best, minlength=experts).astype(np.float64)
-        return self._estimate.latency_s(policy.latency, channel, tokens, time.monotonic())
+    def _give(self, latency_s: Floats, device: torch.device) -> None:
+        """Latencies for a policy: a device that left is as far away as one in outage.
+
+        Kept: Eq. 6 and reachability change less often than layers, and each step here costs as much
+        as a policy's.
+        """
+        self._latency_s = latency_s
+        self._masked_s = np.where(self._reachable.numpy(), latency_s, np.inf)
+        self._given = torch.from_numpy(self._masked_s).to(device, torch.float32)
+
+
+def _tokens(logits: torch.Tensor, k: int) -> Floats:
+    """How many of n tokens each device would get from `topk`, shape (E,)."""
+    n, experts = logits.shape
+    if n == 1:  # one token is all of its message, whichever device gets it
+        return np.ones(experts)
+    index = logits.topk(k, dim=-1).indices.flatten().cpu().numpy()
+    return np.bincount(index, minlength=experts).astype(np.float64)
