@@ -1,11 +1,12 @@
 # make demo   sets the host up, brings the stack up, replays two prompt sets under two profiles
 # make test   everything that is tested, on a real kernel with netem and a real Docker Engine
+# make bench  on a running stack: what selecting experts costs, as a share of a layer's time
 # make down   stops the stack
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test down setup
+.PHONY: demo test bench down setup
 
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 # JUnit XML reports of the last `make test`, one a pytest run
@@ -35,6 +36,9 @@ test: setup
 	python -m pytest tests/net tests/stack --junitxml=$(REPORTS)/host.xml
 	tests/netem_kernel/run python -m pytest tests/net tests/stack/test_model.py \
 	    tests/stack/test_shaping.py tests/stack/test_links.py --junitxml=$(REPORTS)/netem.xml
+
+bench:
+	@python -m benchmarks.selection
 
 down:
 	@wdmoe down

@@ -79,6 +79,7 @@ def main() -> None:
         return engine.is_alive(), {
             "status": "ok" if engine.is_alive() else "engine stopped",
             "model": {"name": conf.model_name, **vars(info), "fingerprint": checkpoint.fingerprint},
+            "context_length": trunk.context_length,
             "trunk_weight_bytes": trunk.weight_bytes,
             "wire_dtype": conf.wire_dtype,
             "curve": conf.curve,

@@ -26,14 +26,17 @@ from orchestrator import cli, profiles
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.control import Control
 from orchestrator.metrics import bs_metrics, orchestrator_metrics
+from orchestrator.selection import Policy
 from orchestrator.server import create_app
-from orchestrator.state import ChannelState
+from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services import settings, wire
 from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher
 from services.bs.estimate import LatencyEstimate
 from services.bs.roster import Roster
 from services.bs.selector import Selector
+from services.bs.serving import Serving, generator
+from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
 from services.device.experts import Experts
 from services.device.server import DeviceServer
@@ -125,6 +128,21 @@ class Cell:
 
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def serving(policy: Policy) -> Serving:
+    return Serving(policy, generator([1, 2, 3], CPU))
+
+
+def trunk(cell: Cell) -> Trunk:
+    return Trunk(cell.checkpoint, cell.selector, cell.dispatcher, CPU, torch.float32)
+
+
+def emulating(flops: float, rate_bps: float | None = None) -> ChannelState:
+    link = Direction(rate_bps=rate_bps)
+    device = DeviceState(down=link, up=link, flops=flops)
+    emulate = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
+    return ChannelState(1, 0, 0.0, "test", "0" * 64, (device,) * EXPERTS, emulate)
 
 
 def _serve(server: DeviceServer) -> None:

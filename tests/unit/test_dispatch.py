@@ -11,15 +11,13 @@ import pytest
 import torch
 from transformers import MixtralForCausalLM
 
-from orchestrator.selection import Policy, Selection
+from orchestrator.selection import Selection
 from orchestrator.selection.topk import TopK
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
+from orchestrator.state import DeviceState, Direction
 from services import wire
 from services.bs.selector import Choice
-from services.bs.serving import Serving, generator
-from services.bs.trunk import Trunk
 from services.device.experts import Experts
-from tests.unit.conftest import CPU, EXPERTS, Cell
+from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, serving, trunk
 
 
 def run_layer(cell: Cell, index: list[list[int]], weight: list[list[float]]) -> Any:
@@ -38,14 +36,6 @@ def run_layer(cell: Cell, index: list[list[int]], weight: list[list[float]]) -> 
     )
     served = serving(TopK())
     return hidden, cell.dispatcher.layer(1, hidden, choice, served), served.meter
-
-
-def serving(policy: Policy) -> Serving:
-    return Serving(policy, generator([1, 2, 3], CPU))
-
-
-def trunk(cell: Cell) -> Trunk:
-    return Trunk(cell.checkpoint, cell.selector, cell.dispatcher, CPU, torch.float32)
 
 
 def expert(cell: Cell, q: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -167,13 +157,6 @@ def test_a_device_cannot_give_up_the_work_of_another(cell: Cell) -> None:
     assert cell.counted("wdmoe_refused_messages_total", reason="failed") == 1
 
 
-def emulating(flops: float, rate_bps: float | None = None) -> ChannelState:
-    link = Direction(rate_bps=rate_bps)
-    device = DeviceState(down=link, up=link, flops=flops)
-    emulate = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
-    return ChannelState(1, 0, 0.0, "test", "0" * 64, (device,) * EXPERTS, emulate)
-
-
 def test_an_emulated_model_pads_the_wire_and_holds_the_answer_back(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e10)
     cell.start(0)
@@ -209,6 +192,7 @@ def test_eq8_adds_up_the_slowest_expert_of_every_token(cell: Cell) -> None:
     t_0 = 65_536 / 4e9 + flop / 2e12 + 65_536 / 2e9
     t_1 = 65_536 / 1e9 + flop / 1e12 + 65_536 / 1e9
     assert meter.eq8_s == pytest.approx(t_1 + t_0, rel=1e-9)
+    assert meter.batched_s == pytest.approx(max(2 * t_0, t_1), rel=1e-9)
 
 
 def test_a_device_in_outage_is_not_used(cell: Cell) -> None:

@@ -1,0 +1,162 @@
+"""The base station's latency estimate: what is computed, what is measured, and when which holds."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.checkpoint import ModelInfo
+from orchestrator.latency import batched_latency_s
+from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
+from services.bs.estimate import ENOUGH, STALE_S, LatencyEstimate
+
+INFO = ModelInfo(layers=2, experts=3, top_k=2, hidden_size=16, intermediate_size=24, vocab_size=40)
+LINK = Direction(rate_bps=1e8)
+EMULATE = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
+STATE = ChannelState(
+    *(1, 0, 0.0, "test", "0" * 64),
+    devices=tuple(DeviceState(LINK, LINK, flops) for flops in (1e11, 2e11, 4e11)),
+    emulate=EMULATE,
+)
+EQ6_S = [2 * 65_536 / 1e8 + EMULATE.flop_per_token / flops for flops in (1e11, 2e11, 4e11)]
+ONE = np.ones(3)
+
+
+def messages(
+    estimate: LatencyEstimate, count: int, fixed_s: float, token_s: float, noise: float = 0.0
+) -> None:
+    """Answers of device 0 at time 0, of 1 to 40 tokens, with a relative error; then a fit."""
+    draw = random.Random(5)
+    for _ in range(count):
+        n = draw.randint(1, 40)
+        took_s = (fixed_s + token_s * n) * (1 + noise * draw.uniform(-1, 1))
+        estimate.learn(0, n, took_s, 0.0, STATE)
+    estimate.fit(STATE, 0.0)
+
+
+def lines(estimate: LatencyEstimate) -> tuple[float, float]:
+    """a and b of device 0, from what messages of 1 and of 1,000,000 tokens are said to take."""
+    at = {n: float(estimate.latency_s("measured", STATE, np.full(3, n), 0.0)[0]) for n in (1, 1e6)}
+    return at[1] - at[1e6], at[1e6]
+
+
+def test_computed_it_is_eq_6_of_the_emulated_model() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    assert estimate.latency_s("analytic", STATE, ONE, 0.0).tolist() == pytest.approx(
+        EQ6_S, rel=1e-12
+    )
+    assert estimate.analytic_s(None).tolist() == [0, 0, 0]
+
+
+def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
+    served = LatencyEstimate(INFO, "fp16").analytic_s(replace(STATE, emulate=None))
+    expected = 2 * 16 * 16 / 1e8 + 6 * 16 * 24 / 1e11
+    assert served[0] == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.floats(1e-4, 0.05), st.floats(1e-4, 0.05))
+@settings(deadline=None, max_examples=50)
+def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s: float) -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 200, fixed_s, token_s)
+    a, b = lines(estimate)
+    # The computed value, 5 ms, counts as one token's worth in the fit.
+    assert a == pytest.approx(fixed_s, abs=1e-2 * (fixed_s + token_s + EQ6_S[0]))
+    assert b == pytest.approx(token_s, abs=1e-3 * (token_s + EQ6_S[0]))
+
+
+def test_noise_of_a_tenth_leaves_them_recognisable() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 400, fixed_s=0.02, token_s=0.004, noise=0.1)
+    a, b = lines(estimate)
+    assert a == pytest.approx(0.02, rel=0.35)
+    assert b == pytest.approx(0.004, rel=0.1)
+
+
+def test_a_change_is_followed() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 300, fixed_s=0.002, token_s=0.001)
+    messages(estimate, 200, fixed_s=0.02, token_s=0.01)
+    assert lines(estimate) == pytest.approx((0.02, 0.01), rel=0.05)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 10)), min_size=ENOUGH, max_size=60))
+@settings(deadline=None)
+def test_neither_part_is_ever_negative(taken: list[tuple[int, float]]) -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    for n, took_s in taken:
+        estimate.learn(0, n, took_s, 0.0, STATE)
+    estimate.fit(STATE, 0.0)
+    a, b = lines(estimate)
+    assert a >= -1e-9
+    assert b >= 0
+
+
+def test_messages_that_are_all_alike_are_believed_as_they_are() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    for took_s in (0.011, 0.009) * ENOUGH:
+        estimate.learn(0, 1, took_s, 0.0, STATE)
+    estimate.fit(STATE, 0.0)
+    assert estimate.latency_s("measured", STATE, ONE, 0.0)[0] == pytest.approx(0.01, rel=0.01)
+
+
+def test_until_enough_was_measured_and_of_other_devices_it_is_computed() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, ENOUGH - 1, 0.02, 0.1)
+    assert estimate.latency_s("measured", STATE, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
+    messages(estimate, 1, 0.02, 0.1)
+    measured = estimate.latency_s("measured", STATE, ONE, 0.0).tolist()
+    assert measured[0] == pytest.approx(0.12, rel=0.1)
+    assert measured[1:] == pytest.approx(EQ6_S[1:])
+
+
+def test_what_was_measured_long_ago_is_not_used() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    late_s = STALE_S + 1
+    assert estimate.latency_s("measured", STATE, ONE, late_s).tolist() == pytest.approx(EQ6_S)
+    estimate.fit(STATE, late_s)
+    assert estimate.latency_s("measured", STATE, ONE, late_s).tolist() == pytest.approx(EQ6_S)
+
+
+def test_another_profile_is_measured_afresh() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    other = replace(STATE, profile_sha256="1" * 64)
+    assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
+    estimate.learn(0, 1, 0.5, 0.0, other)
+    estimate.fit(other, 0.0)
+    assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
+
+
+def test_the_larger_is_taken_of_each_device() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.0, 0.02)
+    for _ in range(ENOUGH):
+        estimate.learn(1, 1, 1e-4, 0.0, STATE)
+    estimate.fit(STATE, 0.0)
+    larger = estimate.latency_s("larger", STATE, ONE, 0.0)
+    assert larger[0] == pytest.approx(0.02, rel=0.01)
+    assert larger[1:].tolist() == pytest.approx(EQ6_S[1:])
+
+
+@pytest.mark.parametrize("source", ["analytic", "measured", "larger"])
+def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    gone = replace(STATE, devices=(replace(STATE.devices[0], reachable=False), *STATE.devices[1:]))
+    assert estimate.latency_s(source, gone, ONE, 0.0)[0] == math.inf  # type: ignore[arg-type]
+    estimate.fit(gone, 0.0)
+    back = estimate.latency_s(source, STATE, ONE, 0.0)[0]  # type: ignore[arg-type]
+    assert back == pytest.approx(EQ6_S[0])
+
+
+def test_a_layer_in_messages_takes_as_long_as_the_device_with_most_to_do() -> None:
+    assert batched_latency_s(np.array([0.01, 0.02, math.inf]), [5, 3, 0]) == pytest.approx(0.06)
+    assert batched_latency_s(np.array([0.01, 0.02]), [0, 0]) == 0

@@ -1,0 +1,127 @@
+"""Selection in a request's path: which policy, on what grounds, and what is recorded of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from orchestrator.metrics import bs_metrics
+from orchestrator.selection import LatencySource
+from orchestrator.selection.topk import TopK
+from orchestrator.selection.wlr import WeightToLatencyRatio
+from orchestrator.state import Direction, PolicyState
+from services.bs.policies import Policies
+from services.bs.routing import RoutingTrace
+from services.bs.serving import generator
+from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, serving, trunk
+
+
+def all_there(cell: Cell) -> None:
+    for q in range(EXPERTS):
+        cell.start(q)
+    cell.admit(*range(EXPERTS))
+
+
+def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell) -> None:
+    slow = emulating(flops=1e12, rate_bps=1e6)
+    fast = replace(slow.devices[0], down=Direction(rate_bps=1e9), up=Direction(rate_bps=1e9))
+    cell.channel.state = replace(slow, devices=(fast, fast, fast, slow.devices[3]))
+    all_there(cell)
+    tokens, layers = 20, 3
+    everything, served = serving(TopK()), serving(WeightToLatencyRatio(theta=0.2))
+    split = trunk(cell)
+    split.forward(list(range(tokens)), split.cache(), everything)
+    before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
+    assert before == tokens
+    split.forward(list(range(tokens)), split.cache(), served)
+
+    left_out = served.meter.deselected
+    assert left_out[3] > 0
+    assert served.meter.dropped == {}
+    assert left_out.total() + served.meter.used.total() == 2 * tokens * layers
+    assert served.meter.eq8_s < everything.meter.eq8_s
+    by_policy = {"device": "3", "reason": "policy"}
+    counted = [
+        cell.counted("wdmoe_expert_dropped_total", **by_policy, layer=str(layer))
+        for layer in range(layers)
+    ]
+    assert sum(counted) == left_out[3]
+    one, two = (
+        cell.counted("wdmoe_token_experts_total", layer="0", experts=number) for number in "12"
+    )
+    assert one + two - before == tokens
+    assert cell.counted("wdmoe_kappa_count", layer="0") == tokens
+    assert cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2") == one
+
+
+def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
+    all_there(cell)
+    served = serving(TopK())
+    served.trace = RoutingTrace()
+    split = trunk(cell)
+    cache = split.cache()
+    split.forward([1, 2, 3], cache, served)
+    split.forward([4], cache, served)
+    with np.load(io.BytesIO(served.trace.npz())) as file:
+        seen = sorted(zip(file["layer"].tolist(), file["token"].tolist(), strict=True))
+        assert seen == [(layer, token) for layer in range(3) for token in range(4)]
+        used = np.bincount(file["expert"][file["kept"]], minlength=EXPERTS)
+    assert {q: n for q, n in enumerate(used.tolist()) if n} == served.meter.used
+
+
+@pytest.mark.parametrize("source", ["analytic", "measured", "larger"])
+def test_a_device_that_is_not_there_is_as_far_away_as_one_in_outage(
+    cell: Cell, source: LatencySource
+) -> None:
+    cell.channel.state = emulating(flops=1e12, rate_bps=1e8)
+    cell.start(0)
+    cell.admit(0)
+    policy = WeightToLatencyRatio(theta=0.0, latency=source)
+    logits = torch.tensor([[1.0, 2.0, -1.0, -1.0]])
+    choice = cell.selector.select(logits, 2, policy, generator([1], CPU))
+    assert np.isinf(choice.latency_s).tolist() == [False, True, True, True]
+    assert choice.selected.index.tolist() == [[4, 0]]
+    assert choice.used.weight.tolist() == [[0, 1]]
+
+
+def test_latencies_are_those_of_now_after_a_policy_that_needs_none(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e12, rate_bps=1e8)
+    all_there(cell)
+    wlr, draw = WeightToLatencyRatio(theta=0.0), generator([1], CPU)
+    logits = torch.zeros(1, EXPERTS)
+    assert np.isfinite(cell.selector.select(logits, 2, wlr, draw).latency_s).all()
+    cell.roster.lose(1, "silent")
+    cell.selector.select(logits, 2, TopK(), draw)
+    later = cell.selector.select(logits, 2, wlr, draw).latency_s
+    assert np.isfinite(later).tolist() == [True, False, True, True]
+
+
+def test_a_prompt_draws_the_same_whenever_it_is_repeated() -> None:
+    first, again, other = (
+        torch.rand(8, generator=generator(prompt, CPU)) for prompt in ([1, 23], [1, 23], [12, 3])
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_policy_that_cannot_be_made_here_leaves_the_last_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    registry = CollectorRegistry()
+    policies = Policies(bs_metrics(registry))
+    wlr = policies.of(PolicyState("wlr", {"theta": 0.2}))
+    assert wlr.model_dump()["theta"] == 0.2
+    for _ in range(3):  # every request asks, one line is enough
+        assert policies.of(PolicyState("unheard-of")) is wlr
+    assert policies.of(PolicyState("wlr", {"theta": 0.7})) is wlr
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("policy refused, wlr θ=0.2 stays: policy 'unheard-of' is unknown")
+    counted = registry.get_sample_value("wdmoe_refused_messages_total", {"reason": "policy"})
+    assert counted == 2
+    assert policies.of(PolicyState()).name == "topk"
