@@ -21,7 +21,7 @@ from typing import Any
 
 import zmq
 
-from orchestrator import keys, selection, state
+from orchestrator import channel, keys, selection, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
@@ -30,8 +30,8 @@ from orchestrator.reports import AppliedInterval, Reports, decode_report
 from orchestrator.state import Param
 from orchestrator.verification import Verification, export
 
-# Fading with a memory is drawn from its beginning on: 0.2 ms an interval of eight devices.
-MAX_FIRST_CORRELATED = 10_000
+# Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.
+MAX_DRAWN = 10_000
 
 
 class Control:
@@ -213,10 +213,10 @@ class Control:
                 f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
                 "rates only); --allow-degraded applies the rates alone"
             )
-        if profile.correlation and first_interval > MAX_FIRST_CORRELATED:
+        if min(first_interval, channel.memory(profile.correlation)) > MAX_DRAWN:
             raise InputError(
-                f"first_interval is {first_interval}; allowed: 0 to {MAX_FIRST_CORRELATED} under "
-                f"profile {profile.name!r}, whose fading goes on from interval to interval"
+                f"first_interval is {first_interval}; allowed: 0 to {MAX_DRAWN} under "
+                f"profile {profile.name!r}, whose fading remembers more intervals than that"
             )
         profile.devices(first_interval)  # the first draw takes longest, and not of the lead
 

@@ -255,13 +255,16 @@ def test_a_bad_policy_changes_nothing(
 
 
 def test_fading_with_a_memory_begins_where_it_can_be_drawn(stack: Stack) -> None:
-    moving = profile(FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.2"))
+    slowly = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.02")
+    moving = profile(slowly)
     epoch = stack.control.status()["epoch"]
     with pytest.raises(InputError, match=r"^first_interval is 10001; allowed: 0 to 10000 under"):
         stack.control.use(moving, first_interval=10_001)
     assert stack.control.status()["epoch"] == epoch
     stack.control.use(moving, first_interval=100)
     assert stack.control.status()["interval"] == 100
+    stack.control.use(profile(slowly.replace("0.02", "0.4")), first_interval=1 << 39)
+    assert stack.control.status()["interval"] == 1 << 39
 
 
 def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:
