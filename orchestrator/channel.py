@@ -26,6 +26,8 @@ DirectionName = Literal["down", "up"]
 
 _DIRECTION_KEYS: dict[DirectionName, int] = {"down": 0, "up": 1}
 _SHADOWING_KEY = 2
+# Of a gain, far below the rounding of its numbers.
+_FORGOTTEN = 1e-24
 
 _LIGHT_M_PER_S = 299_792_458.0
 
@@ -71,6 +73,16 @@ def jakes_correlation(speed_m_per_s: float, carrier_ghz: float, lag_s: float) ->
     return float(j0(2 * math.pi * doppler_hz * lag_s))
 
 
+def memory(rho: float) -> int:
+    """How many intervals before matter to a gain's last bit, where ρ is from -1 to 1.
+
+    None if ρ is 0, and if it is 1, when the gain never changes.
+    """
+    if rho in (0, 1):
+        return 0
+    return math.ceil(math.log(_FORGOTTEN) / math.log(abs(rho)))
+
+
 class CorrelatedFading:
     """One direction's Rayleigh gain from interval to interval, correlated by `rho`.
 
@@ -83,13 +95,10 @@ class CorrelatedFading:
     """
 
     _REMEMBERED = 1024
-    _FORGOTTEN = 1e-24
 
     def __init__(self, rho: float, *, seed: int, device: int, direction: DirectionName) -> None:
         self._rho = rho
-        self._memory = math.inf if abs(rho) == 1 else 1.0
-        if 0 < abs(rho) < 1:
-            self._memory = math.ceil(math.log(self._FORGOTTEN) / math.log(abs(rho)))
+        self._memory = memory(rho)
         self._key = (seed, device, _DIRECTION_KEYS[direction])
         self._latest: deque[complex] = deque(maxlen=self._REMEMBERED)
         self._next = 0
@@ -101,6 +110,8 @@ class CorrelatedFading:
 
     def complex_gain(self, interval: int) -> complex:
         """h of an interval; real and imaginary part have variance 1."""
+        if self._rho == 1:
+            interval = 0  # it never changes
         with self._lock:
             if interval < self._next - len(self._latest) or interval > self._next + self._memory:
                 self._begin_before(interval)
@@ -111,7 +122,7 @@ class CorrelatedFading:
     def _begin_before(self, interval: int) -> None:
         """Be ready for an interval; those before it would not be right, and are not remembered."""
         self._latest.clear()
-        self._next = int(max(0, interval - self._memory))
+        self._next = max(0, interval - self._memory)
         while self._next < interval:
             self._advance()
         while len(self._latest) > 1:

@@ -136,9 +136,14 @@ def test_a_far_interval_is_as_good_as_at_hand(rho: float) -> None:
     fading(rho).complex_gain(1 << 39)  # from 0 on it would take months
 
 
+@pytest.mark.parametrize(("rho", "intervals"), [(0.0, 0), (0.1, 24), (-0.1, 24), (1.0, 0)])
+def test_how_long_a_process_remembers(rho: float, intervals: int) -> None:
+    assert channel.memory(rho) == intervals
+
+
 def test_a_device_that_stands_still_keeps_its_gain() -> None:
     process = fading(1.0)
-    assert process.complex_gain(50) == process.complex_gain(0)
+    assert process.complex_gain(1 << 39) == process.complex_gain(0)
 
 
 # Phones of pedestrians at 3.5 GHz, 50 ms apart: f_D·T from 0.12 to 0.35.
