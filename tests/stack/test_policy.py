@@ -52,7 +52,7 @@ def test_a_policy_is_switched_between_requests_and_everything_says_so(
     assert json.loads((out / "run.json").read_text())["channel"]["policy"] == in_force
     until(lambda: len(stack.query('wdmoe_policy_info{name="wlr"}')) == 1, "Prometheus knows")
     for metric in ('expert_dropped_total{reason="policy"}', "kappa_count", "token_experts_total"):
-        until(lambda name=metric: stack.query(f"wdmoe_{name} > 0") != [], metric)  # type: ignore[misc]
+        until(lambda name=metric: stack.query(f"wdmoe_{name} > 0") != [], metric)
 
 
 def test_a_profile_switch_keeps_the_policy_and_a_policy_switch_the_profile(stack: Stack) -> None:
