@@ -12,6 +12,7 @@ from orchestrator import selection
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.errors import InputError
+from orchestrator.replay import records
 from orchestrator.selection import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Expert selection policies.")
@@ -43,7 +44,7 @@ def show(as_json: Json = False) -> None:
     status = common.ask_orchestrator("/status")
     policy = status["policy"]
     if as_json:
-        shown = {**policy, "label": label(policy)}
+        shown = {**policy, "label": records.Policy.model_validate(policy).label}
         common.print_json({**shown, "epoch": status["epoch"], "apply_at_s": status["apply_at_s"]})
         return
     typer.echo(_in_force(status))
@@ -95,16 +96,9 @@ def use(
         typer.echo(_in_force(status))
 
 
-def label(policy: dict[str, Any]) -> str:
-    """A policy of `/status` in a few words; its parameters as they are if it is not known here."""
-    try:
-        return selection.find(policy["name"], policy["params"]).label
-    except InputError:
-        return " ".join([policy["name"], *(f"{k}={v}" for k, v in policy["params"].items())])
-
-
 def _in_force(status: dict[str, Any]) -> str:
-    return f"in force: {label(status['policy'])}, epoch {status['epoch']}"
+    label = records.Policy.model_validate(status["policy"]).label
+    return f"in force: {label}, epoch {status['epoch']}"
 
 
 def _named(text: str) -> tuple[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import typer
 
-from orchestrator.cli import common, policy
+from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.errors import StackError
+from orchestrator.replay.records import Policy
 
 
 def status(as_json: Json = False) -> None:
@@ -36,7 +37,7 @@ def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
     )
     if channel["degraded"]:
         typer.echo("         DEGRADED: no netem here, so delay, jitter and loss are left out")
-    typer.echo(f"policy   {policy.label(channel['policy'])}")
+    typer.echo(f"policy   {Policy.model_validate(channel['policy']).label}")
     typer.echo(f"verified {_verified(channel)}")
     admitted = bs["devices"] if bs else {}
     common.print_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -30,17 +31,20 @@ class WeightToLatencyRatio(LatencyPolicy):
         """In the order of `topk`, and tokens that lose no expert as there, bit for bit."""
         chosen = TopK().select(gate)
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
-        wlr = ratios(chosen.weight, gate.latency_s[chosen.index])
+        wlr = ratios(chosen.weight, gate.latency_s.take(chosen.index))
         kappa = _kappa(wlr)
         dropped = kappa < self.theta if self.strict else kappa <= self.theta
         # The largest WLR has a κ of exactly 1/2: below that, it is safe.
         if self.max_drops < gate.k - 1 or self.theta == 0.5:
             dropped &= _least(wlr, min(self.max_drops, gate.k - 1))
+        least = kappa.amin(dim=-1)
+        if not dropped.any():
+            return replace(chosen, kappa=least)
         index = chosen.index.masked_fill(dropped, gate.logits.shape[-1])
         kept = chosen.weight.masked_fill(dropped, 0.0)
         renormalised = kept / kept.sum(dim=-1, keepdim=True)
         weight = renormalised.where(dropped.any(dim=-1, keepdim=True), kept)
-        return Selection(index, weight, chosen.candidates, kappa.amin(dim=-1))
+        return Selection(index, weight, chosen.candidates, least)
 
 
 def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
@@ -48,7 +52,7 @@ def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
 
     0 where t is infinite, infinite where t is 0, and 0 where w is 0 (in fp32), whatever t.
     """
-    return (weight.double() / latency_s).nan_to_num(nan=0.0, posinf=math.inf)
+    return (weight.double() / latency_s).nan_to_num_(nan=0.0, posinf=math.inf)
 
 
 def _kappa(wlr: torch.Tensor) -> torch.Tensor:
@@ -56,7 +60,7 @@ def _kappa(wlr: torch.Tensor) -> torch.Tensor:
 
     1/2 if both are infinite, and if both are 0: nothing tells them apart.
     """
-    return (wlr / (wlr + wlr.amax(dim=-1, keepdim=True))).nan_to_num(nan=0.5)
+    return (wlr / (wlr + wlr.amax(dim=-1, keepdim=True))).nan_to_num_(nan=0.5)
 
 
 def _least(wlr: torch.Tensor, count: int) -> torch.Tensor:
