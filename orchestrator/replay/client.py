@@ -13,6 +13,7 @@ from pydantic import Base64Bytes, BaseModel, ValidationError
 from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
 from orchestrator.profiles import Profile
+from orchestrator.replay.json_file import first_fault
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import Channel, Health, Interval, Intervals, Policy, Timings
 
@@ -143,7 +144,7 @@ class Client:
         except _StreamError as error:
             reply.error = str(error)
         except ValidationError as error:
-            reply.error = f"unexpected data in the stream: {_first(error)}"
+            reply.error = f"unexpected data in the stream: {first_fault(error)}"
         except httpx.HTTPError as error:
             reply.error = f"{type(error).__name__}: {error}"
         reply.ended_s = now_s()
@@ -206,7 +207,7 @@ class Client:
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
-            raise StackError(f"{who} at {url}: unexpected answer: {_first(error)}") from None
+            raise StackError(f"{who} at {url}: unexpected answer: {first_fault(error)}") from None
 
 
 def _events(response: httpx.Response) -> Iterator[bytes]:
@@ -227,11 +228,6 @@ def _refusal(content: bytes) -> str:
         return _Refusal.model_validate_json(content).detail
     except ValidationError:
         return _one_line(content.decode(errors="replace"))
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
 
 
 def _one_line(text: str) -> str:

@@ -18,7 +18,7 @@ PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
 SOURCE = Path(__file__).resolve().parents[2]
 
 
-def describe(prompts: PromptSet, health: Health, channel: Channel) -> Run:
+def describe(prompts: PromptSet, health: Health, channel: Channel, *, routing: bool = False) -> Run:
     """The record of a run that starts now."""
     return Run(
         command=sys.argv,
@@ -35,6 +35,7 @@ def describe(prompts: PromptSet, health: Health, channel: Channel) -> Run:
         ),
         base_station=health,
         channel=channel,
+        routing=routing,
     )
 
 

@@ -52,12 +52,14 @@ class Policy(_Record):
 class Experts(_Record):
     """Tokens over all layers, by device number.
 
-    `used`: it worked on them; `dropped`: they were for it and got lost; `deselected`: the gate had
-    it among its candidates, the policy left it out.
+    `used`: it worked on them; `dropped`: they were for it, which was absent, late or unreachable;
+    `outage`: they were for it, which the profile had in outage; `deselected`: the gate had it among
+    its candidates, the policy left it out.
     """
 
     used: dict[str, int]
     dropped: dict[str, int]
+    outage: dict[str, int] = {}
     deselected: dict[str, int]
 
 
@@ -202,7 +204,7 @@ class PromptsUsed(_Record):
 
 
 class Run(_Record):
-    """All that was in force when a run started."""
+    """All that was in force when a run started; `routing`: if it keeps how experts were chosen."""
 
     command: list[str]
     started_at: str
@@ -213,3 +215,4 @@ class Run(_Record):
     prompts: PromptsUsed
     base_station: Health
     channel: Channel
+    routing: bool = False

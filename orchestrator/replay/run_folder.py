@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.replay.records import Interval, Request, Run
+from orchestrator.replay import json_file
+from orchestrator.replay.records import Channel, Health, Interval, Request, Run
+from orchestrator.replay.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
 ROUTING, SUMMARY = "routing", "summary.json"
@@ -52,10 +54,7 @@ class RunFolder:
         try:
             if self.run is run:
                 path.mkdir(parents=True, exist_ok=True)
-                with (path / RUN).open(
-                    "x", encoding="utf-8"
-                ) as file:  # "x": of two runs at once, one is refused
-                    file.write(_document(run))
+                json_file.create(path / RUN, run)  # of two runs at once, one is refused
             self.recorded = read_requests(path)
             self._requests = _append_to(path / REQUESTS)
             self._intervals = _append_to(path / INTERVALS)
@@ -86,12 +85,7 @@ class RunFolder:
 
 def read_run(path: Path) -> Run:
     """What was in force when the run in a folder began; InputError if that cannot be read."""
-    try:
-        return Run.model_validate_json((path / RUN).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path / RUN}: {error.strerror or error}") from None
-    except ValidationError as error:
-        raise InputError(f"{path / RUN}: not a run of this version: {_fault(error)}") from None
+    return json_file.read(path / RUN, Run, "a run")
 
 
 def read_requests(path: Path) -> list[Request]:
@@ -108,14 +102,20 @@ def read_requests(path: Path) -> list[Request]:
             requests.append(Request.model_validate_json(line))
         except ValidationError as error:
             raise InputError(
-                f"{file}, line {number}: not a request of this version: {_fault(error)}"
+                f"{file}, line {number}: not a request of this version: "
+                f"{json_file.first_fault(error)}"
             ) from None
     return requests
 
 
-def write_summary(path: Path, summary: BaseModel) -> None:
+def write_summary(path: Path, summary: Summary) -> None:
     """Write the summary of the run in a folder."""
-    (path / SUMMARY).write_text(_document(summary), encoding="utf-8")
+    json_file.write(path / SUMMARY, summary)
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary of the run in a folder; InputError if it cannot be read."""
+    return json_file.read(path / SUMMARY, Summary, "a summary")
 
 
 def to_line(request: Request) -> str:
@@ -146,19 +146,27 @@ def default_path(prompts: str, profile: str) -> Path:
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
+def of_stack(health: Health, channel: Channel) -> dict[str, object]:
+    """What numbers depend on beside prompts, profile and policy."""
+    backends = {f"channel.links.{link.device}.backend": link.backend for link in channel.links}
+    return {
+        "base_station.model": health.model.fingerprint,
+        **{f"base_station.{name}": getattr(health, name) for name in _BASE_STATION},
+        **backends,
+    }
+
+
 def _essence(run: Run) -> dict[str, object]:
     """What a run's numbers depend on; not who started it, when, and how links did so far."""
     channel = run.channel
-    backends = {f"channel.links.{link.device}.backend": link.backend for link in channel.links}
     return {
         **{f"prompts.{name}": getattr(run.prompts, name) for name in _PROMPTS},
-        "base_station.model": run.base_station.model.fingerprint,
-        **{f"base_station.{name}": getattr(run.base_station, name) for name in _BASE_STATION},
+        **of_stack(run.base_station, channel),
         "channel.profile": channel.profile,
         "channel.profile_sha256": channel.profile_sha256,
         "channel.policy": channel.policy.label,
         "channel.degraded": channel.degraded,
-        **backends,
+        "routing": run.routing,
     }
 
 
@@ -168,12 +176,3 @@ def _append_to(file: Path) -> TextIO:
     whole = file.read_bytes().rfind(b"\n") + 1
     lines.truncate(whole)
     return lines
-
-
-def _document(model: BaseModel) -> str:
-    return model.model_dump_json(indent=2) + "\n"
-
-
-def _fault(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
