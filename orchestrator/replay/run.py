@@ -39,17 +39,18 @@ def replay(
 ) -> Outcome:
     """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
 
-    A failed request does not end the run, it is in the outcome. With `resume` a run that was
-    stopped in `out` goes on with the prompts that have no line yet.
+    A failed request does not end the run, as long as the base station answers at all; it is in the
+    outcome. With `resume` a run that was stopped in `out` goes on with the prompts that have no
+    line yet.
 
     Raises:
         InputError: `out` cannot be used.
-        StackError: the stack does not answer at the beginning.
+        StackError: the stack does not answer.
     """
     if out is not None and not resume:
         check_free(out)
     health, channel = client.health(), client.channel()
-    run = describe(prompts, health, channel)
+    run = describe(prompts, health, channel, routing=routing)
     path = out or default_path(prompts.name, channel.profile)
     began_s = seen_s = now_s()
     with closing(RunFolder(path, run, resume=resume)) as folder:
@@ -59,6 +60,8 @@ def replay(
         done = {request.id for request in requests}
         left = [item for item in enumerate(prompts.prompts) if item[0] not in done]
         for request, trace in closed_loop(left, client, health.model.name, routing=routing):
+            if request.error is not None:
+                client.health()  # if it is gone, what is left would fail as well
             folder.add(request, trace)
             requests.append(request)
             on_request(request)

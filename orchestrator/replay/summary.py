@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -141,6 +142,15 @@ def _warnings(
             f"{overruns:.1%} of the device messages are overruns (more than {OVERRUNS_MOST:.0%}): "
             "this host is too slow for the emulated devices, the latencies are too long"
         )
+    lost = sum((Counter(item.experts.dropped) for item in timings), Counter[str]())
+    if lost:
+        devices = ", ".join(f"device-{q}" for q in sorted(lost, key=int))
+        warnings.append(
+            f"{lost.total()} tokens, over all layers, lost an expert because a device was absent, "
+            f"late or unreachable: {devices}"
+        )
+    if run.routing:
+        warnings.append("routing was recorded: http and end to end include it")
     channel = run.channel
     # The epoch alone would miss an orchestrator that was restarted with another profile.
     if any(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from typer.testing import CliRunner
 
 from orchestrator.cli.replay import replay
@@ -69,7 +69,7 @@ TIMINGS: dict[str, Any] = {
     **dict.fromkeys(PARTS, 0.0001),
     "eq8_s": 0.0002,
     "batched_s": 0.0001,
-    "experts": {"used": {"0": 6}, "dropped": {"1": 2}, "deselected": {"2": 4}},
+    "experts": {"used": {"0": 6}, "dropped": {}, "outage": {"1": 2}, "deselected": {"2": 4}},
     "overruns": 0,
     "device_messages": 8,
     "policy": CHANNEL["policy"],
@@ -84,8 +84,9 @@ received: list[dict[str, Any]] = []
 
 
 @app.get("/healthz")
-def healthz() -> dict[str, Any]:
-    return HEALTH
+def healthz() -> JSONResponse:
+    gone = any(body["prompt"].startswith("gone") for body in received)
+    return JSONResponse(HEALTH, 503 if gone else 200)
 
 
 @app.get("/status")
@@ -103,7 +104,7 @@ def intervals(since_s: float) -> list[dict[str, Any]]:
 async def completions(body: dict[str, Any]) -> StreamingResponse:
     received.append(body)
     word = body["prompt"].split()[0]
-    if word == "500":
+    if word in ("500", "gone"):
         raise HTTPException(500, "device-3\nis gone")
     extra = {"routing": base64.b64encode(ROUTING).decode()} if body.get("routing") else {}
     return StreamingResponse(_stream(word, extra), media_type="text/event-stream")
@@ -306,6 +307,10 @@ def test_how_experts_were_chosen_is_kept(
     assert [(file.name, file.read_bytes()) for file in (out / "routing").iterdir()] == [
         ("0.npz", ROUTING)
     ]
+    warnings = json.loads((out / "summary.json").read_text())["warnings"]
+    assert warnings[-1] == "routing was recorded: http and end to end include it"
+    _, error = invoke(url, monkeypatch, spec, "--out", str(out), "--resume")
+    assert str(error).endswith("run.json: routing was True, it is False now; allowed: the same")
 
 
 def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -337,6 +342,18 @@ def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     _, error = invoke(url, monkeypatch, *arguments, "--resume")
     assert "channel.policy was wlr θ=0.1, it is wlr θ=0.2 now" in str(error)
     assert received == []
+
+
+def test_a_run_ends_with_its_stack(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec, out = prompts_file(tmp_path, "ok", "500", "gone", "ok 3"), tmp_path / "run"
+    _, error = invoke(url, monkeypatch, spec, "--out", str(out))
+    assert isinstance(error, StackError)
+    assert "HTTP 503" in str(error)
+    lines = (out / "requests.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [0, 1]  # the others are left to --resume
+    received.clear()  # it is back
 
 
 def test_to_go_on_needs_a_folder(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

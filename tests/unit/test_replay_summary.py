@@ -150,6 +150,15 @@ def test_a_run_of_failures_only() -> None:
     assert "–" in shown(summary)
 
 
+def test_devices_that_were_away_are_told() -> None:
+    away = Experts(used={"0": 6}, dropped={"10": 2, "3": 1}, outage={"1": 5}, deselected={})
+    requests = [request(0), request(1, experts=away), request(2, experts=away)]
+    assert summed(requests).warnings == [
+        "6 tokens, over all layers, lost an expert because a device was absent, late or "
+        "unreachable: device-3, device-10"
+    ]
+
+
 @pytest.mark.parametrize(
     ("policy", "warned"),
     [
@@ -225,7 +234,7 @@ counts = st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40), max_size=
 timings = st.builds(
     Timings,
     **{name: finite for name in Timings.model_fields if name.endswith("_s")},
-    experts=st.builds(Experts, used=counts, dropped=counts, deselected=counts),
+    experts=st.builds(Experts, used=counts, dropped=counts, outage=counts, deselected=counts),
     policy=st.builds(Policy, params=st.dictionaries(st.text(max_size=3), parameter, max_size=2)),
 )
 lines = st.builds(
