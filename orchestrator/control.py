@@ -21,17 +21,14 @@ from typing import Any
 
 import zmq
 
-from orchestrator import channel, keys, selection, state
+from orchestrator import keys, selection, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
-from orchestrator.profiles import Profile
+from orchestrator.profiles import MAX_DRAWN, Profile
 from orchestrator.reports import AppliedInterval, Reports, decode_report
 from orchestrator.state import Param
 from orchestrator.verification import Verification, export
-
-# Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.
-MAX_DRAWN = 10_000
 
 
 class Control:
@@ -213,7 +210,7 @@ class Control:
                 f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
                 "rates only); --allow-degraded applies the rates alone"
             )
-        if min(first_interval, channel.memory(profile.correlation)) > MAX_DRAWN:
+        if not profile.can_begin_at(first_interval):
             raise InputError(
                 f"first_interval is {first_interval}; allowed: 0 to {MAX_DRAWN} under "
                 f"profile {profile.name!r}, whose fading remembers more intervals than that"

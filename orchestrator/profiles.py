@@ -23,6 +23,9 @@ from orchestrator.profile_schema import MIN_RATE_BPS, Device, Loss, RawLink, Spe
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
 from orchestrator.traces import Trace
 
+# Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.
+MAX_DRAWN = 10_000
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -68,6 +71,10 @@ class Profile:
         return channel.jakes_correlation(
             fading.speed_m_per_s, self.spec.carrier_ghz, fading.coherence_s
         )
+
+    def can_begin_at(self, interval: int) -> bool:
+        """Whether intervals before one are few or soon forgotten, so that drawing it is quick."""
+        return min(interval, channel.memory(self.correlation)) <= MAX_DRAWN
 
     def devices(self, interval: int | None) -> tuple[DeviceState, ...]:
         """All devices in one interval.
