@@ -8,6 +8,7 @@ DIR/summary.json, table.md, PROFILE.png, PROFILE.svg
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,17 +17,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.profiles import Profile
+from orchestrator.replay import json_file
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Policy, PromptsUsed
 from orchestrator.replay.run_folder import check_same
 
 SWEEP = "sweep.json"
 REFERENCE = "topk"
+# From where a prompt's fading begins to where the next one's does: longer than any request, and a
+# prime number, lest a recorded trace that repeats be at the same place for every prompt.
+STRIDE_S = 607.0
 
 
 class ProfileUsed(BaseModel):
@@ -85,6 +90,22 @@ class Plan:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{kind} {name} is given twice; allowed: once each")
+        folders: dict[str, str] = {}
+        for policy in self.policies:
+            other = folders.setdefault(slug(policy), policy.label)
+            if other != policy.label:
+                raise InputError(
+                    f"policies {other} and {policy.label} have the same folder {slug(policy)}; "
+                    "allowed: one of them"
+                )
+        last = max(len(prompts.prompts) for prompts in self.sets) - 1
+        for profile in self.profiles:
+            if profile.interval_s is not None and not profile.can_begin_at(start(profile, last)):
+                raise InputError(
+                    f"profile {profile.name}: its fading remembers too many of its intervals of "
+                    f"{profile.interval_s:g} s to begin further on for each prompt; allowed: a "
+                    "longer coherence_s, or a higher speed_m_per_s"
+                )
 
     @property
     def requests(self) -> int:
@@ -131,13 +152,12 @@ class Plan:
         """
         file, asked = self.path / SWEEP, self.asked()
         if resume and file.exists():
-            before = _read(file)
+            before = json_file.read(file, Asked, "a sweep")
             check_same(file, before.essence(), asked.essence())
             return before
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with file.open("x", encoding="utf-8") as new:
-                new.write(asked.model_dump_json(indent=2) + "\n")
+            json_file.create(file, asked)
         except FileExistsError:
             raise InputError(
                 f"--out {self.path}: holds a sweep already; allowed: a new folder, or --resume"
@@ -157,12 +177,26 @@ def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[Policy, ..
     asked += [("wlr", {"theta": theta}) for theta in thetas]
     asked += map(_parse, others)
     found = [selection.find(name, params) for name, params in asked]
-    return tuple(Policy(name=one.name, params=one.model_dump()) for one in found)
+    return tuple(Policy(name=one.name, params=one.model_dump(exclude_none=True)) for one in found)
 
 
 def slug(policy: Policy) -> str:
     """A policy's label as the name of a folder: `wlr-theta-0.2`."""
-    return re.sub(r"[^\w.]+", "-", policy.label.replace("θ", "theta"))
+    return re.sub(r"[^\w.+-]+", "-", policy.label.replace("θ", "theta"))
+
+
+def start(profile: Profile, number: int) -> int:
+    """The interval with which the fading of a prompt begins, where the channel varies in time."""
+    assert profile.interval_s is not None
+    return number * math.ceil(STRIDE_S / profile.interval_s)
+
+
+def value_of(text: str) -> Any:
+    """A parameter's value as it is typed: a number, true or false if it looks like one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def blocks(count: int, size: int) -> Iterator[range]:
@@ -177,24 +211,5 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = word.partition("=")
         if not equals:
             raise InputError(f"--policy {text}: {word!r} has no value; allowed: PARAMETER=VALUE")
-        params[key] = _value(value)
+        params[key] = value_of(value)
     return name, params
-
-
-def _value(text: str) -> Any:
-    """A number, true or false if it looks like one."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _read(file: Path) -> Asked:
-    try:
-        return Asked.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"])) or "JSON"
-        raise InputError(f"{file}: not a sweep of this version: {place}: {fault['msg']}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.replay import json_file
 from orchestrator.sweep import figure, tables
 from orchestrator.sweep.plan import Asked, Plan
 from orchestrator.sweep.summary import SweepSummary, summarise
@@ -12,7 +13,7 @@ SUMMARY, TABLE = "summary.json", "table.md"
 def write(plan: Plan, asked: Asked) -> SweepSummary:
     """Sum up a sweep whose cells are all there, and write that into its folder."""
     summary = summarise(plan, asked)
-    (plan.path / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    json_file.write(plan.path / SUMMARY, summary)
     (plan.path / TABLE).write_text(tables.markdown(summary), encoding="utf-8")
     for profile in plan.profiles:
         cells = [cell for cell in summary.cells if cell.profile == profile.name]

@@ -5,15 +5,14 @@
 
 Turns are short, so that what drifts on the host falls on all policies alike. Where the channel
 varies in time a block is one prompt, and for each policy the fading begins again at an interval
-that belongs to the prompt: what a policy meets does not depend on how long others took.
+that belongs to the prompt: which channel a policy meets does not depend on how long others took.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 from orchestrator.errors import StackError
 from orchestrator.profiles import Profile
@@ -23,18 +22,20 @@ from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Channel, Health, Request
 from orchestrator.replay.run_folder import (
+    RUN,
     SUMMARY,
     RunFolder,
+    check_same,
+    of_stack,
     read_requests,
     read_run,
     write_summary,
 )
 from orchestrator.replay.summary import summarise
-from orchestrator.sweep.plan import Cell, Plan, blocks
+from orchestrator.sweep.plan import Cell, Plan, blocks, start
+from orchestrator.sweep.put_back import put_back
 
 BLOCK = 10
-# From where a prompt's fading begins to where the next one's does: longer than any request.
-STRIDE_S = 600.0
 # A state takes effect at its time; by then the base station and all devices have long had it.
 SETTLE_S = 0.002
 
@@ -70,10 +71,19 @@ class Runner:
         if all((cell.path / SUMMARY).exists() for cell in self._plan.all_cells):
             return
         health = self._client.health()
-        with _put_back(self._client):
+        self._check_stack(health)
+        with put_back(self._client):
             for profile in self._plan.profiles:
                 for prompts in self._plan.sets:
                     self._fill(self._plan.cells(profile, prompts), health)
+
+    def _check_stack(self, health: Health) -> None:
+        """That cells of before the sweep was stopped had the same stack; InputError if not."""
+        now = of_stack(health, self._client.channel())
+        for cell in self._plan.all_cells:
+            if (cell.path / RUN).exists():
+                run = read_run(cell.path)
+                check_same(cell.path / RUN, of_stack(run.base_station, run.channel), now)
 
     def _fill(self, cells: Sequence[Cell], health: Health) -> None:
         profile, prompts = cells[0].profile, cells[0].prompts
@@ -92,7 +102,10 @@ class Runner:
                         run = describe(prompts, health, self._client.channel())
                         folder = RunFolder(cell.path, run, resume=True)
                         folders[cell] = stack.enter_context(closing(folder))
-                    self._send(left, folders[cell], channel, health.model.name)
+                    for item in left:
+                        channel = self._send(item, cell, folders[cell], channel, health.model.name)
+                    applied = self._client.intervals(channel.apply_at_s)
+                    folders[cell].add_intervals([a for a in applied if a.epoch == channel.epoch])
         for cell in cells:
             if cell in folders or not (cell.path / SUMMARY).exists():
                 self._summarise(cell)
@@ -107,7 +120,7 @@ class Runner:
         if profile.interval_s is not None:
             channel = self._client.use_profile(
                 profile,
-                first_interval=number * math.ceil(STRIDE_S / profile.interval_s),
+                first_interval=start(profile, number),
                 allow_degraded=self._allow_degraded,
             )
             self._in_force = profile
@@ -121,16 +134,24 @@ class Runner:
         return channel
 
     def _send(
-        self, prompts: Sequence[Numbered], folder: RunFolder, channel: Channel, model: str
-    ) -> None:
-        for request, _ in closed_loop(prompts, self._client, model):
-            if request.error is not None:
-                self._client.health()  # if it is gone, what is left would fail as well
+        self, item: Numbered, cell: Cell, folder: RunFolder, channel: Channel, model: str
+    ) -> Channel:
+        """Make a request and record it; the channel that it had."""
+        request = self._request(item, model)
+        if not _ran_under(request, channel):  # once it may be that the switch was told too late
+            if cell.profile.interval_s is not None:
+                channel = self._switch(cell, item[0])  # the fading has gone on
+            request = self._request(item, model)
             _check(request, channel)
-            folder.add(request)
-            self._on_request(request)
-        applied = self._client.intervals(channel.apply_at_s)
-        folder.add_intervals([one for one in applied if one.epoch == channel.epoch])
+        folder.add(request)
+        self._on_request(request)
+        return channel
+
+    def _request(self, item: Numbered, model: str) -> Request:
+        ((request, _),) = closed_loop([item], self._client, model)
+        if request.error is not None:
+            self._client.health()  # if it is gone, what is left would fail as well
+        return request
 
     def _summarise(self, cell: Cell) -> None:
         requests = read_requests(cell.path)
@@ -144,26 +165,18 @@ def recorded(plan: Plan) -> int:
     return sum(len(read_requests(cell.path)) for cell in plan.all_cells)
 
 
+def _ran_under(request: Request, channel: Channel) -> bool:
+    """Whether a request ran under what was asked; a failed one, which does not tell, did."""
+    timings, asked = request.timings, (channel.policy, channel.profile, channel.epoch)
+    return timings is None or (timings.policy, timings.profile, timings.epoch) == asked
+
+
 def _check(request: Request, channel: Channel) -> None:
-    """That a request ran under what was asked; StackError if somebody else switched meanwhile."""
+    """StackError if a request did not run under what was asked."""
     timings = request.timings
-    if timings is None:
-        return
-    ran = (timings.policy, timings.profile, timings.epoch)
-    if ran != (channel.policy, channel.profile, channel.epoch):
+    if timings is not None and not _ran_under(request, channel):
         raise StackError(
             f"{request.prompt_id} ran under {timings.policy.label} and {timings.profile} (epoch "
             f"{timings.epoch}); {channel.policy.label} and {channel.profile} (epoch "
             f"{channel.epoch}) were asked for: does anybody else use the stack?"
         )
-
-
-@contextmanager
-def _put_back(client: Client) -> Iterator[None]:
-    """Leave the stack with the policy and the profile that it has now."""
-    profile, policy = client.profile(), client.channel().policy
-    try:
-        yield
-    finally:
-        client.use_policy(policy)
-        client.use_profile(profile, allow_degraded=True)

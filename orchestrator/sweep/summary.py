@@ -9,12 +9,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.replay.records import PARTS, Policy, Request, Timings
-from orchestrator.replay.run_folder import SUMMARY, read_requests, read_run
-from orchestrator.replay.summary import Summary
+from orchestrator.replay.run_folder import read_requests, read_run, read_summary
 from orchestrator.sweep import analysis
 from orchestrator.sweep.analysis import Estimate, Spread
-from orchestrator.sweep.plan import Asked, Cell, Plan
-from orchestrator.sweep.run import BLOCK, STRIDE_S
+from orchestrator.sweep.plan import STRIDE_S, Asked, Cell, Plan
+from orchestrator.sweep.run import BLOCK
 
 # What channel and devices take; the rest of a request is the base station's and HTTP's.
 DEVICE_PARTS = ("downlink_s", "wait_s", "compute_s", "uplink_s")
@@ -174,7 +173,7 @@ def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compar
 
 
 def _cell(cell: Cell, requests: Sequence[Request], reference: Sequence[Request]) -> CellSummary:
-    summary = Summary.model_validate_json((cell.path / SUMMARY).read_bytes())
+    summary = read_summary(cell.path)
     return CellSummary(
         profile=cell.profile.name,
         prompts=cell.prompts.name,

@@ -6,8 +6,10 @@ Answers are right, and fast, by what is in force; a prompt's first word can make
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,12 @@ from typer.testing import CliRunner
 from orchestrator import profiles
 from orchestrator.cli.sweep import sweep
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay import prompt_sets
+from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import PARTS, Run
+from orchestrator.replay.records import PARTS, Request, Run
+from orchestrator.sweep.plan import Plan, policies
+from orchestrator.sweep.run import Runner
 from tests.unit.serving import serve
 
 STILL = """
@@ -54,6 +60,8 @@ class Stack:
         self.sent: list[tuple[str, str, str, int | None]] = []  # profile, policy, prompt, interval
         self.well = True
         self.deaf_to_policies = False
+        self.late = 0  # so many answers tell the epoch of before a switch
+        self.wire_dtype = "fp16"
 
     def switch(self) -> dict[str, Any]:
         self.epoch += 1
@@ -94,8 +102,12 @@ class Stack:
             "device_messages": 8,
             "policy": TOPK if self.deaf_to_policies else self.policy,
             "profile": self.profile["name"],
-            "epoch": self.epoch,
+            "epoch": self.epoch - self.told_late(),
         }
+
+    def told_late(self) -> int:
+        self.late -= 1
+        return int(self.late >= 0)
 
 
 stack = Stack()
@@ -106,7 +118,7 @@ app = FastAPI()
 def healthz() -> JSONResponse:
     told = {
         "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
-        "wire_dtype": "fp16",
+        "wire_dtype": stack.wire_dtype,
         "curve": True,
         "torch_device": "cpu",
         "tcp_congestion_control": "cubic",
@@ -235,14 +247,14 @@ def test_each_policy_meets_the_same_fading() -> None:
     spec = prompts("mine", "p0", "p1", "p2")
     _, error = invoke(spec, "--theta", "0.2", "--profile", "moving.yaml", "--out", "out")
     assert error is None
-    # 600 s of 50 ms each
+    # 607 s of 50 ms each
     assert [sent[1:] for sent in stack.sent] == [
         ("topk", "p0", 0),
         ("wlr", "p0", 0),
-        ("wlr", "p1", 12000),
-        ("topk", "p1", 12000),
-        ("topk", "p2", 24000),
-        ("wlr", "p2", 24000),
+        ("wlr", "p1", 12140),
+        ("topk", "p1", 12140),
+        ("topk", "p2", 24280),
+        ("wlr", "p2", 24280),
     ]
 
 
@@ -301,6 +313,52 @@ def test_a_stopped_sweep_goes_on() -> None:
     assert invoke(*arguments, "--resume")[1] is None
 
 
+def test_a_sweep_goes_on_with_the_same_stack_only() -> None:
+    arguments = (prompts("mine", "p0"), "--theta", "0.2", "--profile", "still.yaml", "--out", "out")
+    assert invoke(*arguments)[1] is None
+    shutil.rmtree("out/still/mine/wlr-theta-0.2")
+    stack.wire_dtype = "fp32"
+    before = len(stack.sent)
+    _, error = invoke(*arguments, "--resume")
+    assert isinstance(error, InputError)
+    assert "topk/run.json: base_station.wire_dtype was fp16, it is fp32 now" in str(error)
+    assert len(stack.sent) == before
+
+
+def test_a_broken_summary_is_told() -> None:
+    arguments = (prompts("mine", "p0"), "--theta", "0.2", "--profile", "still.yaml", "--out", "out")
+    assert invoke(*arguments)[1] is None
+    summary = Path("out/still/mine/topk/summary.json")
+    summary.write_text(summary.read_text()[:99])
+    _, error = invoke(*arguments, "--resume")
+    assert isinstance(error, InputError)
+    assert str(error).startswith("out/still/mine/topk/summary.json: not a summary of this version")
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, StackError])
+@pytest.mark.parametrize("policy", ["top1", "channel"])  # which is refused
+def test_the_stack_gets_back_what_it_had(
+    url: str, ended: type[BaseException], policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.policy = {"name": policy, "params": {}}
+    done: list[Request] = []
+
+    def end(request: Request) -> None:
+        done.append(request)
+        if len(done) == 3:
+            raise ended("enough")
+
+    sets = (prompt_sets.load(prompts("mine", "p0", "p1")),)
+    plan = Plan(Path("out"), (profiles.find("still.yaml"),), sets, policies([0.2], []))
+    with closing(Client(url, url)) as client, pytest.raises(ended, match="enough"):
+        Runner(plan, client, on_request=end).run()
+    assert [sent[1] for sent in stack.sent] == ["topk", "topk", "wlr"]
+    assert stack.profile["name"] == "before"
+    assert stack.policy["name"] == ("top1" if policy == "top1" else "wlr")
+    told = "wdmoe: channel and before could not be put back: policy channel: not today\n"
+    assert capsys.readouterr().err == ("" if policy == "top1" else told)
+
+
 def test_another_sweep_is_not_mixed_in() -> None:
     spec = prompts("mine", "p0", "p1")
     arguments = ("--profile", "still.yaml", "--out", "out", "--theta")
@@ -328,10 +386,42 @@ def test_an_answer_under_another_policy_ends_it() -> None:
     assert stack.policy["name"] == "top1"
 
 
+@pytest.mark.parametrize("profile", ["still", "moving"])
+def test_a_switch_that_was_told_late_is_waited_for(profile: str) -> None:
+    stack.late = 1
+    spec = prompts("mine", "p0", "p1")
+    arguments = ("--theta", "0.2", "--profile", f"{profile}.yaml", "--out", "out")
+    _, error = invoke(spec, *arguments)
+    assert error is None
+    first, again = stack.sent[:2]
+    assert first == again
+    assert len(stack.sent) == 5
+    for policy in ("topk", "wlr-theta-0.2"):
+        requests = [
+            Request.model_validate(line)
+            for line in lines(f"out/{profile}/mine/{policy}/requests.jsonl")
+        ]
+        epochs = {one["epoch"] for one in lines(f"out/{profile}/mine/{policy}/intervals.jsonl")}
+        assert {one.timings.epoch for one in requests if one.timings} == epochs
+        assert [one.id for one in requests] == [0, 1]
+
+
 def test_a_policy_that_the_orchestrator_refuses() -> None:
     _, error = invoke(prompts("mine", "p0"), "--theta", "", "--policy", "channel", "--out", "out")
     assert isinstance(error, InputError)
     assert str(error) == "policy channel: not today"
+
+
+def test_fading_that_hardly_changes_is_refused_first() -> None:
+    slow = "{kind: rayleigh, coherence_s: 0.05, speed_m_per_s: 0.01}"
+    Path("slow.yaml").write_text(STILL.replace("{kind: none}", slow))
+    arguments = ("--profile", "slow.yaml", "--out", "out")
+    _, error = invoke(prompts("mine", "p0", "p1"), *arguments)
+    assert isinstance(error, InputError)
+    assert str(error).startswith("profile slow: its fading remembers too many of its intervals of")
+    assert stack.sent == []
+    assert not Path("out").exists()
+    assert invoke(prompts("one", "p0"), *arguments)[1] is None  # which begins at the beginning
 
 
 @pytest.mark.parametrize(

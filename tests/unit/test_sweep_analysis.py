@@ -7,11 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator import selection
+from orchestrator.errors import InputError
+from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Experts, Policy
 from orchestrator.sweep import analysis, figure
-from orchestrator.sweep.plan import blocks, policies, slug
+from orchestrator.sweep.plan import Plan, blocks, policies, slug
 from orchestrator.sweep.summary import CellSummary, compare, measure
 from tests.unit.test_replay_summary import request
+
+OWN = """\
+from orchestrator.selection import Gate, Policy, Selection
+
+
+class Own(Policy):
+    mode: str = "plain"
+    limit: int | None = None
+
+    def select(self, gate: Gate) -> Selection:
+        raise NotImplementedError
+"""
 
 
 def test_medians_and_percentiles() -> None:
@@ -75,6 +90,22 @@ def test_a_policys_folder() -> None:
     ]
     assert found[1].params["theta"] == 0.0
     assert found[1].params["max_drops"] == 1  # complete, as the orchestrator tells it
+
+
+def test_policies_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
+    (tmp_path / "sweeps_own.py").write_text(OWN)
+    found = policies([], ["sweeps_own", *(f"sweeps_own:limit={n}" for n in (1, -1, "null"))])
+    assert [policy.params for policy in found[1:]] == [
+        {"mode": "plain"},  # as the orchestrator tells it: what has no value is not there
+        {"mode": "plain", "limit": 1},
+        {"mode": "plain", "limit": -1},
+        {"mode": "plain"},
+    ]
+    assert len({slug(policy) for policy in found}) == 4
+    alike = policies([], ["sweeps_own:mode=a b", "sweeps_own:mode=a:b"])
+    with pytest.raises(InputError, match="have the same folder sweeps_own-mode-a-b; allowed: one"):
+        Plan(tmp_path, (), (PromptSet("mine", tmp_path, "", ()),), alike)
 
 
 def test_what_a_cells_requests_took() -> None:
