@@ -8,14 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
@@ -24,6 +16,8 @@ from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.run import Outcome
 from orchestrator.replay.run import replay as run_replay
+
+SPEED_OVER_S = 30.0
 
 
 def replay(
@@ -75,17 +69,7 @@ def _replay(
     prompts: PromptSet, client: Client, out: Path | None, *, routing: bool, resume: bool
 ) -> Outcome:
     """The run under a progress bar, where there is a terminal to show it."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with common.requests_bar(SPEED_OVER_S) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
         return run_replay(
             *(prompts, client, out, lambda request: progress.advance(task)),

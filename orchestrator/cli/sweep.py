@@ -10,14 +10,6 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from orchestrator import profiles
 from orchestrator.cli import common
@@ -85,7 +77,10 @@ def sweep(
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen)
         asked = plan.claim(resume=resume)
-        signal.signal(signal.SIGTERM, _interrupt)  # then, too, the stack gets back what it had
+        # With these, too, the stack gets back what it had; unless they are ignored, as with nohup.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
         _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load
 
@@ -107,18 +102,7 @@ def sweep(
 
 def _run(plan: Plan, client: Client, *, allow_degraded: bool) -> None:
     """The sweep under a progress bar, where there is a terminal to show it."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        speed_estimate_period=SPEED_OVER_S,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with common.requests_bar(SPEED_OVER_S) as progress:
         task = progress.add_task("sweep", total=plan.requests, completed=recorded(plan))
         Runner(
             plan,
