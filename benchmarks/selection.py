@@ -1,8 +1,9 @@
 """What selecting experts costs: `python -m benchmarks.selection [ROUNDS]`, or `make bench`.
 
-On a running stack, under `near-far`. In every round each policy serves completions that decode one
-token after another, and one prompt of many tokens. Prints a Markdown table: of the time of the
-layers of one or of many tokens (gate, selection, radio, devices, combining), selection's share.
+On a running stack, under `near-far`; afterwards it has the profile and the policy that it had. In
+every round each policy serves completions that decode one token after another, and one prompt of
+many tokens. Prints a Markdown table: of the time of the layers of one or of many tokens (gate,
+selection, radio, devices, combining), selection's share.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import random
 import sys
 import time
 from collections import defaultdict
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from benchmarks.links import wdmoe
-from orchestrator.cli.common import ask_bs
+from orchestrator.cli.common import ask_bs, bs_url, orchestrator_url
+from orchestrator.replay.client import Client
+from orchestrator.sweep.put_back import put_back
 
 ROUNDS = 10
 DECODED = 32
@@ -60,17 +64,17 @@ def main() -> None:
     health = ask_bs("/healthz")
     layers, words = health["model"]["layers"], health["model"]["vocab_size"]
     many = min(PROMPT, health["context_length"] - 1)
-    wdmoe("profile", "use", "near-far")
     measured = defaultdict(list)
     draw = random.Random(1)
-    for seed in range(rounds):
-        short = [draw.randrange(words)]
-        long = [draw.randrange(words) for _ in range(many)]
-        for policy, arguments in POLICIES.items():
-            use(arguments)
-            measured[1, policy].append(timings(short, DECODED, seed))
-            measured[many, policy].append(timings(long, 1, seed))
-    use(POLICIES["topk"])
+    with closing(Client(bs_url(), orchestrator_url())) as client, put_back(client):
+        wdmoe("profile", "use", "near-far")
+        for seed in range(rounds):
+            short = [draw.randrange(words)]
+            long = [draw.randrange(words) for _ in range(many)]
+            for policy, arguments in POLICIES.items():
+                use(arguments)
+                measured[1, policy].append(timings(short, DECODED, seed))
+                measured[many, policy].append(timings(long, 1, seed))
     print("| tokens | policy | requests | layers | selection, µs | layer, ms | share | greatest |")
     print("|---|---|---|---|---|---|---|---|")
     for (tokens, policy), requests in sorted(measured.items()):
