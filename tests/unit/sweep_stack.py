@@ -1,0 +1,160 @@
+"""A small HTTP server that answers a sweep as base station and orchestrator do.
+
+Answers are right, and fast, by what is in force; a prompt's first word can make it misbehave.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import JSONResponse, Response
+
+from orchestrator import profiles
+from orchestrator.replay.records import PARTS
+
+STILL = """
+description: raw links
+seed: 7
+carrier_ghz: 3.5
+bandwidth_hz: 1e6
+noise_dbm_per_hz: -174
+bs_power_w: 10
+device_power_w: 0.2
+fading: {kind: none}
+devices:
+  - {distance_m: 50, flops: 1e12}
+"""
+TOPK: dict[str, Any] = {"name": "topk", "params": {}}
+LEAD_S = 0.02
+
+
+class Stack:
+    """What the server is told to do, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.profile = {"name": "before", "text": STILL, "traces": {}}
+        self.policy: dict[str, Any] = {"name": "top1", "params": {}}
+        self.epoch = 10
+        self.apply_at_s = time.time()
+        self.first_interval: int | None = None
+        self.sent: list[tuple[str, str, str, int | None]] = []  # profile, policy, prompt, interval
+        self.well = True
+        self.deaf_to_policies = False
+        self.late = 0  # so many answers tell the epoch of before a switch
+        self.wire_dtype = "fp16"
+
+    def switch(self) -> dict[str, Any]:
+        self.epoch += 1
+        self.apply_at_s = time.time() + LEAD_S
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        profile = profiles.parse(str(self.profile["text"]), str(self.profile["name"]), "posted")
+        return {
+            "profile": profile.name,
+            "profile_sha256": profile.sha256,
+            "profile_text": profile.text,
+            "seed": 7,
+            "epoch": self.epoch,
+            "apply_at_s": self.apply_at_s,
+            "policy": self.policy,
+            "emulate": None,
+            "degraded": False,
+            "verification": None,
+            "links": [{"device": 0, "backend": "tbf", "error": None, "queues": None}],
+        }
+
+    def timings(self) -> dict[str, Any]:
+        assert time.time() >= self.apply_at_s, "sent before the switch has taken effect"
+        dropped = self.policy["name"] == "wlr"
+        return {
+            "request_id": "r",
+            "time_to_first_token_s": 0.001,
+            "end_to_end_s": 0.0009,
+            "prompt_tokens": 4,
+            "completion_tokens": 2,
+            **dict.fromkeys(PARTS, 0.0001),
+            "eq8_s": 0.0008,
+            "batched_s": 0.0002,
+            # 5 tokens in 4 layers
+            "experts": {"used": {"0": 30 if dropped else 40}, "dropped": {}, "deselected": {}},
+            "overruns": 0,
+            "device_messages": 8,
+            "policy": TOPK if self.deaf_to_policies else self.policy,
+            "profile": self.profile["name"],
+            "epoch": self.epoch - self.told_late(),
+        }
+
+    def told_late(self) -> int:
+        self.late -= 1
+        return int(self.late >= 0)
+
+
+stack = Stack()
+app = FastAPI()
+
+
+@app.get("/healthz")
+def healthz() -> JSONResponse:
+    told = {
+        "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
+        "wire_dtype": stack.wire_dtype,
+        "curve": True,
+        "torch_device": "cpu",
+        "tcp_congestion_control": "cubic",
+    }
+    return JSONResponse(told, 200 if stack.well else 503)
+
+
+@app.get("/status")
+def status() -> dict[str, Any]:
+    return stack.status()
+
+
+@app.get("/profile")
+def profile() -> dict[str, Any]:
+    return stack.profile
+
+
+@app.post("/profile")
+def use_profile(body: dict[str, Any]) -> dict[str, Any]:
+    stack.profile = {key: body[key] for key in ("name", "text", "traces")}
+    stack.first_interval = body["first_interval"]
+    return stack.switch()
+
+
+@app.post("/policy")
+def use_policy(body: dict[str, Any]) -> JSONResponse:
+    if body["name"] == "channel":
+        return JSONResponse({"detail": "policy channel: not today"}, 400)
+    stack.policy = body
+    return JSONResponse(stack.switch())
+
+
+@app.get("/intervals")
+def intervals(since_s: float) -> list[dict[str, Any]]:
+    assert since_s <= stack.apply_at_s
+    at = {"apply_at_s": stack.apply_at_s, "applied_at_s": stack.apply_at_s + 0.001}
+    epochs = (stack.epoch - 1, stack.epoch)
+    return [{"device": 0, "epoch": epoch, "interval": 0, **at} for epoch in epochs]
+
+
+@app.post("/v1/completions")
+def completions(body: dict[str, Any]) -> Response:
+    word = body["prompt"].split()[0]
+    policy = stack.policy["name"]
+    sent = (str(stack.profile["name"]), policy, body["prompt"], stack.first_interval)
+    if word == "stop" and len(stack.sent) == int(body["prompt"].split()[1]):
+        stack.well = False
+    if not stack.well or word == "500":
+        raise HTTPException(500, "gone")
+    stack.sent.append(sent)
+    right = policy == "topk" or not body["prompt"].endswith("hard")
+    text = {"text": "12" if right else "13", "finish_reason": "stop"}
+    chunk = {"choices": [text], "timings": stack.timings()}
+    return Response(
+        f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", media_type="text/event-stream"
+    )
