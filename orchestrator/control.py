@@ -140,12 +140,16 @@ class Control:
     def use_policy(self, name: str, params: Mapping[str, Param]) -> None:
         """Put a policy into force as the next epoch; profile and fading go on as they are.
 
-        It begins with the next interval that was not announced yet, or LEAD_S from now where there
-        is only one.
+        It begins LEAD_S from now or, where intervals are short, with the next one that was not
+        announced yet.
 
         Raises:
             InputError: no such policy, or not with these parameters.
         """
+        if len(params) > state.MAX_PARAMS:
+            raise InputError(
+                f"policy {name}: has {len(params)} parameters; allowed: at most {state.MAX_PARAMS}"
+            )
         # Without a value, a parameter is as good as not given.
         complete = selection.find(name, params).model_dump(exclude_none=True)
         try:

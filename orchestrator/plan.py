@@ -26,13 +26,15 @@ def first_epoch(now_s: float) -> int:
 class Plan:
     """A profile and a policy in force from `start_s` (Unix time) on; channel states follow from it.
 
-    `first` is the interval that begins then: a policy can change while the fading goes on.
+    `first` is the interval that begins then: a policy can change while the fading goes on. Where
+    it changes within an interval, that interval's state takes effect at `from_s`, the later.
     """
 
     profile: Profile
     epoch: int
     start_s: float
     first: int = 0
+    from_s: float = 0.0
     policy: PolicyState = field(default_factory=PolicyState)
 
     def interval_at(self, time_s: float) -> int:
@@ -64,7 +66,7 @@ class Plan:
         return self.profile.state(
             epoch=self.epoch,
             interval=interval,
-            apply_at_s=self.begin_s(interval),
+            apply_at_s=max(self.begin_s(interval), self.from_s),
             policy=self.policy,
         )
 
@@ -76,21 +78,27 @@ class Plan:
             epoch=self._next_epoch(now_s),
             start_s=now_s + LEAD_S,
             first=first,
+            from_s=0.0,
         )
 
     def with_policy(self, policy: PolicyState, unannounced: int, now_s: float) -> Plan:
         """Another policy, under which profile and fading go on as they are.
 
         Args:
-            policy: in force with the first interval that was not announced yet, which is
-                `unannounced`; LEAD_S from now where there is only one interval.
+            policy: in force LEAD_S from now; where intervals are hardly longer, with the first
+                that was not announced yet, which is `unannounced`.
         """
-        still = self.profile.interval_s is None
+        length_s, first, from_s = self.profile.interval_s, unannounced, self.from_s
+        if length_s is None or length_s > 2 * LEAD_S:
+            first = self.interval_at(now_s + LEAD_S)
+            if first < unannounced:  # else it still has to be told of, for when it begins
+                from_s = now_s + LEAD_S
         return replace(
             self,
             epoch=self._next_epoch(now_s),
-            start_s=now_s + LEAD_S if still else self.begin_s(unannounced),
-            first=self.first if still else unannounced,
+            start_s=self.begin_s(first),
+            first=first,
+            from_s=from_s,
             policy=policy,
         )
 

@@ -64,7 +64,7 @@ class PolicyRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     name: str
-    params: dict[str, state.Param] = {}
+    params: Annotated[dict[str, state.Param], Field(max_length=state.MAX_PARAMS)] = {}
 
 
 def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:

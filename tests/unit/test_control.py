@@ -53,7 +53,7 @@ class Stack:
         socket.connect(self.control.endpoints[0 if kind == zmq.SUB else 1])
         return socket
 
-    def metric(self, name: str, **labels: str) -> float | None:
+    def metric(self, name: str, /, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
 
@@ -133,9 +133,10 @@ def test_early_and_late_joiners_hear_what_is_in_force(stack: Stack) -> None:
 def test_a_switch_is_the_next_epoch_and_is_told_ahead(stack: Stack) -> None:
     ears = stack.connect(zmq.SUB, "bs")
     before = hear(ears)
+    asked_s = time.time()
     stack.control.use(profile(STILL.replace("100", "200"), "farther"))
     after = hear_epoch(ears, stack.control.status()["epoch"])
-    assert time.time() < after.apply_at_s < time.time() + LEAD_S
+    assert asked_s + LEAD_S <= after.apply_at_s <= time.time() + LEAD_S
     assert after.order > before.order
     assert after.profile == "farther"
     assert (after.devices[0].up.rate_bps or 0) < (before.devices[0].up.rate_bps or 0)
@@ -196,11 +197,12 @@ def test_a_policy_switch_leaves_the_fading_alone() -> None:
         assert [*before, *after] == heard
         assert {one.epoch for one in after} == {status["epoch"]}
         assert before[0].epoch < status["epoch"]
-        assert status["apply_at_s"] == after[0].apply_at_s
+        assert after[0].apply_at_s <= status["apply_at_s"]
         assert after[0].apply_at_s - asked_s < 1
-        exported = generate_latest(stack.registry).decode()
         params = "latency=analytic,theta=0.2,strict=False,max_drops=1"
-        assert f'wdmoe_policy_info{{name="wlr",params="{params}"}} 1.0' in exported
+        info = {"name": "wlr", "params": params}
+        eventually(lambda: stack.metric("wdmoe_policy_info", **info) == 1)
+    heard = list({one.order: one for one in heard}.values())  # who joins late may hear one twice
     intervals = [one.interval for one in heard]
     assert intervals == sorted(set(intervals))
     for one in heard:
@@ -213,9 +215,10 @@ def test_a_policy_switch_on_a_fixed_channel_is_told_ahead(stack: Stack) -> None:
     ears = stack.connect(zmq.SUB, "bs")
     before = hear(ears)
     assert before.policy == PolicyState("topk")
+    asked_s = time.time()
     stack.control.use_policy("top1", {})
     after = hear_epoch(ears, stack.control.status()["epoch"])
-    assert time.time() < after.apply_at_s < time.time() + LEAD_S
+    assert asked_s + LEAD_S <= after.apply_at_s <= time.time() + LEAD_S
     assert after.policy == PolicyState("top1")
     assert (after.devices, after.interval) == (before.devices, before.interval)
 
@@ -241,6 +244,7 @@ def test_a_profile_keeps_the_policy_and_begins_where_it_is_told(stack: Stack) ->
         ("wlr", {"theta": 0.7}, "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
         ("wlr", {"theta": 0.1, "max_drops": 10**30}, "policy wlr: max_drops is 1000000000000"),
         ("topk", {"theta": 0.1}, "policy topk has no parameter theta; "),
+        ("topk", {f"p{i}": 0 for i in range(17)}, "policy topk: has 17 parameters; allowed: at mo"),
     ],
 )
 def test_a_bad_policy_changes_nothing(
