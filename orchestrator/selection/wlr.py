@@ -28,7 +28,7 @@ class WeightToLatencyRatio(LatencyPolicy):
     max_drops: int = Field(default=1, ge=1, description="experts dropped from a token at most")
 
     def select(self, gate: Gate) -> Selection:
-        """In the order of `topk`, and tokens that lose no expert as there, bit for bit."""
+        """In the order of `topk`, and tokens that lose no weight as there, bit for bit."""
         chosen = TopK().select(gate)
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
         wlr = ratios(chosen.weight, gate.latency_s.take(chosen.index))
@@ -43,7 +43,8 @@ class WeightToLatencyRatio(LatencyPolicy):
         index = chosen.index.masked_fill(dropped, gate.logits.shape[-1])
         kept = chosen.weight.masked_fill(dropped, 0.0)
         renormalised = kept / kept.sum(dim=-1, keepdim=True)
-        weight = renormalised.where(dropped.any(dim=-1, keepdim=True), kept)
+        lighter = (dropped & (chosen.weight > 0)).any(dim=-1, keepdim=True)
+        weight = renormalised.where(lighter, kept)
         return Selection(index, weight, chosen.candidates, least)
 
 

@@ -162,6 +162,15 @@ def test_latencies_of_nothing_and_without_end(
     assert chosen.weight.sum() == 1.0
 
 
+def test_leaving_out_an_expert_of_no_weight_changes_no_bit() -> None:
+    logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(4))
+    logits[:, 2] = -200.0
+    gate = Gate(logits, 3, torch.ones(3))
+    chosen = select(gate, 0.0, {})
+    assert (chosen.index[:, 2] == 3).all()
+    assert torch.equal(chosen.weight, TopK().select(gate).weight)
+
+
 def test_an_expert_of_no_weight_is_worth_nothing_however_fast() -> None:
     weight = torch.tensor([1.0, 0.0, 0.0])
     wlr = ratios(weight, torch.tensor([2.0, 0.0, math.inf], dtype=torch.float64))
