@@ -7,6 +7,8 @@ import math
 from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from orchestrator import selection
 from orchestrator.cli import common
@@ -130,12 +132,17 @@ def _parameters(policy: type[Policy]) -> list[dict[str, Any]]:
         {
             "name": name,
             "required": field.is_required(),
-            "default": None if field.is_required() else field.default,
+            "default": None if field.is_required() else _default(field),
             "allowed": policy.allowed(name),
             "description": field.description,
         }
         for name, field in policy.model_fields.items()
     ]
+
+
+def _default(field: FieldInfo) -> Any:
+    """As JSON has it."""
+    return to_jsonable_python(field.get_default(call_default_factory=True), fallback=str)
 
 
 def _parameter(parameter: dict[str, Any]) -> str:

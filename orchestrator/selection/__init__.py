@@ -98,7 +98,7 @@ class Policy(BaseModel, ABC):
         fields = type(self).model_fields.items()
         for field, about in sorted(fields, key=lambda item: not item[1].is_required()):
             value = getattr(self, field)
-            if about.is_required() or value != about.default:
+            if about.is_required() or value != about.get_default(call_default_factory=True):
                 sign = "θ" if field == "theta" else field
                 words.append(sign if value is True else f"{sign}={_text(value)}")
         return " ".join(words)
@@ -133,6 +133,9 @@ def load(name: str) -> type[Policy]:
         found = _policies(importlib.import_module(module_name))
         for policy in found:
             policy.model_rebuild()  # where a field's type is not defined, it says so now
+            policy.model_json_schema()  # or where nobody could be told what is allowed
+            for field in policy.model_fields.values():
+                field.get_default(call_default_factory=True)
     except (Exception, SystemExit) as error:  # whatever running somebody's file may raise
         raise InputError(f"policy {name}: {_told(error, file)}") from None
     if len(found) != 1:

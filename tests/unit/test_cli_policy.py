@@ -1,5 +1,6 @@
 """`wdmoe policy` and POST /policy against a real orchestrator over HTTP."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ class Own(Policy):
     share: float = Field(default=0.5, gt=0, le=1, description="of what there is")
     mode: str = "plain"
     limit: int | None = None
+    often: int = Field(default_factory=lambda: 3)
 
     def select(self, gate: Gate) -> Selection:
         raise NotImplementedError
@@ -108,16 +110,18 @@ def test_what_is_refused_is_one_line_and_changes_nothing(
 
 
 def test_a_policy_of_one_s_own_can_be_used(wdmoe: Wdmoe, orchestrator: str, own: Path) -> None:
-    assert "One of somebody's own." in wdmoe("policy", "list").out
+    table = wdmoe("policy", "list").out
+    assert "One of somebody's own." in table
+    assert "often=3 (a whole number)" in table
     assert wdmoe.json("policy", "use", "own", "--param", "share=0.25", "--param", "mode=odd")[
         "policy"
-    ] == {"name": "own", "params": {"share": 0.25, "mode": "odd"}}
+    ] == {"name": "own", "params": {"share": 0.25, "mode": "odd", "often": 3}}
     result = wdmoe("policy", "use", "own", "--param", f"mode={'x' * 65}")
     assert result.code == 2
     assert result.err.startswith("wdmoe: policy own: mode is 'xxx")
     # What a host without that file says of it.
     own.unlink()
-    assert "policy   own share=0.25 mode=odd\n" in wdmoe("status").out
+    assert "policy   own share=0.25 mode=odd often=3\n" in wdmoe("status").out
 
 
 def test_a_policy_s_file_with_an_error_does_no_harm(
@@ -145,6 +149,10 @@ def test_a_policy_s_file_with_an_error_does_no_harm(
         (b'{"name": "topk", "more": 1}', "POST /policy: more: "),
         (b'{"name": "wlr", "params": {"theta": [1]}}', "POST /policy: params.theta"),
         (b'{"name": "wlr", "params": {"theta": NaN}}', "policy wlr: theta is nan"),
+        (
+            json.dumps({"name": "wlr", "params": {f"p{i}": 0 for i in range(100_000)}}).encode(),
+            "POST /policy: params: Dictionary should have at most 16 items",
+        ),
         (b'{"name": "../../etc/passwd"}', "policy '../../etc/passwd' is unknown; "),
         (b'{"name": "__init__"}', "policy '__init__' is unknown; "),
     ],

@@ -147,6 +147,12 @@ HEAD = "from orchestrator.selection import Gate, Policy, Selection\n"
             "{file}: has 2 subclasses of Policy; allowed: exactly one",
         ),
         (HEAD + "class Mine(Policy): ...\n", "{file}: Mine has no method select"),
+        (
+            "from typing import Callable\n"
+            + HEAD
+            + "class Mine(Policy):\n    of: Callable = max\n    def select(self, gate): ...\n",
+            "{file}: PydanticInvalidForJsonSchema: ",
+        ),
     ],
 )
 def test_a_file_that_is_not_in_order_is_told_in_one_line_and_harms_no_other(
