@@ -76,9 +76,9 @@ def jakes_correlation(speed_m_per_s: float, carrier_ghz: float, lag_s: float) ->
 def memory(rho: float) -> int:
     """How many intervals before matter to a gain's last bit, where ρ is from -1 to 1.
 
-    None if ρ is 0, and if it is 1, when the gain never changes.
+    0 if ρ is 0, and if it is 1 or -1, when the gain never changes.
     """
-    if rho in (0, 1):
+    if abs(rho) in (0, 1):
         return 0
     return math.ceil(math.log(_FORGOTTEN) / math.log(abs(rho)))
 

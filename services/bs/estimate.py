@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from orchestrator.checkpoint import ModelInfo
 from orchestrator.latency import Floats, device_latency_s
-from orchestrator.selection import LatencySource
 from orchestrator.state import ChannelState
 from services import wire
 
@@ -131,7 +131,11 @@ class LatencyEstimate:
         self._drawn_s = now_s
 
     def latency_s(
-        self, source: LatencySource, state: ChannelState | None, tokens: Floats, now_s: float
+        self,
+        source: Literal["measured", "larger"],
+        state: ChannelState | None,
+        tokens: Floats,
+        now_s: float,
     ) -> Floats:
         """t_q [s], shape (E,), for a layer that would send a device `tokens` (E,) tokens.
 
@@ -140,7 +144,7 @@ class LatencyEstimate:
         """
         analytic_s = self.analytic_s(state)
         other = state is not None and state.profile_sha256 != self._profile
-        if source == "analytic" or self._lines is None or other or now_s - self._drawn_s > STALE_S:
+        if self._lines is None or other or now_s - self._drawn_s > STALE_S:
             return analytic_s
         fixed_s, token_s = self._lines
         measured_s = token_s + fixed_s / np.maximum(tokens, 1.0)

@@ -48,9 +48,7 @@ def lines(estimate: LatencyEstimate) -> tuple[float, float]:
 
 def test_computed_it_is_eq_6_of_the_emulated_model() -> None:
     estimate = LatencyEstimate(INFO, "fp16")
-    assert estimate.latency_s("analytic", STATE, ONE, 0.0).tolist() == pytest.approx(
-        EQ6_S, rel=1e-12
-    )
+    assert estimate.analytic_s(STATE).tolist() == pytest.approx(EQ6_S, rel=1e-12)
     assert estimate.analytic_s(None).tolist() == [0, 0, 0]
 
 
@@ -146,7 +144,7 @@ def test_the_larger_is_taken_of_each_device() -> None:
     assert larger[1:].tolist() == pytest.approx(EQ6_S[1:])
 
 
-@pytest.mark.parametrize("source", ["analytic", "measured", "larger"])
+@pytest.mark.parametrize("source", ["measured", "larger"])
 def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
