@@ -54,7 +54,7 @@ def main() -> None:
     channel = ChannelFeed(conf, "bs", refused, context)
     roster = Roster(conf, info, checkpoint.fingerprint, metrics)
     estimate = LatencyEstimate(info, conf.wire_dtype)
-    accounting = Accounting(metrics, roster, estimate)
+    accounting = Accounting(metrics, estimate)
     dispatcher = Dispatcher(router, conf, info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)

@@ -12,7 +12,6 @@ from orchestrator.metrics import BsMetrics
 from services.bs.estimate import LatencyEstimate
 from services.bs.job import Job
 from services.bs.meter import Meter
-from services.bs.roster import Roster
 from services.bs.selector import Choice
 from services.bs.serving import Serving
 
@@ -20,9 +19,8 @@ from services.bs.serving import Serving
 class Accounting:
     """Used by the engine's thread only; costs do not depend on Python loops over tokens."""
 
-    def __init__(self, metrics: BsMetrics, roster: Roster, estimate: LatencyEstimate) -> None:
+    def __init__(self, metrics: BsMetrics, estimate: LatencyEstimate) -> None:
         self._metrics = metrics
-        self._roster = roster
         self._estimate = estimate
 
     def chosen(self, layer: int, choice: Choice, serving: Serving) -> None:
@@ -32,15 +30,18 @@ class Accounting:
         """
         meter, experts = serving.meter, len(choice.reachable)
         selected = choice.selected.index.cpu().numpy()
-        passed = choice.selected.candidates.cpu().numpy()[selected == experts]
+        used = choice.used.index.cpu().numpy()
+        candidates = choice.selected.candidates.cpu().numpy()
+        # Less those that were brought back because the others of their token cannot be reached.
+        passed = candidates[(selected == experts) & (used != candidates)]
         for q, tokens in _counted(passed, experts):
             meter.deselected[q] += tokens
             self._metrics.expert_dropped_total.labels(str(q), str(layer), "policy").inc(tokens)
         lost = selected[np.append(~choice.reachable.numpy(), False)[selected]]
         for q, tokens in _counted(lost, experts):
-            reason = "outage" if self._roster.devices[q].admitted else "absent"
-            self.dropped(layer, q, tokens, reason, meter)
-        a_token = (choice.used.index.cpu().numpy() < experts).sum(axis=1)
+            gone = choice.channel is not None and not choice.channel.devices[q].reachable
+            self.dropped(layer, q, tokens, "outage" if gone else "absent", meter)
+        a_token = (used < experts).sum(axis=1)
         for number, tokens in _counted(a_token, experts + 1):
             self._metrics.token_experts_total.labels(str(layer), str(number)).inc(tokens)
         if choice.selected.kappa is not None:
@@ -51,7 +52,7 @@ class Accounting:
 
     def dropped(self, layer: int, q: int, tokens: int, reason: str, meter: Meter) -> None:
         """Count tokens that lose an expert which was to be used."""
-        meter.dropped[q] += tokens
+        (meter.outage if reason == "outage" else meter.dropped)[q] += tokens
         self._metrics.expert_dropped_total.labels(str(q), str(layer), reason).inc(tokens)
 
     def answered(self, layer: int, jobs: Sequence[Job], choice: Choice, meter: Meter) -> None:

@@ -75,9 +75,12 @@ class Dispatcher:
     ) -> torch.Tensor:
         """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, choice of n tokens."""
         inputs, index = hidden.cpu(), choice.used.index.cpu()
-        jobs = self._send(layer, inputs, index, choice.channel, serving.meter)
-        self._accounting.chosen(layer, choice, serving)  # while the devices work
-        self._await()
+        try:
+            jobs = self._send(layer, inputs, index, choice.channel, serving.meter)
+            self._accounting.chosen(layer, choice, serving)  # while the devices work
+            self._await()
+        finally:
+            self._jobs.clear()
         combine_s = time.monotonic()
         weight = choice.used.weight.cpu()
         output = self._combine(layer, jobs, inputs, index, weight, serving.meter).to(hidden)
@@ -164,7 +167,6 @@ class Dispatcher:
             for job in waiting:
                 if job.deadline_s <= now:
                     self._lose(job.device, "timeout")
-        self._jobs.clear()
 
     def _combine(
         self,

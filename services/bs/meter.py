@@ -17,7 +17,8 @@ class Meter:
 
     `eq8_s` is Eq. 8's value; `batched_s` what Eq. 6 and 7 give when a device gets its n_q tokens of
     a layer in one message, max_q n_q·t_q. Counts are of tokens: `used` by an expert, `dropped`
-    because the device was not there, `deselected` by the policy though the gate chose the expert.
+    because the device failed or was not there, `outage` because the channel has it out of reach,
+    `deselected` by the policy though the gate chose the expert.
     """
 
     gate_s: float = 0.0
@@ -35,6 +36,7 @@ class Meter:
     overruns: int = 0
     used: Counter[int] = field(default_factory=Counter)
     dropped: Counter[int] = field(default_factory=Counter)
+    outage: Counter[int] = field(default_factory=Counter)
     deselected: Counter[int] = field(default_factory=Counter)
 
     def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class Meter:
             "batched_s": self.batched_s,
             "experts": {
                 name: {str(q): n for q, n in sorted(getattr(self, name).items())}
-                for name in ("used", "dropped", "deselected")
+                for name in ("used", "dropped", "outage", "deselected")
             },
             "overruns": self.overruns,
             "device_messages": self.device_messages,

@@ -171,7 +171,7 @@ def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
     channel = Channel(local, "bs", _unheard, context)
     roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
     estimate = LatencyEstimate(checkpoint.info, conf.wire_dtype)
-    accounting = Accounting(metrics, roster, estimate)
+    accounting = Accounting(metrics, estimate)
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, context, port)

@@ -20,12 +20,18 @@ from services.device.experts import Experts
 from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, serving, trunk
 
 
-def run_layer(cell: Cell, index: list[list[int]], weight: list[list[float]]) -> Any:
+def run_layer(
+    cell: Cell,
+    index: list[list[int]],
+    weight: list[list[float]],
+    candidates: list[list[int]] | None = None,
+) -> Any:
     """One layer over len(index) tokens: the inputs, the output, and the meter."""
     torch.manual_seed(1)
     hidden = torch.randn(len(index), 16)
     channel = cell.channel.current()
-    chosen = Selection(torch.tensor(index), torch.tensor(weight), torch.tensor(index))
+    before = torch.tensor(candidates or index)
+    chosen = Selection(torch.tensor(index), torch.tensor(weight), before)
     choice = Choice(
         selected=chosen,
         used=chosen,
@@ -95,6 +101,19 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     assert isinstance(work, wire.Work)
     assert cell.say(mute, wire.Beat()) == wire.Identify()
     assert cell.say(mute, cell.hello(1)) == wire.Welcome()
+
+
+def test_a_layer_that_went_wrong_leaves_no_work_behind(cell: Cell) -> None:
+    cell.start(0)
+    mute = cell.socket(1)
+    cell.say(mute, cell.hello(1))
+    cell.admit(0, 1)
+    with pytest.raises(IndexError):  # candidates there are none of, found out while device 1 works
+        run_layer(cell, [[1, 4]], [[1.0, 0.0]], candidates=[[1]])
+    hidden, output, meter = run_layer(cell, [[0, 4]], [[1.0, 0.0]])
+    torch.testing.assert_close(output, expert(cell, 0, hidden))
+    assert meter.used == {0: 1}
+    assert cell.roster.devices[1].admitted  # nobody has waited for it
 
 
 def fake_answer(work: wire.Work, **changes: Any) -> wire.Done:
@@ -206,7 +225,8 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
     split, served = trunk(cell), serving(TopK())
     split.forward(list(range(20)), split.cache(), served)
     assert 2 not in served.meter.used
-    assert served.meter.dropped.keys() == {2}
+    assert served.meter.dropped == {}
+    assert served.meter.outage.keys() == {2}
     outage = {"device": "2", "reason": "outage"}
     lost = [cell.counted("wdmoe_expert_dropped_total", **outage, layer=str(i)) for i in range(3)]
-    assert sum(lost) == served.meter.dropped[2]
+    assert sum(lost) == served.meter.outage[2]
