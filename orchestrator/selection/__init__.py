@@ -137,7 +137,7 @@ def load(name: str) -> type[Policy]:
             for field in policy.model_fields.values():
                 field.get_default(call_default_factory=True)
     except (Exception, SystemExit) as error:  # whatever running somebody's file may raise
-        raise InputError(f"policy {name}: {_told(error, file)}") from None
+        raise InputError(f"policy {name}: {told(error, file)}") from None
     if len(found) != 1:
         raise InputError(
             f"policy {name}: {file}: has {len(found)} subclasses of Policy; allowed: exactly one"
@@ -155,7 +155,7 @@ def find(name: str, params: Mapping[str, Any]) -> Policy:
     except ValidationError as error:
         raise InputError(f"policy {name}{_fault(policy, error)}") from None
     except Exception as error:  # from a check that the file brings along
-        raise InputError(f"policy {name}: {_told(error, inspect.getfile(policy))}") from None
+        raise InputError(f"policy {name}: {told(error, inspect.getfile(policy))}") from None
 
 
 def weights(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -192,6 +192,18 @@ def without(selection: Selection, logits: torch.Tensor, reachable: torch.Tensor)
     lost_none = (index == selection.index).all(dim=-1, keepdim=True)
     weight = selection.weight.where(lost_none, weights(logits, index)).masked_fill(index == none, 0)
     return Selection(index, weight, candidates, selection.kappa)
+
+
+def told(error: BaseException, file: str) -> str:
+    """An error in a policy's file, or in what that file calls, in one line: where, and what."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        where, message = f"{error.filename}, line {error.lineno}", error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        where, message = f"{file}, line {lines[-1]}" if lines else file, str(error)
+    text = " ".join(message.split())
+    return f"{where}: {type(error).__name__}: {text if len(text) <= 200 else text[:200] + '…'}"
 
 
 def _policies(module: ModuleType) -> list[type[Policy]]:
@@ -233,15 +245,3 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         limits |= {"maximum": "at most", "exclusiveMaximum": "below"}
         bounds = [f"{word} {schema[key]:g}" for key, word in limits.items() if key in schema]
     return ", ".join(bounds if bounds and kind == "a number" else [kind, *bounds])
-
-
-def _told(error: BaseException, file: str) -> str:
-    """An error in a policy's file, or in what that file calls, in one line: where, and what."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        where, message = f"{error.filename}, line {error.lineno}", error.msg
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == file]
-        where, message = f"{file}, line {lines[-1]}" if lines else file, str(error)
-    text = " ".join(message.split())
-    return f"{where}: {type(error).__name__}: {text if len(text) <= 200 else text[:200] + '…'}"

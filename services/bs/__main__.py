@@ -22,6 +22,7 @@ from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
 from services.bs.estimate import LatencyEstimate
+from services.bs.policies import Policies
 from services.bs.prober import Prober
 from services.bs.roster import Roster
 from services.bs.selector import Selector
@@ -64,7 +65,8 @@ def main() -> None:
 
     ends = _end_tokens(conf.model_dir)
     prober = Prober(dispatcher, channel, conf.curve)
-    engine = Engine(trunk, dispatcher, prober, channel, decode, ends, metrics, context)
+    policies = Policies(info, conf.torch_device, metrics)
+    engine = Engine(trunk, dispatcher, prober, channel, policies, decode, ends, metrics, context)
 
     def health() -> tuple[bool, dict[str, Any]]:
         now = time.monotonic()

@@ -97,6 +97,7 @@ class Engine(threading.Thread):
         dispatcher: Dispatcher,
         prober: Prober,
         channel: ChannelFeed,
+        policies: Policies,
         decode: Callable[[Sequence[int]], str],
         end_tokens: frozenset[int],
         metrics: BsMetrics,
@@ -110,7 +111,7 @@ class Engine(threading.Thread):
         self._decode = decode
         self._end_tokens = end_tokens
         self._metrics = metrics
-        self._policies = Policies(metrics)
+        self._policies = policies
         self._waiting: queue.Queue[Request | ProbeRequest] = queue.Queue(MAX_WAITING)
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
@@ -196,7 +197,7 @@ class Engine(threading.Thread):
             "prompt_tokens": len(request.prompt),
             "completion_tokens": made,
             **serving.meter.parts(started_s - request.arrived_s, ended_s - request.arrived_s),
-            "policy": {"name": policy.name, "params": policy.model_dump()},
+            "policy": {"name": policy.name, "params": policy.model_dump(exclude_none=True)},
             "profile": channel.profile,
             "epoch": channel.epoch,
         }

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ import zmq
 from prometheus_client import CollectorRegistry
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from orchestrator import cli, profiles
+from orchestrator import cli, profiles, selection
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.control import Control
 from orchestrator.metrics import bs_metrics, orchestrator_metrics
@@ -61,6 +62,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("model")
     MixtralForCausalLM(TINY).save_pretrained(folder)
     return Checkpoint(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A second folder of policies."""
+    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        parent, _, file = name.rpartition(".")
+        if parent == selection.__name__:
+            del sys.modules[name]
+            vars(selection).pop(file, None)
 
 
 class Channel(ChannelFeed):

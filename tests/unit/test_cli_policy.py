@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator import selection
 from tests.unit.conftest import Wdmoe
 
 OWN = """\
@@ -31,15 +30,7 @@ class Own(Policy):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A further folder of policies."""
-    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
-    return tmp_path
-
-
-@pytest.fixture
-def own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delitem(sys.modules, "orchestrator.selection.own", raising=False)
+def own(folder: Path) -> Path:
     (folder / "own.py").write_text(OWN)
     return folder / "own.py"
 

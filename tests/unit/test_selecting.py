@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.metrics import bs_metrics
 from orchestrator.selection import LatencySource
+from orchestrator.selection.top1 import Top1
 from orchestrator.selection.topk import TopK
 from orchestrator.selection.wlr import WeightToLatencyRatio
 from orchestrator.state import Direction, PolicyState
@@ -57,6 +60,19 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     assert one + two - before == tokens
     assert cell.counted("wdmoe_kappa_count", layer="0") == tokens
     assert cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2") == one
+
+
+def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
+    all_there(cell)
+    cell.roster.lose(1, "silent")
+    tokens, layers = 20, 3
+    served, split = serving(Top1()), trunk(cell)
+    split.forward(list(range(tokens)), split.cache(), served)
+    meter = served.meter
+    assert meter.dropped.keys() == {1}
+    assert meter.used.total() == tokens * layers
+    # Of two candidates the second is left out, unless the first is the one that was lost.
+    assert meter.deselected.total() == tokens * layers - meter.dropped[1]
 
 
 def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
@@ -110,10 +126,10 @@ def test_a_prompt_draws_the_same_whenever_it_is_repeated() -> None:
 
 
 def test_a_policy_that_cannot_be_made_here_leaves_the_last_one(
-    capsys: pytest.CaptureFixture[str],
+    checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = CollectorRegistry()
-    policies = Policies(bs_metrics(registry))
+    policies = Policies(checkpoint.info, CPU, bs_metrics(registry))
     wlr = policies.of(PolicyState("wlr", {"theta": 0.2}))
     assert wlr.model_dump()["theta"] == 0.2
     for _ in range(3):  # every request asks, one line is enough
@@ -125,3 +141,52 @@ def test_a_policy_that_cannot_be_made_here_leaves_the_last_one(
     counted = registry.get_sample_value("wdmoe_refused_messages_total", {"reason": "policy"})
     assert counted == 2
     assert policies.of(PolicyState()).name == "topk"
+
+
+MINE = """\
+from dataclasses import replace
+
+from orchestrator.selection import Gate, Policy, Selection
+from orchestrator.selection.topk import TopK
+
+
+class Mine(Policy):
+    \"\"\"One of somebody's own.\"\"\"
+
+    def select(self, gate: Gate) -> Selection:
+        s = TopK().select(gate)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("return gate.logits.nothing", "AttributeError: 'Tensor' object has no attribute 'noth"),
+        ("return gate.latency_s[0]", "TypeError: 'NoneType' object is not subscriptable"),
+        ("return None", "AttributeError: 'NoneType' object has no attribute 'index'"),
+        ("return TopK().select(replace(gate, k=1))", "ValueError: index has shape (3, 1)"),
+        ("return replace(s, index=s.index + 4)", "ValueError: index is [["),
+        ("return replace(s, candidates=s.index * 0 + 4)", "ValueError: candidates is [["),
+        ("return replace(s, weight=s.weight / 0)", "ValueError: weight has values that are not f"),
+    ],
+)
+def test_a_policy_that_cannot_select_leaves_the_last_one(
+    checkpoint: Checkpoint,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    statement: str,
+    told: str,
+) -> None:
+    (folder / "mine.py").write_text(MINE + f"        {statement}\n")
+    policies = Policies(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
+    assert policies.of(PolicyState("mine")).name == "topk"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("policy refused, topk stays: policy mine: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("name", ["topk", "wlr", "top1", "random", "channel"])
+def test_bundled_policies_pass_their_trial(checkpoint: Checkpoint, name: str) -> None:
+    policies = Policies(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
+    params = {"theta": 0.2} if name == "wlr" else {}
+    assert policies.of(PolicyState(name, params)).name == name

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,6 @@ from orchestrator.selection import LatencyPolicy, Policy
 
 DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 BUNDLED = ["channel", "random", "top1", "topk", "wlr"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A second folder of policies."""
-    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
-    yield tmp_path
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(f"orchestrator.selection.{file.stem}", None)
-        if hasattr(selection, file.stem):
-            delattr(selection, file.stem)
 
 
 def refusal(name: str, params: dict[str, Any]) -> str:
