@@ -1,0 +1,107 @@
+"""What HTTP asks of the engine, and what the engine tells as it goes.
+
+Request ──submit──► engine ──deliver──► Echo? Piece* Finished  (of each sequence, by its index)
+                                        End | Failure          (once, last)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its log-probability given all before it, and the likeliest alternatives to it.
+
+    `logprob` is None of a sequence's first token, which nothing comes before; then `top` is empty.
+    `top` has the `logprobs` likeliest tokens that were asked for, the likeliest first.
+    """
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A prompt's own tokens, if they were asked for: before anything else of its sequence."""
+
+    index: int
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that has become certain, and the tokens made for it (empty unless `logprobs` is set)."""
+
+    index: int
+    text: str
+    tokens: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sequence ended: `length` or `stop`."""
+
+    index: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a request.
+
+    `logits` has a row for every position, `routing` is an .npz file, if they were asked for.
+    """
+
+    completion_tokens: int
+    timings: dict[str, Any]
+    logits: torch.Tensor | None
+    routing: bytes | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that got no answer."""
+
+    message: str
+
+
+Event: TypeAlias = Echo | Piece | Finished | End | Failure
+
+
+@dataclass
+class Request:
+    """Completions to make; `deliver` is called from the engine's thread.
+
+    Attributes:
+        prompts: one or several sequences of tokens. What all of them begin with is computed once.
+        max_tokens: to make of each; 0 only scores the prompts.
+        logprobs: how many alternatives to tell for each token; None: no log-probabilities.
+        echo: tell the prompts' own tokens too; their log-probabilities, if `logprobs` is set.
+        want_logits, want_routing: only with a single prompt.
+        cancelled: set from any thread when nobody waits for the answer any more.
+    """
+
+    id: str
+    prompts: list[list[int]]
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    stop: Sequence[str]
+    deliver: Callable[[Event], None]
+    logprobs: int | None = None
+    echo: bool = False
+    want_logits: bool = False
+    want_routing: bool = False
+    arrived_s: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+
+class FullError(Exception):
+    """The queue of waiting requests is full."""
