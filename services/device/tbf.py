@@ -24,18 +24,18 @@ _PACKET_BYTES = 1600
 _TIMER_SLACK_S = 100e-6
 _LIMIT_BYTES = MAX_PACKETS * _PACKET_BYTES
 # tbf has no "off"; this is faster than any host moves packets between containers.
-_UNSHAPED_BPS = 100e9
+UNSHAPED_BPS = 100e9
 
 
 def qdiscs(direction: Direction) -> tuple[str, ...]:
     """The tree for a direction's rate; delay, jitter and loss are beyond this backend."""
-    return (f"root handle 1: {token_bucket(direction.rate_bps)}",)
+    rate_bps = direction.rate_bps or UNSHAPED_BPS
+    return (f"root handle 1: {token_bucket(rate_bps, bucket_bytes(rate_bps))}",)
 
 
-def token_bucket(rate_bps: float | None) -> str:
-    """The qdisc that limits to a rate [bit/s]; None: to nothing that a host could reach."""
-    rate = rate_bps or _UNSHAPED_BPS
-    return f"tbf rate {rate:.0f}bit burst {bucket_bytes(rate):.0f} limit {_LIMIT_BYTES}"
+def token_bucket(rate_bps: float, burst_bytes: float) -> str:
+    """The qdisc that limits to a rate [bit/s], with a bucket of `burst_bytes`."""
+    return f"tbf rate {rate_bps:.0f}bit burst {burst_bytes:.0f} limit {_LIMIT_BYTES}"
 
 
 def bucket_bytes(rate_bps: float) -> float:
@@ -46,4 +46,4 @@ def bucket_bytes(rate_bps: float) -> float:
 def rate_bps(options: dict[str, Any]) -> float | None:
     """The rate that `tc -json qdisc show` reports [bit/s]; None: unlimited."""
     rate = 8.0 * options["rate"]
-    return rate if rate < _UNSHAPED_BPS else None
+    return rate if rate < UNSHAPED_BPS else None
