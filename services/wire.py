@@ -37,6 +37,9 @@ MAX_TOKENS = 1 << 17
 MAX_HIDDEN = 1 << 16
 MAX_TEXT = 512
 INT8_BLOCK = 64
+# Before each probe and each answer to one: until then the message before has been dealt with at
+# both ends, and what is timed is a message of its own.
+PROBE_PAUSE_S = 5e-3
 
 Buffer: TypeAlias = bytes | memoryview
 _TENSOR_EXT = 1
@@ -169,7 +172,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Probe:
-    """Padding that is to be answered at once with as much padding."""
+    """Padding that is to be answered after a pause with as much padding."""
 
     id: int
     pad: Buffer

@@ -62,6 +62,7 @@ class Prober:
         bits = wire_bits(wire.bytes_on_tcp(sample, self._curve))
         probes = Probes(bits, [], [])
         for _ in range(request.count):
+            time.sleep(wire.PROBE_PAUSE_S)
             sent_unix_s = time.time()
             answer = self._dispatcher.probe(q, pad)
             if answer is None:

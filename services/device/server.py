@@ -58,6 +58,7 @@ class DeviceServer:
             self._send(self._work(message, received_s))
         elif isinstance(message, wire.Probe):
             pad = wire.padding(0, len(message.pad))
+            time.sleep(wire.PROBE_PAUSE_S)
             self._send(wire.Probed(message.id, pad, received_s, time.monotonic()))
         elif isinstance(message, wire.Welcome):
             self.admitted = True
