@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from orchestrator.replay.client import Client
-from orchestrator.replay.prompt_sets import Prompt
+from dataclasses import dataclass
+
+from orchestrator.replay.client import Client, Reply
+from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.records import Request
-from orchestrator.replay.scoring import exact_match, extract_answer
+from orchestrator.replay.scoring import (
+    exact_match,
+    extract_answer,
+    final_number,
+    likeliest,
+    number_match,
+)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    answer: str
+    expected: str
+    score: float | None
+    score_norm: float | None = None
 
 
 def ask(
@@ -19,18 +35,25 @@ def ask(
 ) -> tuple[Request, bytes | None]:
     """Ask now what was to be asked at `intended_s`: the request, and if asked for its routing.
 
-    `number` is the prompt's place in its set. Whatever goes wrong is in the request.
+    `number` is the prompt's place in its set. Whatever goes wrong is in the request. Of a multiple
+    choice, several sequences in one request, no routing is told.
     """
-    reply = client.complete(prompt, model, routing=routing)
+    if isinstance(prompt, ChoicePrompt):
+        reply = client.choose(prompt, model)
+    else:
+        reply = client.complete(prompt, model, routing=routing)
+    scored = _score(prompt, reply)
     answered = reply.error is None
     first_s, timings = reply.first_token_s, reply.timings
     request = Request(
         id=number,
         prompt_id=prompt.id,
         completion=reply.text,
-        answer=extract_answer(reply.text),
-        expected=prompt.answer,
-        score=exact_match(reply.text, prompt.answer) if answered else None,
+        answer=scored.answer,
+        expected=scored.expected,
+        score=scored.score if answered else None,
+        score_norm=scored.score_norm if answered else None,
+        choices=reply.choices,
         intended_start_s=intended_s,
         actual_start_s=reply.started_s,
         time_to_first_token_s=None if first_s is None else first_s - intended_s,
@@ -40,3 +63,29 @@ def ask(
         error=reply.error,
     )
     return request, reply.routing
+
+
+def _score(prompt: Prompt, reply: Reply) -> _Scored:
+    text, expected = reply.text, prompt.answer
+    if isinstance(prompt, ChoicePrompt):
+        return _score_choices(prompt, reply)
+    if prompt.scoring == "number":
+        return _Scored(final_number(text) or "", expected, number_match(text, expected))
+    if isinstance(prompt, CodePrompt):
+        return _Scored(text, expected, None)
+    return _Scored(extract_answer(text), expected, exact_match(text, expected))
+
+
+def _score_choices(prompt: ChoicePrompt, reply: Reply) -> _Scored:
+    expected = prompt.answer.strip()
+    if not reply.choices:
+        return _Scored("", expected, None)
+    values = [choice.log_likelihood for choice in reply.choices]
+    best = likeliest(values)
+    best_norm = likeliest(values, [choice.characters for choice in reply.choices])
+    return _Scored(
+        prompt.choices[best].strip(),
+        expected,
+        float(best == prompt.gold),
+        float(best_norm == prompt.gold),
+    )

@@ -1,26 +1,36 @@
-"""The HTTP client of replays: what is in force, how it is changed, and one streamed completion."""
+"""The HTTP client of replays: what is in force, how it is changed, and one prompt's answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import Base64Bytes, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
 from orchestrator.profiles import Profile
+from orchestrator.replay import likelihood
 from orchestrator.replay.json_file import first_fault
-from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import Channel, Health, Interval, Intervals, Policy, Timings
+from orchestrator.replay.prompt import ChoicePrompt, Prompt
+from orchestrator.replay.records import (
+    Channel,
+    Choice,
+    Health,
+    Interval,
+    Intervals,
+    Policy,
+    Timings,
+)
+from orchestrator.replay.stream import AnswerError, chunks, one_line
 
 # Long silences are legitimate: a slow link in the profile delays every token.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 CONTROL_TIMEOUT_S = 10.0
-SHOWN_CHARACTERS = 200
 
 _UNIX_ZERO_S = time.time() - time.perf_counter()
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -39,25 +49,10 @@ class Reply:
     first_token_s: float | None = None
     ended_s: float = 0.0
     text: str = ""
+    choices: list[Choice] = field(default_factory=list)
     timings: Timings | None = None
     routing: bytes | None = None
     error: str | None = None
-
-
-class _Choice(BaseModel):
-    text: str
-    finish_reason: str | None = None
-
-
-class _Error(BaseModel):
-    message: str
-
-
-class _Chunk(BaseModel):
-    choices: list[_Choice] = []
-    timings: Timings | None = None
-    routing: Base64Bytes | None = None
-    error: _Error | None = None
 
 
 class _ProfileText(BaseModel):
@@ -68,10 +63,6 @@ class _ProfileText(BaseModel):
 
 class _Refusal(BaseModel):
     detail: str
-
-
-class _StreamError(Exception):
-    """The base station's answer is not a whole completion."""
 
 
 class Client:
@@ -138,16 +129,24 @@ class Client:
 
         With `routing` the base station is asked to tell, too, how it chose experts.
         """
-        reply = Reply(now_s())
-        try:
+        with _told(Reply(now_s())) as reply:
             self._stream(prompt, model, reply, routing)
-        except _StreamError as error:
-            reply.error = str(error)
-        except ValidationError as error:
-            reply.error = f"unexpected data in the stream: {first_fault(error)}"
-        except httpx.HTTPError as error:
-            reply.error = f"{type(error).__name__}: {error}"
-        reply.ended_s = now_s()
+        return reply
+
+    def choose(self, prompt: ChoicePrompt, model: str) -> Reply:
+        """Ask how likely each of a prompt's choices is, in one request; errors as of `complete`."""
+        with _told(Reply(now_s())) as reply:
+            body = {
+                "model": model,
+                "prompt": likelihood.texts(prompt),
+                "max_tokens": 0,
+                "echo": True,
+                "logprobs": 0,
+                "timings": True,
+            }
+            with self._completions(body) as response:
+                data = _bounded(response, likelihood.MAX_BYTES)
+            reply.choices, reply.timings = likelihood.read(data, prompt)
         return reply
 
     def _stream(self, prompt: Prompt, model: str, reply: Reply, routing: bool) -> None:
@@ -162,16 +161,8 @@ class Client:
         }
         if routing:
             body["routing"] = True
-        with self._http.stream("POST", f"{self._bs_url}/v1/completions", json=body) as response:
-            if not response.is_success:
-                response.read()
-                raise _StreamError(f"HTTP {response.status_code}: {_one_line(response.text)}")
-            for data in _events(response):
-                if data == b"[DONE]":
-                    break
-                chunk = _Chunk.model_validate_json(data)
-                if chunk.error:
-                    raise _StreamError(_one_line(chunk.error.message))
+        with self._completions(body) as response:
+            for chunk in chunks(response):
                 for choice in chunk.choices:
                     reply.text += choice.text
                     # A completion of no text at all has its first token where it finishes.
@@ -179,14 +170,21 @@ class Client:
                         reply.first_token_s = now_s()
                 reply.timings = chunk.timings or reply.timings
                 reply.routing = chunk.routing or reply.routing
-            else:
-                raise _StreamError("the stream ended before [DONE]")
         if reply.first_token_s is None:
-            raise _StreamError("the stream ended without a token")
+            raise AnswerError("the stream ended without a token")
         if reply.timings is None:
-            raise _StreamError("the stream ended without timings")
+            raise AnswerError("the stream ended without timings")
         if routing and reply.routing is None:
-            raise _StreamError("the stream ended without routing")
+            raise AnswerError("the stream ended without routing")
+
+    @contextmanager
+    def _completions(self, body: dict[str, Any]) -> Iterator[httpx.Response]:
+        """The answer to a POST as it arrives; AnswerError if it is an error's."""
+        with self._http.stream("POST", f"{self._bs_url}/v1/completions", json=body) as response:
+            if not response.is_success:
+                response.read()
+                raise AnswerError(f"HTTP {response.status_code}: {one_line(response.text)}")
+            yield response
 
     def _ask(
         self, who: str, url: str, kind: type[_Answer], body: dict[str, Any] | None = None
@@ -202,7 +200,7 @@ class Client:
         if body is not None and response.status_code == 400:
             raise InputError(_refusal(response.content))
         if not response.is_success:
-            text = _one_line(response.text)
+            text = one_line(response.text)
             raise StackError(f"{who} at {url}: HTTP {response.status_code}: {text}")
         try:
             return kind.model_validate_json(response.content)
@@ -210,25 +208,31 @@ class Client:
             raise StackError(f"{who} at {url}: unexpected answer: {first_fault(error)}") from None
 
 
-def _events(response: httpx.Response) -> Iterator[bytes]:
-    """The data of each server-sent event.
+@contextmanager
+def _told(reply: Reply) -> Iterator[Reply]:
+    """A reply that tells what went wrong within, and when it ended."""
+    try:
+        yield reply
+    except AnswerError as error:
+        reply.error = str(error)
+    except ValidationError as error:
+        reply.error = f"unexpected data in the stream: {first_fault(error)}"
+    except httpx.HTTPError as error:
+        reply.error = f"{type(error).__name__}: {error}"
+    reply.ended_s = now_s()
 
-    Not httpx' iter_lines(): that also splits at U+2028 and its like, which JSON texts may hold.
-    """
-    rest = b""
+
+def _bounded(response: httpx.Response, max_bytes: int) -> bytes:
+    data = bytearray()
     for block in response.iter_bytes():
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line.removeprefix(b"data:").strip()
+        data += block
+        if len(data) > max_bytes:
+            raise AnswerError(f"the answer is larger than {max_bytes} bytes")
+    return bytes(data)
 
 
 def _refusal(content: bytes) -> str:
     try:
         return _Refusal.model_validate_json(content).detail
     except ValidationError:
-        return _one_line(content.decode(errors="replace"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:SHOWN_CHARACTERS]
+        return one_line(content.decode(errors="replace"))

@@ -93,8 +93,24 @@ class Timings(_Record):
     epoch: int
 
 
+class Choice(_Record):
+    """A choice's log-likelihood after the prompt: the sum over its tokens, in nats.
+
+    `characters` are those of its text, without the space that sets it off from the prompt.
+    """
+
+    log_likelihood: float
+    tokens: int
+    characters: int
+
+
 class Request(_Record):
     """One request as the client saw it, with what the base station measured in `timings`.
+
+    `answer` is what was scored, `expected` what would have been right. Of multiple choice nothing
+    is generated: `answer` is the likeliest of `choices`, `score` says if it is the right one, and
+    `score_norm` the same by log-likelihood per character; there is no first token to time. `score`
+    is None where tests have to be run to know it.
 
     `time_to_first_token_s` and `end_to_end_s` count from the intended start, so that a late
     dispatch is not left out. `http_s` is what lies between client and base station: end to end from
@@ -108,6 +124,8 @@ class Request(_Record):
     answer: str
     expected: str
     score: float | None
+    score_norm: float | None = None
+    choices: list[Choice] = []
     intended_start_s: float
     actual_start_s: float
     time_to_first_token_s: float | None
@@ -195,12 +213,13 @@ class Intervals(RootModel[list[Interval]]):
 
 
 class PromptsUsed(_Record):
-    """Which prompts a run sends: the first `items` of a set's file."""
+    """Which prompts a run sends: the first `items` of a set's file, in what template."""
 
     name: str
     path: str
     sha256: str
     items: int
+    template: str = ""
 
 
 class Run(_Record):

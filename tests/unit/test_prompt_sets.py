@@ -32,7 +32,7 @@ def test_a_file_of_the_users(tmp_path: Path) -> None:
     loaded = prompt_sets.load(write(tmp_path / "mine.jsonl", ITEM, ITEM | {"id": "a-2"}))
     assert loaded.name == "mine"
     assert [prompt.id for prompt in loaded.prompts] == ["a-1", "a-2"]
-    assert loaded.prompts[0].model_dump() == ITEM
+    assert loaded.prompts[0].model_dump() == ITEM | {"scoring": "match"}
     assert [prompt.id for prompt in loaded.head(1).prompts] == ["a-1"]
     assert loaded.head(None) == loaded
 
@@ -92,8 +92,8 @@ def test_a_bad_file(tmp_path: Path) -> None:
     assert "No such file" in error_of(f"jsonl:{tmp_path / 'none.jsonl'}")
     assert "Is a directory" in error_of(f"jsonl:{tmp_path}")
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
-    assert "byte 8: not UTF-8" in error_of(f"jsonl:{tmp_path / 'latin.jsonl'}")
-    assert "format 'csv' is not one of jsonl" in error_of("csv:x")
+    assert "latin.jsonl: not a text in UTF-8" in error_of(f"jsonl:{tmp_path / 'latin.jsonl'}")
+    assert "format 'csv' is not one of arc, boolq" in error_of("csv:x")
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,148 @@
+"""A benchmark's file as read: its text, its hash, and how a fault in it is told."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator import text_file
+from orchestrator.errors import InputError
+
+MAX_BYTES = 64 << 20
+MAX_CHARACTERS = 1 << 20  # of one text; the base station takes no longer prompt
+SHOWN_CHARACTERS = 60
+
+Text = Annotated[
+    str, Field(min_length=1, max_length=MAX_CHARACTERS, description="a non-empty text")
+]
+
+
+class Published(BaseModel):
+    """An item as a benchmark publishes it; what a distribution of it adds is not looked at.
+
+    A field's description is what an error message calls allowed.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+_Item = TypeVar("_Item", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's text, and the SHA-256 of its bytes (as they are, also of a compressed file)."""
+
+    path: Path
+    text: str
+    sha256: str
+
+    def lines(self) -> list[str]:
+        """Its lines; InputError if there are none."""
+        if not self.text:
+            raise InputError(
+                f"prompt set {self.path}: the file is empty, at least one item is needed"
+            )
+        # Not splitlines(): that also splits at U+2028 and its like, which JSON texts may hold.
+        return self.text.removesuffix("\n").split("\n")
+
+    def items(self, kind: type[_Item]) -> list[_Item]:
+        """An item of each line's JSON; InputError names line, field, value and what is allowed."""
+        return [self.item(number, line, kind) for number, line in enumerate(self.lines(), 1)]
+
+    def item(self, number: int, line: str, kind: type[_Item]) -> _Item:
+        """The item in one line's JSON; errors as of `items`."""
+        try:
+            return kind.model_validate_json(line)
+        except ValidationError as error:
+            told = _explain(error, line, kind)
+            raise InputError(f"prompt set {self.path}, line {number}: {told}") from None
+
+    def fault(self, line: int, field: str, value: object, allowed: str) -> InputError:
+        """What to raise where a line's field is well-formed, but wrong."""
+        shown = _shorten(value)
+        return InputError(
+            f"prompt set {self.path}, line {line}, field {field}: {shown} is not {allowed}"
+        )
+
+    def check_ids(self, ids: Sequence[str]) -> None:
+        """InputError if two lines, of which these are the ids, have the same."""
+        first_seen: dict[str, int] = {}
+        for number, one in enumerate(ids, start=1):
+            if one in first_seen:
+                raise InputError(
+                    f"prompt set {self.path}, line {number}, field id: {_shorten(one)} is already "
+                    f"the id of line {first_seen[one]}; allowed: an id of its own for each item"
+                )
+            first_seen[one] = number
+
+
+def read(path: Path) -> Source:
+    """Read a file, a gzip-compressed one (`.gz`) too; InputError if it is not a text."""
+    data = text_file.read_bytes(path, MAX_BYTES)
+    text = text_file.decode(path, _decompress(path, data) if path.suffix == ".gz" else data)
+    return Source(path, text, hashlib.sha256(data).hexdigest())
+
+
+def sha256(sources: Sequence[Source]) -> str:
+    """One file's hash; of several, that of what `sha256sum` prints for them in their folder."""
+    if len(sources) == 1:
+        return sources[0].sha256
+    paths = [source.path.resolve() for source in sources]
+    folder = os.path.commonpath([path.parent for path in paths])
+    listing = "".join(
+        f"{source.sha256}  {path.relative_to(folder).as_posix()}\n"
+        for source, path in zip(sources, paths, strict=True)
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _decompress(path: Path, data: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            text = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file: {error}") from None
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{path}: larger than the {MAX_BYTES} bytes allowed")
+    return text
+
+
+def _explain(error: ValidationError, line: str, kind: type[BaseModel]) -> str:
+    """The first thing wrong with a line: field, value, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        fields = ", ".join(kind.model_fields)
+        return f"{_shorten(line)} is not a JSON object; allowed: one with {fields}"
+    names: list[str] = []
+    model, allowed = kind, ""
+    for part in first["loc"]:
+        if part not in model.model_fields:
+            break
+        field = model.model_fields[str(part)]
+        names.append(str(part))
+        allowed = field.description or allowed
+        if not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    if not names:
+        unknown = _shorten(first["loc"][0])
+        return f"field {unknown} is unknown; allowed: {', '.join(kind.model_fields)}"
+    name = ".".join(names)
+    if first["type"] == "missing":
+        return f"field {name} is missing; allowed: {allowed}"
+    return f"field {name}: {_shorten(first['input'])} is not {allowed}"
+
+
+def _shorten(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN_CHARACTERS else shown[: SHOWN_CHARACTERS - 1] + "…"

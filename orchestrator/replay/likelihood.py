@@ -1,0 +1,96 @@
+"""The log-likelihoods of choices, from the echo of each behind the prompt.
+
+    text           Question: …\\nAnswer: light-year.
+    text_offset    0        9      …   ^     ^        tokens from here on are the choice's
+    token_logprobs null    -2.1    …  -3.2  -0.4      -3.6 is its log-likelihood
+
+As in lm-evaluation-harness: white space at the prompt's end counts to the choice; log-likelihoods
+are divided by the characters of the choice without the space that sets it off. A token that begins
+in the prompt and ends in the choice is the choice's.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator.replay.json_file import first_fault
+from orchestrator.replay.prompt import ChoicePrompt
+from orchestrator.replay.records import Choice, Timings
+from orchestrator.replay.stream import AnswerError
+
+MAX_BYTES = 256 << 20  # of an answer: 64 choices of long prompts, a line of JSON a token
+
+
+class _Logprobs(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    text_offset: list[int]
+
+
+class _Echo(BaseModel):
+    index: int
+    text: str
+    logprobs: _Logprobs
+
+
+class _Completion(BaseModel):
+    choices: list[_Echo]
+    timings: Timings
+
+
+def texts(prompt: ChoicePrompt) -> list[str]:
+    """What is to be scored: each choice behind the prompt."""
+    return [prompt.prompt + choice for choice in prompt.choices]
+
+
+def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
+    """Each choice's log-likelihood, from the answer's bytes.
+
+    Raises:
+        AnswerError: it does not tell that of each choice.
+    """
+    try:
+        answer = _Completion.model_validate_json(data)
+    except ValidationError as error:
+        raise AnswerError(f"unexpected data in the answer: {first_fault(error)}") from None
+    echoes = {echo.index: echo for echo in answer.choices}
+    if sorted(echoes) != list(range(len(prompt.choices))) or len(echoes) != len(answer.choices):
+        raise AnswerError(f"{len(prompt.choices)} choices were asked for, others were told")
+    border = len(prompt.prompt.rstrip())
+    choices = []
+    for at, text in enumerate(texts(prompt)):
+        if echoes[at].text != text:
+            raise AnswerError(f"choice {at}: the base station's echo is not what was asked")
+        logprobs = _of_choice(echoes[at].logprobs, border, len(text))
+        choices.append(
+            Choice(
+                log_likelihood=sum(logprobs),
+                tokens=len(logprobs),
+                characters=len(prompt.choices[at].removeprefix(" ")),
+            )
+        )
+    return choices, answer.timings
+
+
+def _of_choice(told: _Logprobs, border: int, end: int) -> list[float]:
+    """The log-probabilities of the tokens that reach beyond a text's first `border` characters."""
+    offsets = told.text_offset
+    if not len(told.tokens) == len(told.token_logprobs) == len(offsets):
+        raise AnswerError("tokens, token_logprobs and text_offset differ in length")
+    if any(one > other for one, other in pairwise([0, *offsets, end])):
+        raise AnswerError("text_offset does not rise within the text")
+    found = [
+        logprob
+        for logprob, (begins, ends) in zip(
+            told.token_logprobs, pairwise([*offsets, end]), strict=True
+        )
+        if begins >= border or ends > border
+    ]
+    known = [logprob for logprob in found if logprob is not None]
+    if not found or len(known) != len(found):
+        raise AnswerError("a choice has a token without log-probability")
+    return known
