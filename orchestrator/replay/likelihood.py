@@ -83,13 +83,14 @@ def _of_choice(told: _Logprobs, border: int, end: int) -> list[float]:
         raise AnswerError("tokens, token_logprobs and text_offset differ in length")
     if any(one > other for one, other in pairwise([0, *offsets, end])):
         raise AnswerError("text_offset does not rise within the text")
-    found = [
-        logprob
-        for logprob, (begins, ends) in zip(
-            told.token_logprobs, pairwise([*offsets, end]), strict=True
-        )
-        if begins >= border or ends > border
-    ]
+    found = []
+    for begins, follows, token, logprob in zip(
+        offsets, [*offsets[1:], end], told.tokens, told.token_logprobs, strict=True
+    ):
+        # A tokenizer may leave out a space between tokens: what follows may begin behind the end.
+        ends = min(follows, begins + len(token))
+        if begins >= border or ends > border:
+            found.append(logprob)
     known = [logprob for logprob in found if logprob is not None]
     if not found or len(known) != len(found):
         raise AnswerError("a choice has a token without log-probability")

@@ -38,7 +38,6 @@ def load(path: Path, shots: int) -> Loaded:
 def _read(path: Path) -> Items:
     file = source.read(path)
     lines = file.items(_Line)
-    file.check_ids([line.id for line in lines])
     items = []
     for number, line in enumerate(lines, start=1):
         texts, labels = line.choices.text, line.choices.label
@@ -54,4 +53,5 @@ def _read(path: Path) -> Items:
         context = f"Question: {line.question}\nAnswer:"
         choices = [f" {text}" for text in texts]
         items.append(item.choice(line.id, context, choices, labels.index(line.answerKey)))
+    file.check_ids([line.id for line in lines])
     return Items(items, [file])

@@ -68,7 +68,7 @@ def _read(path: Path) -> Items:
                 if not value.strip() or len(value) > MAX_CHARACTERS:
                     raise file.fault(line, column, value, "a non-empty text")
             question, *options, letter = row
-            if letter not in LETTERS:
+            if letter not in tuple(LETTERS):
                 raise file.fault(line, "answer", letter, "A, B, C or D")
             told = "".join(f"{at}. {one}\n" for at, one in zip(LETTERS, options, strict=True))
             items.append(

@@ -22,7 +22,12 @@ MAX_CHARACTERS = 1 << 20  # of one text; the base station takes no longer prompt
 SHOWN_CHARACTERS = 60
 
 Text = Annotated[
-    str, Field(min_length=1, max_length=MAX_CHARACTERS, description="a non-empty text")
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_CHARACTERS,
+        description=f"a non-empty text of at most {MAX_CHARACTERS} characters",
+    ),
 ]
 
 
