@@ -1,0 +1,163 @@
+"""Programs that a model wrote, run against their benchmark's tests, each in a container of its own.
+
+    wdmoe ──stdin: prompt + completion + tests──► docker run … python ──stdout──► wdmoe
+
+The container has no network, nothing of this host but the image, no capability and no user, and
+ends when its time is over. A program has passed if it reached its last line, which prints a word
+drawn for it: to exit early, whatever the exit code, is not to pass.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.errors import StackError
+from orchestrator.replay.prompt import CodePrompt, Prompt
+from orchestrator.replay.records import Request
+from orchestrator.replay.stream import one_line
+
+IMAGE = "wdmoe-device:latest"
+TIME_LIMIT_S = 10
+# When a container that did not end itself is removed; slow engines need time to make one.
+GIVE_UP_S = 70
+REMOVE_TIMEOUT_S = 60
+MEMORY_BYTES = 256 << 20
+MAX_OUTPUT_BYTES = 64 << 10
+# Exit codes: of `timeout`; of one that had to be killed; of a docker that had to be.
+TIMED_OUT, KILLED, NO_END = 124, 137, -9
+
+Outcome = Literal["passed", "failed", "timeout", "too much output"]
+
+
+class CodeResult(BaseModel):
+    """What became of a request's program: a line of code.jsonl. `detail` is its last words."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: int
+    prompt_id: str
+    outcome: Outcome
+    detail: str
+
+    @property
+    def score(self) -> float:
+        """1.0 if the tests passed, else 0.0."""
+        return float(self.outcome == "passed")
+
+
+def judge(
+    requests: Sequence[Request],
+    prompts: Sequence[Prompt],
+    on_done: Callable[[CodeResult], None] = lambda result: None,
+) -> dict[int, CodeResult]:
+    """Run the tests of each answered request of a `CodePrompt`, one after another.
+
+    Args:
+        requests: as recorded; `id` is the prompt's place in `prompts`.
+        prompts: the set's.
+        on_done: is told each result.
+
+    Returns:
+        The results by request id.
+
+    Raises:
+        StackError: containers cannot be run.
+    """
+    asked = [
+        (request, prompt)
+        for request in requests
+        if isinstance(prompt := prompts[request.id], CodePrompt) and request.error is None
+    ]
+    if asked:
+        outcome, detail = run("")
+        if outcome != "passed":
+            raise StackError(f"--run-code: a container of {IMAGE} cannot be used: {detail}")
+    results = {}
+    for request, prompt in asked:
+        outcome, detail = run(program(prompt, request.completion))
+        result = CodeResult(
+            id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail=detail
+        )
+        results[request.id] = result
+        on_done(result)
+    return results
+
+
+def program(prompt: CodePrompt, completion: str) -> str:
+    """A prompt with its completion, and the tests behind it."""
+    return f"{prompt.prompt}{completion}\n{prompt.test}\ncheck({prompt.entry_point})\n"
+
+
+def run(source: str) -> tuple[Outcome, str]:
+    """Run a Python program in a container: what became of it, and the last line of its output.
+
+    Raises:
+        StackError: docker is not installed.
+    """
+    word = secrets.token_hex(16)
+    name = f"wdmoe-code-{word}"
+    limits = [
+        *("--network", "none", "--read-only", "--tmpfs", "/tmp:size=16m"),
+        *("--memory", str(MEMORY_BYTES), "--memory-swap", str(MEMORY_BYTES)),
+        *("--ulimit", f"data={MEMORY_BYTES}", "--pids-limit", "64", "--cpus", "1"),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "65534:65534"),
+        *("--log-driver", "none", "--pull", "never", "--workdir", "/tmp"),
+        *("--env", "OMP_NUM_THREADS=1"),  # numpy's threads, one a core, would not fit
+    ]
+    python = ["timeout", "--kill-after", "1", str(TIME_LIMIT_S), "python", "-I", "-"]
+    command = ["docker", "run", "--rm", "-i", "--name", name, *limits, IMAGE, *python]
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    except FileNotFoundError:
+        raise StackError("docker is not installed: run ./setup.sh") from None
+    late = threading.Timer(GIVE_UP_S, _remove, [name, process])
+    late.start()
+    try:
+        output = _talk(process, f"{source}\nprint('\\n' + {word!r})\n")
+        if len(output) > MAX_OUTPUT_BYTES:
+            return "too much output", f"more than {MAX_OUTPUT_BYTES} bytes"
+        code = process.wait()
+    finally:
+        late.cancel()
+        if process.poll() is None:
+            _remove(name, process)
+    return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
+
+
+def _outcome(code: int, lines: list[str], word: str) -> tuple[Outcome, str]:
+    if code == 0 and lines[-1] == word:
+        return "passed", ""
+    if code in (TIMED_OUT, NO_END):
+        return "timeout", f"no end after {TIME_LIMIT_S} s"
+    if code == KILLED:
+        return "failed", "killed: out of memory, or it would not end"
+    of_docker = [line for line in lines if line.startswith("docker: ")]
+    return "failed", one_line([*of_docker, lines[-1]][0]) or f"exit code {code}"
+
+
+def _talk(process: subprocess.Popen[bytes], source: str) -> bytes:
+    """Send the program; the output up to its end, or a byte more than is allowed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):  # docker has ended; its output says why
+        process.stdin.write(source.encode(errors="replace"))
+        process.stdin.close()
+    return process.stdout.read(MAX_OUTPUT_BYTES + 1)
+
+
+def _remove(name: str, process: subprocess.Popen[bytes]) -> None:
+    """End the docker that waits for a container, and it; not while its output is not read."""
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        command = ["docker", "rm", "--force", name]
+        subprocess.run(command, capture_output=True, check=False, timeout=REMOVE_TIMEOUT_S)
+    process.wait()

@@ -1,0 +1,130 @@
+"""Programs in their containers, run by the real Docker Engine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import StackError
+from orchestrator.replay import code_tests, prompt_sets
+from orchestrator.replay.records import Request
+from tests.stack.conftest import docker
+
+TASK = {
+    "task_id": "Own/0",
+    "prompt": 'def double(x):\n    """Twice x."""\n',
+    "entry_point": "double",
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(4) == 8\n    assert candidate(0) == 0\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _everyone_is_back() -> None:
+    """No stack is needed here."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _image() -> None:
+    docker("compose", "build", "--quiet", "device-0")
+
+
+def request(number: int, completion: str, error: str | None = None) -> Request:
+    return Request(
+        id=number,
+        prompt_id=f"Own/{number}",
+        completion=completion,
+        answer=completion,
+        expected="",
+        score=None,
+        intended_start_s=0.0,
+        actual_start_s=0.0,
+        time_to_first_token_s=None,
+        end_to_end_s=0.0,
+        http_s=None,
+        timings=None,
+        error=error,
+    )
+
+
+def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    tasks = [TASK | {"task_id": f"Own/{number}"} for number in range(6)]
+    file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    prompts = prompt_sets.load(f"humaneval:{file}").prompts
+    asked = [
+        request(0, "    return 2 * x"),
+        request(1, "    return x + 4"),
+        request(2, "    return (2 * x"),
+        request(3, "    import sys\n    sys.exit(0)"),
+        request(4, "", error="the base station was gone"),
+        request(5, "    return x << 1\n\nprint('a word of its own')"),
+    ]
+    told: list[code_tests.CodeResult] = []
+    results = code_tests.judge(asked, prompts, told.append)
+    assert list(results.values()) == told
+    assert {number: result.outcome for number, result in results.items()} == {
+        0: "passed",
+        1: "failed",
+        2: "failed",
+        3: "failed",
+        5: "passed",
+    }
+    assert (results[0].score, results[1].score) == (1.0, 0.0)
+    assert results[1].detail == "AssertionError"
+    assert results[2].detail.startswith("SyntaxError")
+
+
+def test_an_endless_loop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_tests, "TIME_LIMIT_S", 2)
+    assert code_tests.run("while True: pass") == ("timeout", "no end after 2 s")
+    stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass"
+    assert code_tests.run(stubborn)[0] == "failed"
+
+
+def test_an_engine_that_does_not_end_a_container_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(code_tests, "GIVE_UP_S", 4)
+    assert code_tests.run("import time\ntime.sleep(9)")[0] == "timeout"
+    assert docker("ps", "-aq", "--filter", "name=wdmoe-code-") == ""
+
+
+def test_endless_output_is_stopped() -> None:
+    assert code_tests.run("while True: print('x' * 1000)")[0] == "too much output"
+
+
+@pytest.mark.parametrize(
+    ("source", "detail"),
+    [
+        ("import socket\nsocket.create_connection(('127.0.0.1', 8000), 1)", "Connection refused"),
+        ("import socket\nsocket.create_connection(('1.1.1.1', 80), 1)", "Network is unreachable"),
+        ("data = bytearray(1 << 30)", "MemoryError"),
+        ("open('/app/x', 'w')", "Read-only file system"),
+        ("open('/tmp/x', 'wb').write(bytes(32 << 20))", "No space left on device"),
+        ("import os\nos.setuid(0)", "Operation not permitted"),
+    ],
+)
+def test_what_a_program_must_not_do_is_refused(source: str, detail: str) -> None:
+    outcome, told = code_tests.run(source)
+    assert outcome == "failed"
+    assert detail in told
+
+
+def test_processes_are_few_and_their_memory_is_bounded_together() -> None:
+    assert code_tests.run("import os\nfor _ in range(100): os.fork() or os._exit(0)")[0] != "passed"
+    hungry = "import os\nfor _ in range(4): os.fork()\ndata = b'x' * (128 << 20)\nos.wait()"
+    assert code_tests.run(hungry)[0] == "failed"
+
+
+def test_nothing_is_left_behind() -> None:
+    assert docker("ps", "-aq", "--filter", "name=wdmoe-code-") == ""
+
+
+def test_an_image_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps(TASK) + "\n")
+    prompts = prompt_sets.load(f"humaneval:{file}").prompts
+    monkeypatch.setattr(code_tests, "IMAGE", "wdmoe-none:latest")
+    with pytest.raises(StackError, match=r"wdmoe-none:latest cannot be used: docker: .*such image"):
+        code_tests.judge([request(0, "    return 2 * x")], prompts)
