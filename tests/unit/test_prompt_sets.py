@@ -1,17 +1,19 @@
+import gzip
 import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from orchestrator.cli.prompts import app
 from orchestrator.errors import InputError
 from orchestrator.replay import prompt_sets
-from orchestrator.replay.scoring import exact_match, extract_answer
+from orchestrator.replay.formats import source
+from orchestrator.replay.prompt import ChoicePrompt
 
 ITEM = {"id": "a-1", "prompt": "What is 1 + 1?", "answer": "2", "max_tokens": 8, "stop": ["\n"]}
+
+CHOICE = {"id": "c", "prompt": "Ice is", "choices": [" cold", " warm", " cold"], "gold": 2}
 
 
 def write(path: Path, *items: object) -> str:
@@ -77,6 +79,14 @@ def test_a_line_separator_in_a_text_does_not_end_the_line(tmp_path: Path) -> Non
         (ITEM | {"stop": "\n"}, r"field stop: '\n' is not a list of non-empty texts"),
         (ITEM | {"stop": [""]}, "field stop: '' is not a list of non-empty texts"),
         (ITEM | {"hint": "x"}, "field 'hint' is unknown; allowed: id, prompt, answer, max_tokens"),
+        (ITEM | {"scoring": "code"}, "field scoring: 'code' is not match or number"),
+        (ITEM | {"prompt": "x" * (1 << 20) + "x"}, "xxx… is not a non-empty text of at most"),
+        (CHOICE | {"gold": 3}, "field gold: 3 is not 0 to 2"),
+        (CHOICE | {"gold": -1}, "field gold: -1 is not 0 to 2"),
+        (CHOICE | {"gold": "2"}, "field gold: '2' is not the number of a choice, the first being"),
+        (CHOICE | {"choices": [" a"]}, "field choices: [' a'] is not a list of 2 to 64 texts"),
+        (CHOICE | {"choices": [" a", " "]}, "field choices: ' ' is not a list of 2 to 64 texts"),
+        (CHOICE | {"answer": "x"}, "field 'answer' is unknown; allowed: id, prompt, choices, gold"),
         (ITEM | {"id": "first"}, "field id: 'first' is already the id of line 1"),
     ],
 )
@@ -103,35 +113,64 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "sums.jsonl", ITEM | {"prompt": long}, ITEM | {"id": "a-2"})
     run = CliRunner().invoke
     listed = json.loads(run(app, ["list", "--json"]).stdout)
-    assert listed == [{"name": "sums", "items": 2, "first": first}]
+    assert listed["sets"] == [{"name": "sums", "items": 2, "first": first}]
+    assert "humaneval" in listed["formats"]
     assert f"sums 2 {first}" in " ".join(run(app, ["list"]).stdout.split())
     checked = run(app, ["check", "sums"])
-    assert (checked.stdout, checked.exit_code) == (f"{tmp_path / 'sums.jsonl'}: ok, 2 items\n", 0)
+    assert (checked.stdout, checked.exit_code) == (
+        f"{tmp_path / 'sums.jsonl'}: ok, 2 items, scored: 2 by match\n",
+        0,
+    )
     assert json.loads(run(app, ["check", "sums", "--json"]).stdout)["items"] == 2
     assert isinstance(run(app, ["check", "none"]).exception, InputError)
+    shown = run(app, ["check", "sums", "--show", "1"]).stdout
+    assert shown.endswith("--- a-2\nWhat is 1 + 1?\n--- right (match)\n2\n")
+    assert str(run(app, ["check", "sums", "--show", "2"]).exception).endswith("allowed: 0 to 1")
+    fault = str(run(app, ["check", "sums", "--shots", "1"]).exception)
+    assert fault == "--shots 1: jsonl has no solved examples to show; allowed: 0"
 
 
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [
-        (" 12\n", "12"),
-        (" 21 #### 12", "12"),
-        ("1 #### 2 #### 3 ", "3"),
-        ("####", ""),
-        ("", ""),
-        ("##### 4", "4"),
-    ],
-)
-def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
-    assert extract_answer(completion) == answer
+def test_a_multiple_choice_of_ones_own(tmp_path: Path) -> None:
+    spec = write(tmp_path / "mine.jsonl", CHOICE, ITEM)
+    asked, question = prompt_sets.load(spec).prompts
+    assert isinstance(asked, ChoicePrompt)
+    assert (asked.choices, asked.gold, asked.answer) == ([" cold", " warm", " cold"], 2, " cold")
+    assert question.scoring == "match"
+    shown = CliRunner().invoke(app, ["check", spec, "--show", "0"]).stdout
+    assert "scored: 1 by choice, 1 by match" in shown
+    assert "--- choice 2, the right one\n cold\n" in shown
+    shown = CliRunner().invoke(app, ["check", spec, "--show", "0", "--json"]).stdout
+    assert json.loads(shown)["prompt"]["gold"] == 2
 
 
-def test_exact_match() -> None:
-    assert exact_match(" 21 #### 12\n", "12") == 1.0
-    assert exact_match(" 12 #### 21", "12") == 0.0
-    assert exact_match("Yes", "yes") == 0.0
+def test_a_number_of_ones_own(tmp_path: Path) -> None:
+    spec = write(tmp_path / "mine.jsonl", ITEM | {"scoring": "number"})
+    assert prompt_sets.load(spec).prompts[0].scoring == "number"
+    spec = write(tmp_path / "mine.jsonl", ITEM | {"scoring": "number", "answer": "two"})
+    assert "line 1, field answer: 'two' is not a number, as scoring has it" in error_of(spec)
 
 
-@given(st.text(), st.text(st.characters(exclude_characters="#", exclude_categories=["Cs"])))
-def test_only_what_follows_the_working_counts(working: str, answer: str) -> None:
-    assert exact_match(f"{working}####{answer}", answer) == 1.0
+def test_an_order_by_seed(tmp_path: Path) -> None:
+    loaded = prompt_sets.load(
+        write(tmp_path / "x.jsonl", *(ITEM | {"id": str(n)} for n in range(50)))
+    )
+    assert loaded.shuffled(1) == loaded.shuffled(1)
+    assert loaded.shuffled(1) != loaded.shuffled(2)
+    assert sorted(loaded.shuffled(1).prompts, key=lambda one: int(one.id)) == [*loaded.prompts]
+    assert [prompt.id for prompt in loaded.shuffled(7).head(3).prompts] == ["24", "35", "14"]
+
+
+def test_compressed_files_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", ITEM)
+    data = gzip.compress((tmp_path / "x.jsonl").read_bytes())
+    packed = tmp_path / "x.jsonl.gz"
+    packed.write_bytes(data)
+    loaded = prompt_sets.load(f"jsonl:{packed}")
+    assert loaded.name == "x"
+    assert loaded.prompts == prompt_sets.load(f"jsonl:{tmp_path / 'x.jsonl'}").prompts
+    packed.write_bytes(data[:-9])
+    assert "x.jsonl.gz: not a whole gzip file" in error_of(f"jsonl:{packed}")
+    packed.write_bytes(b"not packed")
+    assert "x.jsonl.gz: not a whole gzip file" in error_of(f"jsonl:{packed}")
+    packed.write_bytes(gzip.compress(bytes(source.MAX_BYTES + 1), compresslevel=1))
+    assert "larger than the 67108864 bytes allowed" in error_of(f"jsonl:{packed}")
