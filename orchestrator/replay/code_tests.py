@@ -128,6 +128,7 @@ def run(source: str) -> tuple[Outcome, str]:
         code = process.wait()
     finally:
         late.cancel()
+        late.join()  # it may be at work
         if process.poll() is None:
             _remove(name, process)
     return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
