@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
@@ -25,6 +26,13 @@ from rich.text import Text
 from orchestrator.errors import InputError, StackError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AllowDegraded = Annotated[
+    bool,
+    typer.Option(
+        "--allow-degraded",
+        help="On kernels without netem, apply the rates and leave out delay, jitter and loss.",
+    ),
+]
 
 
 def bs_url() -> str:
@@ -83,6 +91,17 @@ def _ask(
     if body is not None and response.status_code in (400, 413):
         raise InputError(detail)
     raise StackError(f"the {who} at {url}: {detail}")
+
+
+def interrupt_when_terminated() -> None:
+    """End at SIGTERM and SIGHUP as at Ctrl-C; unless they are ignored, as with nohup."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def print_json(value: Any) -> None:

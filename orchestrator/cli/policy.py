@@ -16,6 +16,7 @@ from orchestrator.cli.common import Json
 from orchestrator.errors import InputError
 from orchestrator.replay import records
 from orchestrator.selection import Policy
+from orchestrator.sweep.plan import value_of
 
 app = typer.Typer(no_args_is_help=True, help="Expert selection policies.")
 
@@ -108,10 +109,7 @@ def _named(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise InputError(f"--param is {text!r}; allowed: NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return name, value_of(value)
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -138,13 +138,7 @@ def check(
 @app.command()
 def use(
     name: Reference,
-    allow_degraded: Annotated[
-        bool,
-        typer.Option(
-            "--allow-degraded",
-            help="On kernels without netem, apply the rates and leave out delay, jitter and loss.",
-        ),
-    ] = False,
+    allow_degraded: common.AllowDegraded = False,
     as_json: Json = False,
 ) -> None:
     """Put a profile into force, and print what each link is asked to be from now on."""

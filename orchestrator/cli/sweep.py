@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -51,13 +50,7 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep that was stopped in --out DIR.")
     ] = False,
-    allow_degraded: Annotated[
-        bool,
-        typer.Option(
-            "--allow-degraded",
-            help="On kernels without netem, apply the rates and leave out delay, jitter and loss.",
-        ),
-    ] = False,
+    allow_degraded: common.AllowDegraded = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")
     ] = False,
@@ -77,10 +70,7 @@ def sweep(
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen)
         asked = plan.claim(resume=resume)
-        # With these, too, the stack gets back what it had; unless they are ignored, as with nohup.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _interrupt)
+        common.interrupt_when_terminated()  # then, too, the stack gets back what it had
         _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load
 
@@ -119,7 +109,3 @@ def _thetas(text: str) -> list[float]:
         raise InputError(
             f"--theta is {text!r}; allowed: numbers from 0 to 0.5 with commas between them"
         ) from None
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
