@@ -43,7 +43,24 @@ def spread(values: Sequence[float]) -> Spread:
 
 def median(values: Sequence[float]) -> Estimate:
     """The median, and how far another sample of prompts could have moved it."""
-    return _bootstrapped(lambda x, axis=-1: np.median(x, axis=axis), values)
+    return percentile(values, 50)
+
+
+def percentile(values: Sequence[float], q: float) -> Estimate:
+    """The q-th percentile, by linear interpolation."""
+    return _bootstrapped(lambda x, axis=-1: np.percentile(x, q, axis=axis), values)
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean."""
+    return _bootstrapped(np.mean, values)
+
+
+def difference(reference: Sequence[float], other: Sequence[float]) -> Estimate:
+    """median(other) - median(reference), paired as in `cut`."""
+    return _bootstrapped(
+        lambda x, y, axis=-1: np.median(y, axis=axis) - np.median(x, axis=axis), reference, other
+    )
 
 
 def cut(reference: Sequence[float], other: Sequence[float]) -> Estimate:
