@@ -11,10 +11,11 @@ from rich.console import Console
 
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import prompt_sets, table
 from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.run import Outcome
+from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
 
 SPEED_OVER_S = 30.0
@@ -22,10 +23,47 @@ SPEED_OVER_S = 30.0
 
 def replay(
     prompts: Annotated[
-        str, typer.Argument(metavar="SET", help="A bundled prompt set, or jsonl:PATH.")
+        str, typer.Argument(metavar="SET", help="A bundled prompt set, or FORMAT:PATH.")
     ],
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Send only the first N prompts.")
+    ] = None,
+    shuffle_seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="S", help="Shuffle the set first, in the order of this seed."),
+    ] = None,
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND", help="When requests start: closed, poisson, gamma or trace:FILE."
+        ),
+    ] = "closed",
+    rate: Annotated[
+        float | None, typer.Option(metavar="R", help="poisson, gamma: requests per second.")
+    ] = None,
+    burstiness: Annotated[
+        float | None,
+        typer.Option(metavar="K", help="gamma: shape of the gaps; 1 is Poisson, less is burstier."),
+    ] = None,
+    time_scale: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="All but closed: times between requests are multiplied."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="S", help="poisson, gamma: the schedule's seed.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="C", help="Requests in flight: closed so many (1), others at most."
+        ),
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Send N prompts ahead that do not count.")
+    ] = 0,
+    goodput_limit_s: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Tell how many requests were answered within X seconds."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -41,15 +79,33 @@ def replay(
         bool, typer.Option("--resume", help="Go on with the run that was stopped in --out DIR.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
+        bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")
     ] = False,
 ) -> None:
-    """Send a prompt set's prompts one after another; measure, score and record every request."""
+    """Send a prompt set's prompts; measure, score and record every request.
+
+    One after another, or as --arrivals says. Times count from when a request was to start.
+    """
     if resume and out is None:
         raise InputError("--resume: --out is missing; allowed: the folder of the run to go on with")
-    chosen = prompt_sets.load(prompts).head(limit)
+    if goodput_limit_s is not None and not 0 < goodput_limit_s < float("inf"):
+        raise InputError(f"--goodput-limit-s is {goodput_limit_s:g}; allowed: a number above 0")
+    schedule = arrival_kinds.choose(
+        arrivals,
+        rate_per_s=rate,
+        burstiness=burstiness,
+        time_scale=time_scale,
+        concurrency=concurrency,
+        seed=seed,
+    )
+    options = Options(schedule, shuffle_seed, warmup, routing, goodput_limit_s)
+    chosen = prompt_sets.load(prompts)
+    if shuffle_seed is not None:
+        chosen = chosen.shuffled(shuffle_seed)
+    chosen = chosen.head(limit)
+    common.interrupt_when_terminated()
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
-        outcome = _replay(chosen, client, out, routing=routing, resume=resume)
+        outcome = _replay(chosen, client, out, options, resume=resume)
     if as_json:
         common.print_json(outcome.summary.model_dump())
     else:
@@ -66,13 +122,13 @@ def replay(
 
 
 def _replay(
-    prompts: PromptSet, client: Client, out: Path | None, *, routing: bool, resume: bool
+    prompts: PromptSet, client: Client, out: Path | None, options: Options, *, resume: bool
 ) -> Outcome:
     """The run under a progress bar, where there is a terminal to show it."""
     with common.requests_bar(SPEED_OVER_S) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
         return run_replay(
             *(prompts, client, out, lambda request: progress.advance(task)),
-            routing=routing,
+            options=options,
             resume=resume,
         )

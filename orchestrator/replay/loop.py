@@ -1,21 +1,78 @@
-"""The replay itself: which prompt goes out when. Each arrival process is one generator here."""
+"""Sending: prompts go out when they are due, by as many senders as may be in flight at once.
+
+    sender 0   waits for its start ─► asks ──────────────► takes the next prompt
+    sender 1        its turn ─► waits for its start ─► asks ────► …
+    sender 2             its turn ─► …
+
+One sender at a time takes the next prompt and waits until it is due; then the next sender has its
+turn, however long the first one's answer takes. Where all are busy a prompt goes out late, and
+still counts from when it was due.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
+from typing import TypeAlias
 
-from orchestrator.replay.ask import ask
-from orchestrator.replay.client import Client, now_s
+from orchestrator.replay.client import now_s
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import Request
 
+Answer: TypeAlias = tuple[Request, bytes | None]
+Ask: TypeAlias = Callable[[int, Prompt, float], Answer]
 
-def closed_loop(
-    prompts: Iterable[tuple[int, Prompt]], client: Client, model: str, *, routing: bool = False
-) -> Iterator[tuple[Request, bytes | None]]:
-    """One request at a time, each intended to start when the one before it has ended.
 
-    Takes prompts with their numbers in the set; gives each request and, if asked, its routing.
+@dataclass(frozen=True)
+class Due:
+    """A prompt with its number in the set, and when it is to be sent [Unix s].
+
+    `start_s` None: as soon as there is a sender for it.
     """
-    for number, prompt in prompts:
-        yield ask(number, prompt, client, model, now_s(), routing=routing)
+
+    number: int
+    prompt: Prompt
+    start_s: float | None = None
+
+
+def send(due: Sequence[Due], ask: Ask, senders: int) -> Iterator[Answer]:
+    """Ask for each prompt when it is due, at most `senders` at a time; answers as they come.
+
+    Args:
+        due: in the order of their starts.
+        ask: is called by several threads, with number, prompt and intended start; what it raises
+            ends the sending, and is raised here.
+        senders: how many threads there are.
+
+    Whoever stops iterating stops the sending; answers under way are not waited for.
+    """
+    ended: SimpleQueue[Answer | Exception] = SimpleQueue()
+    left, turn, stopped = iter(due), Lock(), Event()
+
+    def work() -> None:
+        while not stopped.is_set():
+            with turn:
+                item = next(left, None)
+                if item is None:
+                    return
+                start_s = now_s() if item.start_s is None else item.start_s
+                if stopped.wait(start_s - now_s()):
+                    return
+            try:
+                ended.put(ask(item.number, item.prompt, start_s))
+            except Exception as error:
+                stopped.set()
+                ended.put(error)
+
+    for number in range(min(senders, len(due))):
+        Thread(target=work, name=f"sender-{number}", daemon=True).start()
+    try:
+        for _ in due:
+            answer = ended.get()
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+    finally:
+        stopped.set()

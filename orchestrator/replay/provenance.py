@@ -11,15 +11,24 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.records import Channel, Health, PromptsUsed, Run
+from orchestrator.replay.records import Arrivals, Channel, Health, PromptsUsed, Run
 
 # What the command line itself runs on; torch is the services' matter.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
 SOURCE = Path(__file__).resolve().parents[2]
 
 
-def describe(prompts: PromptSet, health: Health, channel: Channel, *, routing: bool = False) -> Run:
-    """The record of a run that starts now."""
+def describe(
+    prompts: PromptSet,
+    health: Health,
+    channel: Channel,
+    *,
+    shuffle_seed: int | None = None,
+    arrivals: Arrivals | None = None,
+    warmup: int = 0,
+    routing: bool = False,
+) -> Run:
+    """The record of a run that starts now; without `arrivals`, one request after another."""
     return Run(
         command=sys.argv,
         started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
@@ -32,9 +41,12 @@ def describe(prompts: PromptSet, health: Health, channel: Channel, *, routing: b
             path=str(prompts.path),
             sha256=prompts.sha256,
             items=len(prompts.prompts),
+            shuffle_seed=shuffle_seed,
         ),
         base_station=health,
         channel=channel,
+        arrivals=arrivals or Arrivals(),
+        warmup=warmup,
         routing=routing,
     )
 

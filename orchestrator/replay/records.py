@@ -5,7 +5,7 @@ Times are Unix seconds, durations seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
@@ -26,6 +26,8 @@ PARTS = (
     "trunk_s",
     "overhead_s",
 )
+
+ArrivalsKind = Literal["closed", "poisson", "gamma", "trace"]
 
 
 class _Record(BaseModel):
@@ -213,17 +215,44 @@ class Intervals(RootModel[list[Interval]]):
 
 
 class PromptsUsed(_Record):
-    """Which prompts a run sends: the first `items` of a set's file, in what template."""
+    """Which prompts a run sends: the first `items` of a set's file, in what template.
+
+    `shuffle_seed`: they are the first ones of the set in the order that this seed gives it; None:
+    in the order of the file.
+    """
 
     name: str
     path: str
     sha256: str
     items: int
     template: str = ""
+    shuffle_seed: int | None = None
+
+
+class Arrivals(_Record):
+    """How a run's requests arrive; fields that mean nothing for its `kind` are None.
+
+    `rate_per_s` is the mean rate, before `time_scale` multiplies all times between requests;
+    `burstiness` the shape of the gamma distribution of the gaps; `seed` the schedule's;
+    `concurrency` how many requests may be in flight, None: as many as the schedule has it.
+    """
+
+    kind: ArrivalsKind = "closed"
+    rate_per_s: float | None = None
+    burstiness: float | None = None
+    seed: int | None = None
+    trace: str | None = None
+    trace_sha256: str | None = None
+    time_scale: float = 1.0
+    concurrency: int | None = 1
 
 
 class Run(_Record):
-    """All that was in force when a run started; `routing`: if it keeps how experts were chosen."""
+    """All that was in force when a run started.
+
+    `warmup`: so many requests went ahead of it, of which nothing is recorded; `routing`: if it
+    keeps how experts were chosen.
+    """
 
     command: list[str]
     started_at: str
@@ -234,4 +263,6 @@ class Run(_Record):
     prompts: PromptsUsed
     base_station: Health
     channel: Channel
+    arrivals: Arrivals = Arrivals()
+    warmup: int = 0
     routing: bool = False

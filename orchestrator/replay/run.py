@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
+from orchestrator.replay.arrivals import CLOSED, Schedule
+from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
-from orchestrator.replay.loop import closed_loop
-from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.loop import Answer, Ask, Due, send
+from orchestrator.replay.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Request
 from orchestrator.replay.run_folder import RunFolder, check_free, default_path, write_summary
@@ -17,6 +20,29 @@ from orchestrator.replay.summary import Summary, summarise
 
 # The orchestrator remembers ten minutes of 50 ms intervals.
 INTERVALS_EVERY_S = 60.0
+# Of a schedule that sets no bound itself: each request in flight is a thread and a connection.
+MOST_IN_FLIGHT = 512
+# Until a schedule begins, so that all its senders are there.
+LEAD_S = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How prompts are sent, and what is made of the answers.
+
+    Attributes:
+        schedule: when each request starts.
+        shuffle_seed: what the set was shuffled with, for the record.
+        warmup: so many requests go ahead, one after another, of which nothing is recorded.
+        routing: keep how experts were chosen.
+        goodput_limit_s: tell how many requests were answered within this time.
+    """
+
+    schedule: Schedule = CLOSED
+    shuffle_seed: int | None = None
+    warmup: int = 0
+    routing: bool = False
+    goodput_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,34 +60,46 @@ def replay(
     out: Path | None = None,
     on_request: Callable[[Request], None] = lambda request: None,
     *,
-    routing: bool = False,
+    options: Options | None = None,
     resume: bool = False,
 ) -> Outcome:
     """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
 
     A failed request does not end the run, as long as the base station answers at all; it is in the
     outcome. With `resume` a run that was stopped in `out` goes on with the prompts that have no
-    line yet.
+    line yet; on a schedule, with the gaps that it has between them.
 
     Raises:
-        InputError: `out` cannot be used.
+        InputError: `out` or the schedule cannot be used.
         StackError: the stack does not answer.
     """
+    options = options or Options()
+    starts_s = options.schedule.starts_s(len(prompts.prompts))
     if out is not None and not resume:
         check_free(out)
     health, channel = client.health(), client.channel()
-    run = describe(prompts, health, channel, routing=routing)
+    arrivals = options.schedule.arrivals
+    run = describe(
+        prompts,
+        health,
+        channel,
+        shuffle_seed=options.shuffle_seed,
+        arrivals=arrivals,
+        warmup=options.warmup,
+        routing=options.routing,
+    )
     path = out or default_path(prompts.name, channel.profile)
-    began_s = seen_s = now_s()
     with closing(RunFolder(path, run, resume=resume)) as folder:
         requests = list(folder.recorded)
         for request in requests:
             on_request(request)
+        ask_one = _asker(client, health.model.name, routing=options.routing)
         done = {request.id for request in requests}
-        left = [item for item in enumerate(prompts.prompts) if item[0] not in done]
-        for request, trace in closed_loop(left, client, health.model.name, routing=routing):
-            if request.error is not None:
-                client.health()  # if it is gone, what is left would fail as well
+        if len(done) < len(prompts.prompts):
+            _warm_up(prompts, options.warmup, ask_one)
+        began_s = seen_s = now_s()
+        due = _due(prompts, done, starts_s)
+        for request, trace in send(due, ask_one, arrivals.concurrency or MOST_IN_FLIGHT):
             folder.add(request, trace)
             requests.append(request)
             on_request(request)
@@ -69,6 +107,37 @@ def replay(
                 folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
                 seen_s = now_s()
         folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
-        summary = summarise(folder.run, requests, client.channel(), continuous=not folder.recorded)
+        summary = summarise(
+            folder.run,
+            requests,
+            client.channel(),
+            continuous=not folder.recorded,
+            goodput_limit_s=options.goodput_limit_s,
+        )
         write_summary(path, summary)
     return Outcome(path, summary, requests)
+
+
+def _asker(client: Client, model: str, *, routing: bool) -> Ask:
+    def ask_one(number: int, prompt: Prompt, start_s: float) -> Answer:
+        answer = ask(number, prompt, client, model, start_s, routing=routing)
+        if answer[0].error is not None:
+            client.health()  # if it is gone, what is left would fail as well
+        return answer
+
+    return ask_one
+
+
+def _warm_up(prompts: PromptSet, count: int, ask_one: Ask) -> None:
+    """Send the first prompts, over again if there are fewer."""
+    for number, prompt in enumerate(islice(cycle(prompts.prompts), count)):
+        ask_one(number, prompt, now_s())
+
+
+def _due(prompts: PromptSet, done: Container[int], starts_s: list[float] | None) -> list[Due]:
+    """What is left to send; its schedule begins now, with the first of it."""
+    left = [(n, prompt) for n, prompt in enumerate(prompts.prompts) if n not in done]
+    if starts_s is None or not left:
+        return [Due(n, prompt) for n, prompt in left]
+    begin_s = now_s() + LEAD_S - starts_s[left[0][0]]
+    return [Due(n, prompt, begin_s + starts_s[n]) for n, prompt in left]

@@ -24,7 +24,7 @@ from orchestrator.replay.summary import Summary
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
 ROUTING, SUMMARY = "routing", "summary.json"
 
-_PROMPTS = ("name", "sha256", "items")
+_PROMPTS = ("name", "sha256", "items", "shuffle_seed")
 _BASE_STATION = ("wire_dtype", "curve", "torch_device", "tcp_congestion_control")
 
 
@@ -166,8 +166,15 @@ def _essence(run: Run) -> dict[str, object]:
         "channel.profile_sha256": channel.profile_sha256,
         "channel.policy": channel.policy.label,
         "channel.degraded": channel.degraded,
+        **{f"arrivals.{name}": value for name, value in _schedule(run).items()},
+        "warmup": run.warmup,
         "routing": run.routing,
     }
+
+
+def _schedule(run: Run) -> dict[str, object]:
+    """What requests' starts depend on; not where a trace's file lies."""
+    return run.arrivals.model_dump(exclude={"trace"})
 
 
 def _append_to(file: Path) -> TextIO:

@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.replay.records import PARTS, Channel, Link, Policy, Request, Run, Timings
+from orchestrator.replay.distribution import (
+    Average,
+    Distribution,
+    Interval,
+    Percentiles,
+    average,
+    distribution,
+    mean,
+    mean_interval,
+    percentiles,
+)
+from orchestrator.replay.doubts import doubts
+from orchestrator.replay.records import PARTS, Arrivals, Channel, Policy, Request, Run
 
-P99_LEAST = 100  # of fewer values, the 99th percentile is just about the maximum
-OVERRUNS_MOST = 0.01
 METHOD = (
-    "client-measured from the intended start, over answered requests; "
-    "percentiles by linear interpolation (numpy)"
+    "client-measured from the intended start, over answered requests; percentiles by linear "
+    "interpolation (numpy), of 10, 20 and 100 values at least for the 90th, 95th and 99th; "
+    "intervals: 95 %, percentile bootstrap over requests"
 )
 
 
-class Percentiles(BaseModel):
-    """Percentiles [s]; None where there are too few values."""
+class Goodput(BaseModel):
+    """Requests answered within a limit: how many, as a share of all, and a second."""
 
-    p50_s: float | None
-    p95_s: float | None
-    p99_s: float | None
+    limit_s: float
+    n: int
+    share: float
+    per_s: float | None
 
 
-class Average(BaseModel):
-    """A duration per request [s]; None where no request was answered."""
+class InFlight(BaseModel):
+    """Requests under way at a time; the mean is None of a run that had pauses."""
 
-    mean_s: float | None
-    p50_s: float | None
+    mean: float | None
+    most: int
 
 
 class Summary(BaseModel):
     """The content of summary.json.
 
-    `split` are the parts of an answer's time: `PARTS` as the base station measured them, and
-    `http_s`, what lies between client and base station. `eq8` is the paper's sum over tokens and
-    layers, `batched` the same with a layer's tokens for a device in one message; `eq8_measured` is
-    the same three terms, downlink, compute and uplink, as measured. The standard error of the
-    accuracy is sqrt(p·(1 − p)/answered). `tokens_per_s` counts completion tokens from the first
-    intended start to the last end; None of a run that had pauses.
+    `accuracy` is the mean score of the `scored` requests, its standard error sqrt(p·(1 - p)/n);
+    `accuracy_norm` the same of scores by length-normalised likelihood, where there are any.
+    `dispatch_delay` is how much later than intended requests were sent, of all of them.
+    `time_per_output_token` is a request's mean over its tokens but the first. `split` are the parts
+    of an answer's time: `PARTS` as the base station measured them, and `http_s`, what lies between
+    client and base station. `eq8` is the paper's sum over tokens and layers, `batched` the same
+    with a layer's tokens for a device in one message; `eq8_measured` is the same three terms,
+    downlink, compute and uplink, as measured. What counts per second, answered requests and
+    completion tokens, does so from the first intended start to the last end; None of a run that
+    had pauses.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -52,24 +67,40 @@ class Summary(BaseModel):
     profile: str
     policy: Policy
     backends: list[str]
+    arrivals: Arrivals
+    warmup: int
     n: int
     errors: int
+    scored: int
     accuracy: float | None
     accuracy_standard_error: float | None
+    accuracy_interval: Interval | None
+    accuracy_norm: float | None
+    accuracy_norm_standard_error: float | None
+    accuracy_norm_interval: Interval | None
     method: str
-    time_to_first_token: Percentiles
-    end_to_end: Percentiles
-    end_to_end_mean_s: float | None
+    time_to_first_token: Distribution
+    end_to_end: Distribution
+    time_per_output_token: Distribution
+    dispatch_delay: Percentiles
+    in_flight: InFlight
     split: dict[str, Average]
     eq8: Average
     batched: Average
     eq8_measured: Average
+    requests_per_s: float | None
     tokens_per_s: float | None
+    goodput: Goodput | None
     overruns_share: float | None
 
 
 def summarise(
-    run: Run, requests: Sequence[Request], after: Channel, *, continuous: bool = True
+    run: Run,
+    requests: Sequence[Request],
+    after: Channel,
+    *,
+    continuous: bool = True,
+    goodput_limit_s: float | None = None,
 ) -> Summary:
     """Sum up the requests of a run.
 
@@ -79,133 +110,97 @@ def summarise(
         after: the channel as it was at the run's end.
         continuous: False if the run was stopped and went on, or shared the stack by turns. Then
             epochs have changed, and time has passed, without its doing.
+        goodput_limit_s: within which a request counts as good; None: nothing is said of that.
     """
     answered = [request for request in requests if request.error is None]
     timings = [request.timings for request in answered if request.timings]
     scores = [request.score for request in answered if request.score is not None]
-    accuracy = _mean(scores)
+    norms = [request.score_norm for request in answered if request.score_norm is not None]
     messages = sum(item.device_messages for item in timings)
     overruns = sum(item.overruns for item in timings) / messages if messages else None
-    end_to_end = [request.end_to_end_s for request in answered]
-    split = {part: _average([getattr(item, part) for item in timings]) for part in PARTS}
-    split["http_s"] = _average([item.http_s for item in answered if item.http_s is not None])
+    split = {part: average([getattr(item, part) for item in timings]) for part in PARTS}
+    split["http_s"] = average([item.http_s for item in answered if item.http_s is not None])
+    span_s = _span_s(requests) if continuous else None
+    busy_s = sum(r.end_to_end_s - (r.actual_start_s - r.intended_start_s) for r in requests)
+    tokens = sum(item.completion_tokens for item in timings)
     return Summary(
-        warnings=_warnings(run, timings, len(requests), overruns, after, continuous),
+        warnings=doubts(run, requests, overruns, after, continuous=continuous),
         prompts=run.prompts.name,
         profile=run.channel.profile,
         policy=run.channel.policy,
         backends=sorted({link.backend for link in run.channel.links if link.backend}),
+        arrivals=run.arrivals,
+        warmup=run.warmup,
         n=len(requests),
         errors=len(requests) - len(answered),
-        accuracy=accuracy,
-        accuracy_standard_error=(
-            None if accuracy is None else math.sqrt(accuracy * (1 - accuracy) / len(scores))
-        ),
+        scored=len(scores),
+        accuracy=mean(scores),
+        accuracy_standard_error=_standard_error(scores),
+        accuracy_interval=mean_interval(scores),
+        accuracy_norm=mean(norms),
+        accuracy_norm_standard_error=_standard_error(norms),
+        accuracy_norm_interval=mean_interval(norms),
         method=METHOD,
-        time_to_first_token=percentiles(
+        time_to_first_token=distribution(
             [r.time_to_first_token_s for r in answered if r.time_to_first_token_s is not None]
         ),
-        end_to_end=percentiles(end_to_end),
-        end_to_end_mean_s=_mean(end_to_end),
+        end_to_end=distribution([request.end_to_end_s for request in answered]),
+        time_per_output_token=distribution(
+            [each for request in answered if (each := _per_token_s(request)) is not None]
+        ),
+        dispatch_delay=percentiles([r.actual_start_s - r.intended_start_s for r in requests]),
+        in_flight=InFlight(
+            mean=busy_s / span_s if span_s else None, most=_in_flight_most(requests)
+        ),
         split=split,
-        eq8=_average([item.eq8_s for item in timings]),
-        batched=_average([item.batched_s for item in timings]),
-        eq8_measured=_average([t.downlink_s + t.compute_s + t.uplink_s for t in timings]),
-        tokens_per_s=_throughput(answered, timings) if continuous else None,
+        eq8=average([item.eq8_s for item in timings]),
+        batched=average([item.batched_s for item in timings]),
+        eq8_measured=average([t.downlink_s + t.compute_s + t.uplink_s for t in timings]),
+        requests_per_s=len(answered) / span_s if span_s and answered else None,
+        tokens_per_s=tokens / span_s if span_s and answered else None,
+        goodput=_goodput(requests, goodput_limit_s, span_s),
         overruns_share=overruns,
     )
 
 
-def percentiles(values: Sequence[float]) -> Percentiles:
-    """p50, p95 and, of at least 100 values, p99, by linear interpolation."""
-    return Percentiles(
-        p50_s=_percentile(values, 50),
-        p95_s=_percentile(values, 95),
-        p99_s=_percentile(values, 99) if len(values) >= P99_LEAST else None,
+def _standard_error(scores: Sequence[float]) -> float | None:
+    share = mean(scores)
+    return None if share is None else math.sqrt(share * (1 - share) / len(scores))
+
+
+def _goodput(
+    requests: Sequence[Request], limit_s: float | None, span_s: float | None
+) -> Goodput | None:
+    if limit_s is None or not requests:
+        return None
+    good = sum(request.error is None and request.end_to_end_s <= limit_s for request in requests)
+    return Goodput(
+        limit_s=limit_s,
+        n=good,
+        share=good / len(requests),
+        per_s=good / span_s if span_s else None,
     )
 
 
-def _warnings(
-    run: Run,
-    timings: Sequence[Timings],
-    n: int,
-    overruns: float | None,
-    after: Channel,
-    continuous: bool,
-) -> list[str]:
-    warnings = []
-    errors = n - len(timings)
-    if errors:
-        warnings.append(f"{errors} of {n} requests failed; the numbers are those of the others")
-    if overruns is not None and overruns > OVERRUNS_MOST:
-        warnings.append(
-            f"{overruns:.1%} of the device messages are overruns (more than {OVERRUNS_MOST:.0%}): "
-            "this host is too slow for the emulated devices, the latencies are too long"
-        )
-    lost = sum((Counter(item.experts.dropped) for item in timings), Counter[str]())
-    if lost:
-        devices = ", ".join(f"device-{q}" for q in sorted(lost, key=int))
-        warnings.append(
-            f"{lost.total()} tokens, over all layers, lost an expert because a device was absent, "
-            f"late or unreachable: {devices}"
-        )
-    if run.routing:
-        warnings.append("routing was recorded: http and end to end include it")
-    channel = run.channel
-    # The epoch alone would miss an orchestrator that was restarted with another profile.
-    if any(
-        item.profile != channel.profile or (continuous and item.epoch != channel.epoch)
-        for item in timings
-    ):
-        seen = sorted({f"{item.profile} (epoch {item.epoch})" for item in timings})
-        warnings.append(
-            f"the profile was changed during the run: it began with {channel.profile} (epoch "
-            f"{channel.epoch}), requests ran under {', '.join(seen)}"
-        )
-    if any(item.policy != channel.policy for item in timings):
-        seen = sorted({item.policy.label for item in timings})
-        warnings.append(
-            f"the policy was changed during the run: it began with {channel.policy.label}, "
-            f"requests ran under {', '.join(seen)}"
-        )
-    if channel.degraded or after.degraded:
-        warnings.append(
-            "degraded: the profile asks for delay, jitter or loss, the kernel has no netem; only "
-            "its rates were applied"
-        )
-    before = {link.device: _overflows(link) for link in channel.links}
-    for link in after.links:
-        dropped = _overflows(link) - before.get(link.device, 0)
-        if dropped > 0:
-            warnings.append(
-                f"the queues of device-{link.device} were too short: {dropped} packets dropped"
-            )
-    for link in channel.links:
-        if link.error or link.backend is None:
-            told = link.error or "it has not reported what it applies"
-            warnings.append(f"the link of device-{link.device} is not as asked: {told}")
-    return warnings
-
-
-def _overflows(link: Link) -> int:
-    return link.queues.down.overflows + link.queues.up.overflows if link.queues else 0
-
-
-def _throughput(answered: Sequence[Request], timings: Sequence[Timings]) -> float | None:
-    if not answered:
+def _per_token_s(request: Request) -> float | None:
+    """The mean time of a completion's tokens but its first; None if there are none."""
+    timings, first_s = request.timings, request.time_to_first_token_s
+    if timings is None or first_s is None or timings.completion_tokens < 2:
         return None
-    start = min(request.intended_start_s for request in answered)
-    end = max(request.intended_start_s + request.end_to_end_s for request in answered)
-    return sum(item.completion_tokens for item in timings) / (end - start)
+    return (request.end_to_end_s - first_s) / (timings.completion_tokens - 1)
 
 
-def _average(values: Sequence[float]) -> Average:
-    return Average(mean_s=_mean(values), p50_s=_percentile(values, 50))
+def _span_s(requests: Sequence[Request]) -> float | None:
+    """From the first intended start to the last end."""
+    if not requests:
+        return None
+    start_s = min(request.intended_start_s for request in requests)
+    return max(request.intended_start_s + request.end_to_end_s for request in requests) - start_s
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _percentile(values: Sequence[float], q: float) -> float | None:
-    return float(np.percentile(values, q)) if values else None
+def _in_flight_most(requests: Sequence[Request]) -> int:
+    """How many requests were under way at the same time at most."""
+    starts = [(request.actual_start_s, 1) for request in requests]
+    ends = [(request.intended_start_s + request.end_to_end_s, -1) for request in requests]
+    # Where one ends as another starts, the end is first.
+    return max(accumulate((change for _, change in sorted(starts + ends)), initial=0))

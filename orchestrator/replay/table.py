@@ -54,7 +54,7 @@ def render(summaries: Sequence[Summary]) -> Group:
 
 def _cells(summary: Summary) -> list[str]:
     first, total = summary.time_to_first_token, summary.end_to_end
-    mean_s = summary.end_to_end_mean_s
+    mean_s = summary.end_to_end.mean_s
     split = [summary.split[part].mean_s for part in SHOWN_PARTS]
     rest = None if mean_s is None else mean_s - sum(part or 0.0 for part in split)
     return [

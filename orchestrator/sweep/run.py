@@ -16,8 +16,8 @@ from contextlib import ExitStack, closing
 
 from orchestrator.errors import StackError
 from orchestrator.profiles import Profile
-from orchestrator.replay.client import Client
-from orchestrator.replay.loop import closed_loop
+from orchestrator.replay.ask import ask
+from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Channel, Health, Request
@@ -148,7 +148,7 @@ class Runner:
         return channel
 
     def _request(self, item: Numbered, model: str) -> Request:
-        ((request, _),) = closed_loop([item], self._client, model)
+        request, _ = ask(*item, self._client, model, now_s())
         if request.error is not None:
             self._client.health()  # if it is gone, what is left would fail as well
         return request

@@ -1,231 +1,28 @@
-"""The replay against a small HTTP server that answers as base station and orchestrator do.
+"""`wdmoe replay` against a small HTTP server that answers as base station and orchestrator do."""
 
-What the server does with a prompt is the prompt's first word.
-"""
+from __future__ import annotations
 
-import asyncio
-import base64
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import JSONResponse, StreamingResponse
 from typer.testing import CliRunner
 
 from orchestrator.cli.replay import replay
 from orchestrator.errors import InputError, StackError
-from orchestrator.replay.client import Client
-from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import PARTS, Request, Run, Timings
+from orchestrator.replay.records import Request, Run
 from orchestrator.replay.summary import Summary, summarise
+from tests.unit.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received
 from tests.unit.serving import serve
-
-HEALTH = {
-    "status": "ok",
-    "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
-    "wire_dtype": "fp16",
-    "curve": True,
-    "torch_device": "cpu",
-    "tcp_congestion_control": "cubic",
-    "devices": {},
-}
-CHANNEL = {
-    "profile": "near-far",
-    "profile_sha256": "cd34",
-    "profile_text": "seed: 7\n",
-    "seed": 7,
-    "epoch": 3,
-    "apply_at_s": 1000.5,
-    "policy": {"name": "wlr", "params": {"theta": 0.2}},
-    "emulate": None,
-    "degraded": False,
-    "verification": None,
-    "links": [
-        {
-            "device": 0,
-            "backend": "tbf",
-            "error": None,
-            "down": {"rate_bps": 1e6},
-            "flops": None,
-            "queues": {"down": {"overflows": 0}, "up": {"overflows": 0}},
-        }
-    ],
-}
-INTERVALS = [
-    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 9.0 + n, "applied_at_s": 9.01 + n}
-    for n in range(3)
-]
-TIMINGS: dict[str, Any] = {
-    "request_id": "r",
-    "time_to_first_token_s": 0.001,
-    "end_to_end_s": 0.0009,
-    "prompt_tokens": 4,
-    "completion_tokens": 2,
-    **dict.fromkeys(PARTS, 0.0001),
-    "eq8_s": 0.0002,
-    "batched_s": 0.0001,
-    "experts": {"used": {"0": 6}, "dropped": {}, "outage": {"1": 2}, "deselected": {"2": 4}},
-    "overruns": 0,
-    "device_messages": 8,
-    "policy": CHANNEL["policy"],
-    "profile": "near-far",
-    "epoch": 3,
-}
-SLOW_S = 0.15
-ROUTING = b"PK\x03\x04 routing"
-
-app = FastAPI()
-received: list[dict[str, Any]] = []
-
-
-@app.get("/healthz")
-def healthz() -> JSONResponse:
-    gone = any(body["prompt"].startswith("gone") for body in received)
-    return JSONResponse(HEALTH, 503 if gone else 200)
-
-
-@app.get("/status")
-def status() -> dict[str, Any]:
-    return CHANNEL
-
-
-@app.get("/intervals")
-def intervals(since_s: float) -> list[dict[str, Any]]:
-    assert since_s > 1e9
-    return INTERVALS[::-1]
-
-
-@app.post("/v1/completions")
-async def completions(body: dict[str, Any]) -> StreamingResponse:
-    received.append(body)
-    word = body["prompt"].split()[0]
-    if word in ("500", "gone"):
-        raise HTTPException(500, "device-3\nis gone")
-    extra = {"routing": base64.b64encode(ROUTING).decode()} if body.get("routing") else {}
-    return StreamingResponse(_stream(word, extra), media_type="text/event-stream")
-
-
-async def _stream(word: str, extra: dict[str, str]) -> AsyncIterator[str]:
-    def event(**chunk: Any) -> str:
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-
-    def text(piece: str, finish: str | None = None) -> dict[str, Any]:
-        return {"id": "c", "choices": [{"index": 0, "text": piece, "finish_reason": finish}]}
-
-    if word == "slow":
-        await asyncio.sleep(SLOW_S)
-    if word == "garbage":
-        yield "data: {oops\n\n"
-    if word == "mute":
-        yield event(**text("", "stop"), timings=TIMINGS) + "data: [DONE]\n\n"
-        return
-    yield event(**text(""))
-    if word == "late":
-        await asyncio.sleep(SLOW_S)
-    yield ": a comment\n\n" + event(**text(" 21\u2028"))
-    if word == "broken":
-        raise ConnectionError
-    if word == "error":
-        yield event(error={"message": "all devices are down"})
-    if word == "cut":
-        return
-    timings = {} if word == "untimed" else {"timings": TIMINGS}
-    if word == "switched":
-        timings = {"timings": TIMINGS | {"epoch": 4, "profile": "ideal"}}
-    # Two events in one block, cut in the middle of the second one.
-    if word == "opaque":
-        extra = {}
-    block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings, **extra)
-    yield block[:-9]
-    yield block[-9:] + "data: [DONE]\n\n"
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with serve(app) as url:
         yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    client = Client(url, url)
-    yield client
-    client.close()
-
-
-def prompt(text: str) -> Prompt:
-    return Prompt(id=f"id-{text}", prompt=text, answer="12", max_tokens=5, stop=["\n"])
-
-
-def test_what_is_sent(client: Client) -> None:
-    received.clear()
-    client.complete(prompt("ok 1 + 11"), "tiny")
-    assert received == [
-        {
-            "model": "tiny",
-            "prompt": "ok 1 + 11",
-            "max_tokens": 5,
-            "stop": ["\n"],
-            "temperature": 0,
-            "stream": True,
-            "timings": True,
-        }
-    ]
-
-
-def test_a_stream(client: Client) -> None:
-    reply = client.complete(prompt("ok"), "tiny")
-    assert reply.error is None
-    assert reply.text == " 21\u2028 #### 12"
-    assert reply.timings == Timings(**TIMINGS)
-    assert reply.first_token_s is not None
-    assert reply.started_s < reply.first_token_s <= reply.ended_s
-    assert abs(reply.ended_s - time.time()) < 5
-
-
-@pytest.mark.parametrize("word", ["slow", "late"])
-def test_the_first_token_is_the_first_text(client: Client, word: str) -> None:
-    reply = client.complete(prompt(word), "tiny")
-    assert reply.first_token_s is not None
-    assert reply.first_token_s - reply.started_s >= SLOW_S
-
-
-def test_a_completion_without_text(client: Client) -> None:
-    reply = client.complete(prompt("mute"), "tiny")
-    assert (reply.error, reply.text) == (None, "")
-    assert reply.first_token_s is not None
-
-
-@pytest.mark.parametrize(
-    ("word", "error", "text"),
-    [
-        ("500", 'HTTP 500: {"detail":"device-3\\nis gone"}', ""),
-        ("broken", "RemoteProtocolError: peer closed connection", " 21\u2028"),
-        ("cut", "the stream ended before [DONE]", " 21\u2028"),
-        ("error", "all devices are down", " 21\u2028"),
-        ("garbage", "unexpected data in the stream: JSON: Invalid JSON", ""),
-        ("untimed", "the stream ended without timings", " 21\u2028 #### 12"),
-    ],
-)
-def test_a_failed_request(client: Client, word: str, error: str, text: str) -> None:
-    reply = client.complete(prompt(word), "tiny")
-    assert reply.error is not None
-    assert reply.error.startswith(error)
-    assert "\n" not in reply.error
-    assert reply.text == text
-    assert client.complete(prompt("ok"), "tiny").error is None
-
-
-def test_proxies_of_the_environment_are_not_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    client = Client(url, url)
-    assert client.health().model.name == "tiny"
-    client.close()
 
 
 def invoke(url: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, Any]:

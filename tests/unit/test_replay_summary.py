@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.replay import table
+from orchestrator.replay.distribution import percentiles
 from orchestrator.replay.records import (
     PARTS,
     Channel,
@@ -26,20 +27,27 @@ from orchestrator.replay.records import (
     Timings,
 )
 from orchestrator.replay.run_folder import to_line
-from orchestrator.replay.summary import Summary, percentiles, summarise
+from orchestrator.replay.summary import Summary, summarise
 
 WLR = Policy(name="wlr", params={"theta": 0.2})
 
 
 def test_percentiles_by_hand() -> None:
-    # Of 1, 2, 3, 4, 10 the 95th percentile is at rank 0.95 · 4 = 3.8: 4 + 0.8 · 6.
     five = percentiles([10.0, 1.0, 3.0, 2.0, 4.0])
-    assert (five.p50_s, five.p99_s) == (3.0, None)
-    assert five.p95_s == pytest.approx(8.8)
-    assert percentiles([float(value) for value in range(99)]).p99_s is None
+    assert (five.n, five.mean_s, five.p50_s) == (5, 4.0, 3.0)
+    # Of 0 … 19 the 95th percentile is at rank 0.95 · 19 = 18.05, the 90th at 17.1.
+    twenty = percentiles([float(value) for value in range(20)])
+    assert (twenty.p90_s, twenty.p95_s) == pytest.approx((17.1, 18.05))
     # Of 0 … 99 the 99th is at rank 0.99 · 99 = 98.01.
     assert percentiles([float(value) for value in range(100)]).p99_s == pytest.approx(98.01)
     assert percentiles([]).p50_s is None
+
+
+@pytest.mark.parametrize(("field", "least"), [("p90_s", 10), ("p95_s", 20), ("p99_s", 100)])
+def test_no_percentile_of_too_few_values(field: str, least: int) -> None:
+    values = [float(value) for value in range(least)]
+    assert getattr(percentiles(values), field) is not None
+    assert getattr(percentiles(values[1:]), field) is None
 
 
 def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:

@@ -1,0 +1,83 @@
+"""What makes a run's numbers doubtful, in a line each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from orchestrator.replay.records import Channel, Link, Request, Run
+
+OVERRUNS_MOST = 0.01
+
+
+def doubts(
+    run: Run,
+    requests: Sequence[Request],
+    overruns: float | None,
+    after: Channel,
+    *,
+    continuous: bool,
+) -> list[str]:
+    """The warnings of a run; arguments as of `summarise`, and the share of overruns."""
+    warnings = []
+    n = len(requests)
+    answered = [request for request in requests if request.error is None]
+    timings = [request.timings for request in answered if request.timings]
+    errors = n - len(answered)
+    if errors:
+        warnings.append(f"{errors} of {n} requests failed; the numbers are those of the others")
+    if overruns is not None and overruns > OVERRUNS_MOST:
+        warnings.append(
+            f"{overruns:.1%} of the device messages are overruns (more than {OVERRUNS_MOST:.0%}): "
+            "this host is too slow for the emulated devices, the latencies are too long"
+        )
+    unscored = sum(request.score is None for request in answered)
+    if unscored:
+        warnings.append(f"{unscored} of {len(answered)} answers have no score")
+    lost = sum((Counter(item.experts.dropped) for item in timings), Counter[str]())
+    if lost:
+        devices = ", ".join(f"device-{q}" for q in sorted(lost, key=int))
+        warnings.append(
+            f"{lost.total()} tokens, over all layers, lost an expert because a device was absent, "
+            f"late or unreachable: {devices}"
+        )
+    if run.routing:
+        warnings.append("routing was recorded: http and end to end include it")
+    channel = run.channel
+    # The epoch alone would miss an orchestrator that was restarted with another profile.
+    if any(
+        item.profile != channel.profile or (continuous and item.epoch != channel.epoch)
+        for item in timings
+    ):
+        seen = sorted({f"{item.profile} (epoch {item.epoch})" for item in timings})
+        warnings.append(
+            f"the profile was changed during the run: it began with {channel.profile} (epoch "
+            f"{channel.epoch}), requests ran under {', '.join(seen)}"
+        )
+    if any(item.policy != channel.policy for item in timings):
+        seen = sorted({item.policy.label for item in timings})
+        warnings.append(
+            f"the policy was changed during the run: it began with {channel.policy.label}, "
+            f"requests ran under {', '.join(seen)}"
+        )
+    if channel.degraded or after.degraded:
+        warnings.append(
+            "degraded: the profile asks for delay, jitter or loss, the kernel has no netem; only "
+            "its rates were applied"
+        )
+    before = {link.device: _overflows(link) for link in channel.links}
+    for link in after.links:
+        dropped = _overflows(link) - before.get(link.device, 0)
+        if dropped > 0:
+            warnings.append(
+                f"the queues of device-{link.device} were too short: {dropped} packets dropped"
+            )
+    for link in channel.links:
+        if link.error or link.backend is None:
+            told = link.error or "it has not reported what it applies"
+            warnings.append(f"the link of device-{link.device} is not as asked: {told}")
+    return warnings
+
+
+def _overflows(link: Link) -> int:
+    return link.queues.down.overflows + link.queues.up.overflows if link.queues else 0

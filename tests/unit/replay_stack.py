@@ -1,0 +1,141 @@
+"""A small HTTP server that answers a replay as base station and orchestrator do.
+
+What the server does with a prompt is the prompt's first word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from orchestrator.replay.prompt_sets import Prompt
+from orchestrator.replay.records import PARTS
+
+HEALTH = {
+    "status": "ok",
+    "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
+    "wire_dtype": "fp16",
+    "curve": True,
+    "torch_device": "cpu",
+    "tcp_congestion_control": "cubic",
+    "devices": {},
+}
+CHANNEL = {
+    "profile": "near-far",
+    "profile_sha256": "cd34",
+    "profile_text": "seed: 7\n",
+    "seed": 7,
+    "epoch": 3,
+    "apply_at_s": 1000.5,
+    "policy": {"name": "wlr", "params": {"theta": 0.2}},
+    "emulate": None,
+    "degraded": False,
+    "verification": None,
+    "links": [
+        {
+            "device": 0,
+            "backend": "tbf",
+            "error": None,
+            "down": {"rate_bps": 1e6},
+            "flops": None,
+            "queues": {"down": {"overflows": 0}, "up": {"overflows": 0}},
+        }
+    ],
+}
+INTERVALS = [
+    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 9.0 + n, "applied_at_s": 9.01 + n}
+    for n in range(3)
+]
+TIMINGS: dict[str, Any] = {
+    "request_id": "r",
+    "time_to_first_token_s": 0.001,
+    "end_to_end_s": 0.0009,
+    "prompt_tokens": 4,
+    "completion_tokens": 2,
+    **dict.fromkeys(PARTS, 0.0001),
+    "eq8_s": 0.0002,
+    "batched_s": 0.0001,
+    "experts": {"used": {"0": 6}, "dropped": {}, "outage": {"1": 2}, "deselected": {"2": 4}},
+    "overruns": 0,
+    "device_messages": 8,
+    "policy": CHANNEL["policy"],
+    "profile": "near-far",
+    "epoch": 3,
+}
+SLOW_S = 0.15
+ROUTING = b"PK\x03\x04 routing"
+
+app = FastAPI()
+received: list[dict[str, Any]] = []
+
+
+@app.get("/healthz")
+def healthz() -> JSONResponse:
+    gone = any(body["prompt"].startswith("gone") for body in received)
+    return JSONResponse(HEALTH, 503 if gone else 200)
+
+
+@app.get("/status")
+def status() -> dict[str, Any]:
+    return CHANNEL
+
+
+@app.get("/intervals")
+def intervals(since_s: float) -> list[dict[str, Any]]:
+    assert since_s > 1e9
+    return INTERVALS[::-1]
+
+
+@app.post("/v1/completions")
+async def completions(body: dict[str, Any]) -> StreamingResponse:
+    received.append(body)
+    word = body["prompt"].split()[0]
+    if word in ("500", "gone"):
+        raise HTTPException(500, "device-3\nis gone")
+    extra = {"routing": base64.b64encode(ROUTING).decode()} if body.get("routing") else {}
+    return StreamingResponse(_stream(word, extra), media_type="text/event-stream")
+
+
+async def _stream(word: str, extra: dict[str, str]) -> AsyncIterator[str]:
+    def event(**chunk: Any) -> str:
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+    def text(piece: str, finish: str | None = None) -> dict[str, Any]:
+        return {"id": "c", "choices": [{"index": 0, "text": piece, "finish_reason": finish}]}
+
+    if word == "slow":
+        await asyncio.sleep(SLOW_S)
+    if word == "garbage":
+        yield "data: {oops\n\n"
+    if word == "mute":
+        yield event(**text("", "stop"), timings=TIMINGS) + "data: [DONE]\n\n"
+        return
+    yield event(**text(""))
+    if word == "late":
+        await asyncio.sleep(SLOW_S)
+    yield ": a comment\n\n" + event(**text(" 21\u2028"))
+    if word == "broken":
+        raise ConnectionError
+    if word == "error":
+        yield event(error={"message": "all devices are down"})
+    if word == "cut":
+        return
+    timings = {} if word == "untimed" else {"timings": TIMINGS}
+    if word == "switched":
+        timings = {"timings": TIMINGS | {"epoch": 4, "profile": "ideal"}}
+    # Two events in one block, cut in the middle of the second one.
+    if word == "opaque":
+        extra = {}
+    block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings, **extra)
+    yield block[:-9]
+    yield block[-9:] + "data: [DONE]\n\n"
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt(id=f"id-{text}", prompt=text, answer="12", max_tokens=5, stop=["\n"])

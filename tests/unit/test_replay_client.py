@@ -1,0 +1,92 @@
+"""The replay's client against a small HTTP server: what is sent, and what is made of a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.replay.client import Client
+from orchestrator.replay.records import Timings
+from tests.unit.replay_stack import SLOW_S, TIMINGS, app, prompt, received
+from tests.unit.serving import serve
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    client = Client(url, url)
+    yield client
+    client.close()
+
+
+def test_what_is_sent(client: Client) -> None:
+    received.clear()
+    client.complete(prompt("ok 1 + 11"), "tiny")
+    assert received == [
+        {
+            "model": "tiny",
+            "prompt": "ok 1 + 11",
+            "max_tokens": 5,
+            "stop": ["\n"],
+            "temperature": 0,
+            "stream": True,
+            "timings": True,
+        }
+    ]
+
+
+def test_a_stream(client: Client) -> None:
+    reply = client.complete(prompt("ok"), "tiny")
+    assert reply.error is None
+    assert reply.text == " 21\u2028 #### 12"
+    assert reply.timings == Timings(**TIMINGS)
+    assert reply.first_token_s is not None
+    assert reply.started_s < reply.first_token_s <= reply.ended_s
+    assert abs(reply.ended_s - time.time()) < 5
+
+
+@pytest.mark.parametrize("word", ["slow", "late"])
+def test_the_first_token_is_the_first_text(client: Client, word: str) -> None:
+    reply = client.complete(prompt(word), "tiny")
+    assert reply.first_token_s is not None
+    assert reply.first_token_s - reply.started_s >= SLOW_S
+
+
+def test_a_completion_without_text(client: Client) -> None:
+    reply = client.complete(prompt("mute"), "tiny")
+    assert (reply.error, reply.text) == (None, "")
+    assert reply.first_token_s is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "text"),
+    [
+        ("500", 'HTTP 500: {"detail":"device-3\\nis gone"}', ""),
+        ("broken", "RemoteProtocolError: peer closed connection", " 21\u2028"),
+        ("cut", "the stream ended before [DONE]", " 21\u2028"),
+        ("error", "all devices are down", " 21\u2028"),
+        ("garbage", "unexpected data in the stream: JSON: Invalid JSON", ""),
+        ("untimed", "the stream ended without timings", " 21\u2028 #### 12"),
+    ],
+)
+def test_a_failed_request(client: Client, word: str, error: str, text: str) -> None:
+    reply = client.complete(prompt(word), "tiny")
+    assert reply.error is not None
+    assert reply.error.startswith(error)
+    assert "\n" not in reply.error
+    assert reply.text == text
+    assert client.complete(prompt("ok"), "tiny").error is None
+
+
+def test_proxies_of_the_environment_are_not_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    client = Client(url, url)
+    assert client.health().model.name == "tiny"
+    client.close()
