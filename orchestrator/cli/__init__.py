@@ -7,7 +7,18 @@ import sys
 import httpx
 import typer
 
-from orchestrator.cli import link, model, policy, profile, prompts, replay, stack, status, sweep
+from orchestrator.cli import (
+    compare,
+    link,
+    model,
+    policy,
+    profile,
+    prompts,
+    replay,
+    stack,
+    status,
+    sweep,
+)
 from orchestrator.errors import InputError, StackError
 
 app = typer.Typer(
@@ -21,6 +32,7 @@ app.command()(stack.down)
 app.command()(status.status)
 app.command()(replay.replay)
 app.command()(sweep.sweep)
+app.command()(compare.compare)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
 app.add_typer(link.app, name="link")

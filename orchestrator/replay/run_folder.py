@@ -47,7 +47,7 @@ class RunFolder:
         self._newest: dict[int, tuple[int, int]] = {}
         if resume and (path / RUN).exists():
             self.run = read_run(path)
-            check_same(path / RUN, _essence(self.run), _essence(run))
+            check_same(path / RUN, essence(self.run), essence(run))
         else:
             self.run = run
             check_free(path)
@@ -156,7 +156,7 @@ def of_stack(health: Health, channel: Channel) -> dict[str, object]:
     }
 
 
-def _essence(run: Run) -> dict[str, object]:
+def essence(run: Run) -> dict[str, object]:
     """What a run's numbers depend on; not who started it, when, and how links did so far."""
     channel = run.channel
     return {

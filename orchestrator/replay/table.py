@@ -1,4 +1,7 @@
-"""The terminal's view of runs: one table, two lines a run, at most WIDTH columns wide."""
+"""The terminal's view of runs, at most WIDTH columns wide.
+
+A table of what answers were made of, two lines a run; then for each run its times and its load.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.replay.distribution import Distribution, Interval
 from orchestrator.replay.summary import Summary
 
 WIDTH = 100
@@ -49,7 +53,83 @@ def render(summaries: Sequence[Summary]) -> Group:
         for item in summaries
         for line in item.warnings
     ]
-    return Group(*warnings, table)
+    details = [part for summary in summaries for part in (_times(summary), _load(summary))]
+    return Group(*warnings, table, *details)
+
+
+def _times(summary: Summary) -> Table:
+    """Mean and percentiles, with the intervals there are."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Times in ms, [95 %]", no_wrap=True)
+    for header in ("n", "mean", "p50", "p90", "p95", "p99"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, times in (
+        ("End to end", summary.end_to_end),
+        ("To first token", summary.time_to_first_token),
+        ("Per output token", summary.time_per_output_token),
+        ("Dispatch delay", summary.dispatch_delay),
+    ):
+        if not times.n:
+            continue
+        mean = p50 = p95 = ""
+        if isinstance(times, Distribution):
+            mean, p50 = _interval(times.mean_interval_s), _interval(times.p50_interval_s)
+            p95 = _interval(times.p95_interval_s)
+        table.add_row(
+            name,
+            str(times.n),
+            _ms(times.mean_s) + mean,
+            _ms(times.p50_s) + p50,
+            _ms(times.p90_s),
+            _ms(times.p95_s) + p95,
+            _ms(times.p99_s),
+        )
+    return table
+
+
+def _load(summary: Summary) -> Text:
+    """How requests arrived, how many were answered, and how many well."""
+    lines = [f"Arrivals: {_arrivals(summary)}; in flight: {_in_flight(summary)}"]
+    if summary.requests_per_s is not None and summary.tokens_per_s is not None:
+        rates = f"{summary.requests_per_s:.3g} requests/s, {summary.tokens_per_s:.3g} tokens/s"
+        lines.append(f"Answered: {rates}")
+    if summary.goodput is not None:
+        good = summary.goodput
+        per_s = "" if good.per_s is None else f", {good.per_s:.3g} requests/s"
+        lines.append(f"Within {good.limit_s:g} s: {good.n} of {summary.n}{per_s}")
+    if summary.accuracy_interval is not None:
+        lines.append(f"Accuracy, 95 %: {_scores(summary.accuracy, summary.accuracy_interval)}")
+    if summary.accuracy_norm is not None:
+        shown = _scores(summary.accuracy_norm, summary.accuracy_norm_interval)
+        lines.append(f"Accuracy by normalised likelihood: {shown}")
+    return Text("\n".join(lines))
+
+
+def _arrivals(summary: Summary) -> str:
+    arrivals = summary.arrivals
+    text = str(arrivals.kind)
+    if arrivals.rate_per_s is not None:
+        text += f", {arrivals.rate_per_s / arrivals.time_scale:.3g} requests/s"
+    if arrivals.burstiness is not None:
+        text += f", burstiness {arrivals.burstiness:g}"
+    if arrivals.concurrency is not None:
+        text += f", {arrivals.concurrency} at a time"
+    return text + (f", after {summary.warmup} to warm up" if summary.warmup else "")
+
+
+def _in_flight(summary: Summary) -> str:
+    most = f"{summary.in_flight.most} at most"
+    mean = summary.in_flight.mean
+    return most if mean is None else f"{mean:.3g} on average, {most}"
+
+
+def _scores(accuracy: float | None, interval: Interval | None) -> str:
+    text = _percent(accuracy)
+    return text if interval is None else f"{text} [{interval[0]:.1%}, {interval[1]:.1%}]"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{_ms(interval[0])}, {_ms(interval[1])}]"
 
 
 def _cells(summary: Summary) -> list[str]:

@@ -1,0 +1,179 @@
+"""Two runs against each other, prompt by prompt: what prompts differ by does not blur the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.errors import InputError
+from orchestrator.replay.records import Request, Run
+from orchestrator.replay.run_folder import essence, read_requests, read_run
+from orchestrator.sweep import analysis
+from orchestrator.sweep.analysis import Estimate
+from orchestrator.sweep.plan import SWEEP
+
+METHOD = (
+    "latency: measured by the client from the intended start, medians over the prompts that both "
+    f"runs answered; intervals: {analysis.CONFIDENCE:.0%}, percentile bootstrap over prompts, each "
+    f"with what both runs made of it, {analysis.RESAMPLES} resamples; p: McNemar's exact test, "
+    "two-sided"
+)
+
+
+class Difference(BaseModel):
+    """A field of run.json that the runs do not share, and what it is in each."""
+
+    field: str
+    a: str
+    b: str
+
+
+class Times(BaseModel):
+    """Medians [s] of both runs over `n` prompts; `ratio` is B over A, `difference_s` B less A."""
+
+    n: int
+    a_p50_s: float
+    b_p50_s: float
+    ratio: Estimate
+    difference_s: Estimate
+
+
+class Scores(BaseModel):
+    """Shares of `n` prompts that each run got right, and how many only one of them did.
+
+    `mcnemar_p`: how probable so uneven a change is by chance.
+    """
+
+    n: int
+    a: float
+    b: float
+    change: float
+    only_a_right: int
+    only_b_right: int
+    mcnemar_p: float
+
+
+class Comparison(BaseModel):
+    """Run B against run A; what nothing can be said of is None.
+
+    `prompts` are in both runs, `only_a` and `only_b` in one; `failed` of the former have no answer
+    in one run at least.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    method: str
+    a: str
+    b: str
+    differences: list[Difference]
+    prompts: int
+    only_a: int
+    only_b: int
+    failed: int
+    end_to_end: Times | None
+    time_to_first_token: Times | None
+    accuracy: Scores | None
+    accuracy_norm: Scores | None
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Compare the runs in two folders, finished or not.
+
+    Raises:
+        InputError: one of them is no run, or they have no prompt in common.
+    """
+    run_a, run_b = _run(a), _run(b)
+    of_a, of_b = _by_prompt(read_requests(a)), _by_prompt(read_requests(b))
+    common = [key for key in of_a if key in of_b]
+    if not common:
+        raise InputError(
+            f"{a} and {b}: no prompt was sent in both; allowed: two runs with prompts in common"
+        )
+    pairs = [(of_a[key], of_b[key]) for key in common]
+    answered = [(was, now) for was, now in pairs if was.error is None and now.error is None]
+    return Comparison(
+        method=METHOD,
+        a=str(a),
+        b=str(b),
+        differences=_differences(run_a, run_b),
+        prompts=len(common),
+        only_a=len(of_a) - len(common),
+        only_b=len(of_b) - len(common),
+        failed=len(pairs) - len(answered),
+        end_to_end=_times([(was.end_to_end_s, now.end_to_end_s) for was, now in answered]),
+        time_to_first_token=_times(
+            [(was.time_to_first_token_s, now.time_to_first_token_s) for was, now in answered]
+        ),
+        accuracy=_scores([(was.score, now.score) for was, now in answered]),
+        accuracy_norm=_scores([(was.score_norm, now.score_norm) for was, now in answered]),
+    )
+
+
+def _run(path: Path) -> Run:
+    if (path / SWEEP).exists():
+        raise InputError(f"{path}: is a sweep; allowed: one run of it, DIR/PROFILE/SET/POLICY")
+    return read_run(path)
+
+
+def _by_prompt(requests: Sequence[Request]) -> dict[tuple[str, str], Request]:
+    # Files that number their prompts have the same ids for other prompts.
+    return {(request.prompt_id, request.expected): request for request in requests}
+
+
+def _differences(a: Run, b: Run) -> list[Difference]:
+    was, now = _conditions(a), _conditions(b)
+    return [
+        Difference(field=field, a=str(was.get(field)), b=str(now.get(field)))
+        for field in {**was, **now}
+        if was.get(field) != now.get(field)
+    ]
+
+
+def _conditions(run: Run) -> dict[str, object]:
+    """What two runs may differ by: what their numbers depend on, and what made them."""
+    return {
+        **essence(run),
+        "channel.seed": run.channel.seed,
+        "git_revision": run.git_revision,
+        "kernel": run.kernel,
+        **{f"versions.{name}": value for name, value in run.versions.items()},
+        **{f"host.{name}": value for name, value in run.host.items()},
+    }
+
+
+def _times(pairs: Sequence[tuple[float | None, float | None]]) -> Times | None:
+    both = [(was, now) for was, now in pairs if was is not None and now is not None]
+    if not both:
+        return None
+    a, b = zip(*both, strict=True)
+    cut = analysis.cut(a, b)
+    return Times(
+        n=len(both),
+        a_p50_s=float(np.median(a)),
+        b_p50_s=float(np.median(b)),
+        ratio=Estimate(
+            value=1 - cut.value,
+            low=None if cut.high is None else 1 - cut.high,
+            high=None if cut.low is None else 1 - cut.low,
+        ),
+        difference_s=analysis.difference(a, b),
+    )
+
+
+def _scores(pairs: Sequence[tuple[float | None, float | None]]) -> Scores | None:
+    right = [(was == 1, now == 1) for was, now in pairs if was is not None and now is not None]
+    if not right:
+        return None
+    a, b = zip(*right, strict=True)
+    return Scores(
+        n=len(right),
+        a=sum(a) / len(right),
+        b=sum(b) / len(right),
+        change=(sum(b) - sum(a)) / len(right),
+        only_a_right=sum(was and not now for was, now in right),
+        only_b_right=sum(now and not was for was, now in right),
+        mcnemar_p=analysis.mcnemar_p(a, b),
+    )
