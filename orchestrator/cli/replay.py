@@ -32,6 +32,9 @@ def replay(
         int | None,
         typer.Option(min=0, metavar="S", help="Shuffle the set first, in the order of this seed."),
     ] = None,
+    shots: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Solved examples before each prompt.")
+    ] = 0,
     arrivals: Annotated[
         str,
         typer.Option(
@@ -99,7 +102,7 @@ def replay(
         seed=seed,
     )
     options = Options(schedule, shuffle_seed, warmup, routing, goodput_limit_s)
-    chosen = prompt_sets.load(prompts)
+    chosen = prompt_sets.load(prompts, shots=shots)
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)
     chosen = chosen.head(limit)

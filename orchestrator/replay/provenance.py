@@ -41,6 +41,7 @@ def describe(
             path=str(prompts.path),
             sha256=prompts.sha256,
             items=len(prompts.prompts),
+            template=prompts.template,
             shuffle_seed=shuffle_seed,
         ),
         base_station=health,

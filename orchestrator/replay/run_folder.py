@@ -24,7 +24,7 @@ from orchestrator.replay.summary import Summary
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
 ROUTING, SUMMARY = "routing", "summary.json"
 
-_PROMPTS = ("name", "sha256", "items", "shuffle_seed")
+_PROMPTS = ("name", "sha256", "items", "template", "shuffle_seed")
 _BASE_STATION = ("wire_dtype", "curve", "torch_device", "tcp_congestion_control")
 
 
