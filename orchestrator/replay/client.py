@@ -70,7 +70,9 @@ class Client:
 
     def __init__(self, bs_url: str, orchestrator_url: str) -> None:
         # Not the environment's proxies: they would carry, and delay, what is measured here.
-        self._http = httpx.Client(timeout=TIMEOUT, trust_env=False)
+        # How many requests are in flight is the schedule's business, not the connection pool's.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._http = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
         self._bs_url = bs_url.rstrip("/")
         self._orchestrator_url = orchestrator_url.rstrip("/")
 
