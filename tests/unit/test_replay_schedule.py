@@ -1,0 +1,189 @@
+"""`wdmoe replay` on a schedule, as a process of its own against a server that does next to nothing.
+
+What a request took is read from the lines that the run leaves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from orchestrator.replay.arrivals import choose
+from orchestrator.replay.records import Request
+from orchestrator.replay.run_folder import read_requests, read_run, read_summary
+from tests.unit.replay_stack import SLOW_S, app, prompt, received
+from tests.unit.serving import serve
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """The same server in a process of its own, which takes nothing from the sender's."""
+    command = [sys.executable, "-m", "uvicorn", "tests.unit.replay_stack:app", "--port", "0"]
+    command += ["--no-access-log"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = next(line for line in server.stderr if "running on" in line)
+        yield next(word for word in line.split() if word.startswith("http://"))
+        server.terminate()
+
+
+def start(url: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).parent / "wdmoe"), "replay", *arguments, "--json"]
+    urls = {"WDMOE_BS_URL": url, "WDMOE_ORCHESTRATOR_URL": url}
+    # Of this checkout, whichever one is installed.
+    env = {**os.environ, **urls, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(url: str, *arguments: str) -> dict[str, Any]:
+    process = start(url, *arguments)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    summary: dict[str, Any] = json.loads(out)
+    return summary
+
+
+def prompts_file(folder: Path, *texts: str) -> str:
+    path = folder / "mine.jsonl"
+    items = [prompt(f"{text} {n}") for n, text in enumerate(texts)]
+    path.write_text("".join(item.model_dump_json() + "\n" for item in items))
+    return f"jsonl:{path}"
+
+
+def at_once(requests: list[Request]) -> int:
+    """How many requests were in flight at the same time at most, by their own times."""
+    return max(
+        sum(
+            other.actual_start_s <= one.actual_start_s
+            and one.actual_start_s < other.intended_start_s + other.end_to_end_s
+            for other in requests
+        )
+        for one in requests
+    )
+
+
+def test_a_thousand_poisson_arrivals_leave_as_drawn(elsewhere: str, tmp_path: Path) -> None:
+    rate_per_s = 125
+    out = tmp_path / "run"
+    options = ("--arrivals", "poisson", "--rate", str(rate_per_s), "--seed", "1", "--warmup", "5")
+    spec = prompts_file(tmp_path, *["ok"] * 1000)
+    summary = run(elsewhere, spec, *options, "--out", str(out))
+    requests = sorted(read_requests(out), key=lambda request: request.id)
+    assert [request.id for request in requests] == list(range(1000))
+    intended_s = np.array([request.intended_start_s for request in requests])
+    drawn = choose("poisson", rate_per_s=rate_per_s, seed=1).starts_s(1000)
+    assert intended_s - intended_s[0] == pytest.approx(drawn, abs=1e-5)
+    actual_s = np.array([request.actual_start_s for request in requests])
+    exponential = stats.expon(scale=1 / rate_per_s).cdf
+    assert stats.kstest(np.diff(intended_s), exponential).pvalue > 0.05
+    assert stats.kstest(np.diff(np.sort(actual_s)), exponential).pvalue > 0.001
+    delay_s = actual_s - intended_s
+    assert min(delay_s) > -1e-4
+    assert np.percentile(delay_s, 99) == pytest.approx(summary["dispatch_delay"]["p99_s"])
+    print(f"dispatch delay: {summary['dispatch_delay']}")
+    # An idle host has 99 of 100 within 5 ms; one that does much else has most of them.
+    assert np.mean(delay_s < 0.005) > 0.8
+
+
+def test_requests_in_flight_are_bounded_and_still_count_from_their_start(
+    url: str, tmp_path: Path
+) -> None:
+    spec = prompts_file(tmp_path, *["slow"] * 9)
+    (tmp_path / "burst").write_text("0\n" * 9)
+    burst = ("--arrivals", f"trace:{tmp_path / 'burst'}")
+    free, bound = tmp_path / "free", tmp_path / "bound"
+    summary = run(url, spec, *burst, "--out", str(free))
+    assert summary["in_flight"]["most"] == 9
+    summary = run(url, spec, *burst, "--concurrency", "3", "--out", str(bound))
+    requests = read_requests(bound)
+    assert len({request.intended_start_s for request in requests}) == 1
+    assert at_once(requests) == 3
+    assert summary["in_flight"]["most"] == 3
+    # The last ones wait for two answers before them, and that is part of their time.
+    assert max(request.end_to_end_s for request in requests) >= 3 * SLOW_S
+    assert summary["dispatch_delay"]["p50_s"] >= 0.9 * SLOW_S
+
+
+def test_a_closed_loop_keeps_so_many_in_flight(url: str, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, *["slow"] * 9), tmp_path / "run"
+    summary = run(url, spec, "--concurrency", "4", "--out", str(out), "--goodput-limit-s", "99")
+    assert at_once(read_requests(out)) == 4
+    assert summary["n"] == 9
+    assert summary["goodput"]["share"] == 1
+    assert summary["arrivals"]["kind"] == "closed"
+
+
+def test_warm_up_is_sent_ahead_and_recorded_as_a_number(url: str, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, "ok", "mute"), tmp_path / "run"
+    received.clear()
+    summary = run(url, spec, "--warmup", "3", "--shuffle-seed", "5", "--out", str(out))
+    sent = [body["prompt"] for body in received]
+    order = [request.prompt_id.removeprefix("id-") for request in read_requests(out)]
+    assert sent == [*order, order[0], *order]
+    assert (summary["n"], summary["warmup"]) == (2, 3)
+    recorded = read_run(out)
+    assert (recorded.warmup, recorded.prompts.shuffle_seed) == (3, 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_poisson_run_that_was_ended_goes_on_with_every_request_once(
+    url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    spec, out = prompts_file(tmp_path, *["slow", "ok"] * 40), tmp_path / "run"
+    options = ("--arrivals", "poisson", "--rate", "30", "--seed", "2", "--out", str(out))
+    process = start(url, spec, *options)
+    lines = out / "requests.jsonl"
+    while not lines.exists() or lines.read_bytes().count(b"\n") < 20:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    before = read_requests(out)
+    assert 20 <= len(before) < 80
+    assert not (out / "summary.json").exists()
+
+    summary = run(url, spec, *options, "--resume")
+    requests = read_requests(out)
+    assert requests[: len(before)] == before
+    assert sorted(request.id for request in requests) == list(range(80))
+    drawn = choose("poisson", rate_per_s=30, seed=2).starts_s(80)
+    assert drawn is not None
+    went_on = sorted(requests[len(before) :], key=lambda request: request.id)
+    for one, after in itertools.pairwise(went_on):
+        gap_s = drawn[after.id] - drawn[one.id]
+        assert after.intended_start_s - one.intended_start_s == pytest.approx(gap_s, abs=1e-5)
+    assert (summary["n"], summary["errors"], summary["requests_per_s"]) == (80, 0, None)
+    assert read_summary(out).n == 80
+
+
+def test_a_run_goes_on_with_its_own_schedule_only(url: str, tmp_path: Path) -> None:
+    spec, out = prompts_file(tmp_path, "ok", "ok"), tmp_path / "run"
+    options = ("--arrivals", "poisson", "--rate", "30", "--out", str(out))
+    run(url, spec, *options, "--seed", "2")
+    process = start(url, spec, *options, "--seed", "3", "--resume")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    (line,) = err.splitlines()
+    assert line.endswith("run.json: arrivals.seed was 2, it is 3 now; allowed: the same")
