@@ -1,116 +1,28 @@
-"""The control plane over real sockets: states ahead of time, late joiners, reports, switching."""
+"""The control plane over real sockets: states ahead of time, late joiners, switching."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import pytest
 import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orchestrator import keys, profiles, state
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.plan import LEAD_S
-from orchestrator.profiles import Profile
-from orchestrator.state import ChannelState, Param, PolicyState
-from orchestrator.verification import Series, Verification
-
-STILL = """\
-description: two devices
-fading: {kind: rayleigh}
-devices: [{distance_m: 100, flops: 1e12}, {down: {}, up: {rate_bps: 5e6}}]
-"""
-FAST = STILL.replace("{kind: rayleigh}", "{kind: rayleigh, coherence_s: 0.05}")
-DELAYED = STILL.replace("flops: 1e12", "extra_delay_s: 0.01")
-
-
-def profile(text: str, name: str = "p") -> Profile:
-    return profiles.parse(text, name, f"{name}.yaml")
-
-
-@dataclass
-class Stack:
-    """A running control plane, and what its peers need to reach it."""
-
-    control: Control
-    registry: CollectorRegistry
-    context: zmq.Context[zmq.Socket[bytes]]
-    keys_dir: Path | None
-
-    def connect(self, kind: int, own: str) -> zmq.Socket[bytes]:
-        socket = self.context.socket(kind)
-        if self.keys_dir is not None:
-            server = keys.load_public(self.keys_dir, "orchestrator")
-            keys.curve_client(socket, keys.load(self.keys_dir, own), server)
-        if kind == zmq.SUB:
-            socket.subscribe(b"")
-        socket.connect(self.control.endpoints[0 if kind == zmq.SUB else 1])
-        return socket
-
-    def metric(self, name: str, /, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, labels)
-
-
-@contextmanager
-def running(text: str, keys_dir: Path | None) -> Iterator[Stack]:
-    registry = CollectorRegistry()
-    control = Control(
-        profile(text),
-        devices=2,
-        metrics=orchestrator_metrics(registry),
-        keys_dir=keys_dir,
-        state_address="tcp://127.0.0.1:*",
-        report_address="tcp://127.0.0.1:*",
-    )
-    context = zmq.Context()
-    with control:
-        yield Stack(control, registry, context, keys_dir)
-        context.destroy(linger=0)
-
-
-def hear(socket: zmq.Socket[bytes]) -> ChannelState:
-    assert socket.poll(10_000), "no state arrived"
-    return state.decode(socket.recv())
-
-
-def hear_epoch(socket: zmq.Socket[bytes], epoch: int) -> ChannelState:
-    while (heard := hear(socket)).epoch != epoch:
-        pass
-    return heard
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen within 10 s"
-        time.sleep(0.01)
-
-
-QUEUE = {"packets": 9, "drops": 0, "overflows": 0, "backlog_bytes": 0}
-
-
-def report(device: int = 0, **fields: Any) -> bytes:
-    fields = {
-        "v": 2,
-        "device": device,
-        "backend": "netem",
-        "epoch": 1,
-        "interval": 0,
-        "apply_at_s": 1.0,
-        "applied_at_s": 1.5,
-        "error": None,
-        "down": QUEUE,
-        "up": QUEUE,
-        **fields,
-    }
-    packed: bytes = msgpack.packb(fields)
-    return packed
+from orchestrator.state import Param, PolicyState
+from tests.unit.control_plane import (
+    FAST,
+    STILL,
+    Stack,
+    eventually,
+    hear,
+    hear_epoch,
+    profile,
+    running,
+)
 
 
 @pytest.fixture(params=["curve", "plain"])
@@ -269,99 +181,6 @@ def test_fading_with_a_memory_begins_where_it_can_be_drawn(stack: Stack) -> None
     assert stack.control.status()["interval"] == 100
     stack.control.use(profile(slowly.replace("0.02", "0.4")), first_interval=1 << 39)
     assert stack.control.status()["interval"] == 1 << 39
-
-
-def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:
-    epoch = stack.control.status()["epoch"]
-    mouth = stack.connect(zmq.PUSH, "device-1")
-    began_s = time.time()
-    for interval in range(100):
-        due_s = began_s + interval
-        mouth.send(
-            report(1, epoch=epoch, interval=interval, apply_at_s=due_s, applied_at_s=due_s + 0.25)
-        )
-    mouth.send(report(1, epoch=epoch, interval=100, apply_at_s=began_s + 100, error="no ifb"))
-    eventually(lambda: stack.control.status()["links"][1]["error"] == "no ifb")
-    link = stack.control.status()["links"][1]
-    assert (link["backend"], link["applied_epoch"], link["applied_interval"]) == (
-        *("netem", epoch),
-        100,
-    )
-    assert link["lateness"] == pytest.approx(
-        {"n": 100, "p50_s": 0.25, "p99_s": 0.25, "max_s": 0.25}, abs=1e-6
-    )
-    assert 0 <= link["reported_age_s"] < 10
-    assert link["queues"]["up"] == QUEUE
-    recorded = stack.control.intervals(began_s + 90)
-    assert [one.interval for one in recorded] == list(range(90, 100))
-    stack.control.use(profile(STILL))
-    assert stack.control.status()["links"][1]["lateness"]["n"] == 0  # of an epoch gone by
-
-
-def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
-    series = Series(
-        device=1,
-        direction="up",
-        size_bytes=65536,
-        wire_bits=500_000,
-        delay_s=0.0,
-        n=41,
-        expected_s=0.1,
-        measured_s=0.103,
-        p10_s=0.102,
-        p90_s=0.11,
-        cost_s=0.001,
-        unshaped_s=0.002,
-    )
-    found = Verification(
-        verified_at="2026-01-01T00:00:00+00:00",
-        profile="p",
-        profile_sha256="0" * 64,
-        backends=["tbf"],
-        series=[series],
-        losses=[],
-    )
-    stack.control.verified(found)
-    assert stack.control.status()["verification"] == found.model_dump()
-    link = {"device": "1", "direction": "up"}
-    assert stack.metric("wdmoe_link_error_ratio", **link, bytes="65536") == pytest.approx(0.02)
-    assert stack.metric("wdmoe_link_measured_rate_bps", **link) == pytest.approx(500_000 / 0.103)
-
-
-def test_hostile_reports_are_counted_and_do_no_harm(stack: Stack) -> None:
-    mouth = stack.connect(zmq.PUSH, "device-1")
-    for bad in (b"", b"\xc1", b"\x91" * 1000, report(2), report(1, backend="htb"), b"x" * 9999):
-        mouth.send(bad)
-    mouth.send_multipart([b"", b"\xc1"])
-    mouth.send(report(1))
-    eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
-    assert stack.metric("wdmoe_refused_messages_total", reason="malformed") == 7
-
-
-def test_a_device_speaks_for_itself_only(tmp_path: Path) -> None:
-    with running(STILL, tmp_path) as stack:
-        mouth = stack.connect(zmq.PUSH, "device-1")
-        mouth.send(report(0))
-        mouth.send(report(1))
-        eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
-        assert stack.control.status()["links"][0]["backend"] is None
-        assert stack.metric("wdmoe_refused_messages_total", reason="impostor") == 1
-
-
-def test_a_profile_that_needs_netem_is_refused_without_it(stack: Stack) -> None:
-    stack.connect(zmq.PUSH, "device-1").send(report(1, backend="tbf"))
-    eventually(lambda: stack.control.status()["links"][1]["backend"] == "tbf")
-    epoch = stack.control.status()["epoch"]
-    with pytest.raises(InputError, match=r"the kernel under device-1 has no netem .*--allow-deg"):
-        stack.control.use(profile(DELAYED))
-    assert stack.control.status()["epoch"] == epoch
-    stack.control.use(profile(DELAYED), allow_degraded=True)
-    assert stack.control.status()["links"][0]["up"]["delay_s"] == 0.01
-    assert stack.control.status()["degraded"]
-    stack.connect(zmq.PUSH, "device-1").send(report(1))  # the device came back on another kernel
-    eventually(lambda: stack.control.status()["links"][1]["backend"] == "netem")
-    stack.control.use(profile(DELAYED))
-    assert not stack.control.status()["degraded"]
 
 
 def test_a_profile_of_another_size_is_refused(stack: Stack) -> None:

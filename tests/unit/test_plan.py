@@ -10,7 +10,7 @@ from orchestrator import profiles
 from orchestrator.plan import LEAD_S, Plan
 from orchestrator.profiles import Profile
 from orchestrator.state import ChannelState, DeviceState, PolicyState
-from tests.unit.test_control import FAST, STILL
+from tests.unit.control_plane import FAST, STILL
 
 START_S = 1.7e9
 

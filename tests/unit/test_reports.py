@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.reports import MAX_REPORT_BYTES, decode_report
-from tests.unit.test_control import QUEUE, report
+from tests.unit.control_plane import QUEUE, report
 
 
 @given(st.binary(max_size=300))
