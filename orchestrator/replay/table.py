@@ -53,7 +53,8 @@ def render(summaries: Sequence[Summary]) -> Group:
         for item in summaries
         for line in item.warnings
     ]
-    details = [part for summary in summaries for part in (_times(summary), _load(summary))]
+    gap = Text()
+    details = [part for one in summaries for part in (gap, _times(one), gap, _load(one))]
     return Group(*warnings, table, *details)
 
 

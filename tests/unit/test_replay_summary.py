@@ -151,6 +151,57 @@ def test_a_summary_by_hand() -> None:
     assert [line.split()[0] for line in summary.warnings] == ["1", "4.2%"]
 
 
+def test_times_of_a_token_and_of_the_dispatch() -> None:
+    late = request(1, completion_tokens=5).model_copy(
+        update={"actual_start_s": 1001.3, "end_to_end_s": 2.2, "score_norm": 0.0}
+    )
+    single = request(2, completion_tokens=1).model_copy(update={"score_norm": 1.0})
+    summary = summed([request(0, completion_tokens=2), late, single, request(3, None)])
+    # (0.5 - 0.1) / 1 and (2.2 - 0.2) / 4; of a single token there is none.
+    assert summary.time_per_output_token.n == 2
+    assert summary.time_per_output_token.mean_s == pytest.approx(0.45)
+    assert summary.dispatch_delay.n == 4
+    assert summary.dispatch_delay.mean_s == pytest.approx(0.3 / 4)
+    assert (summary.accuracy_norm, summary.scored) == (0.5, 3)
+    # In flight from 1000 to 1000.5, 1001.3 to 1003.2, 1002 to 1002.5, and 1003 to 1003.5.
+    assert summary.in_flight.most == 2
+    assert summary.in_flight.mean == pytest.approx((0.5 + 1.9 + 0.5 + 0.5) / 3.5)
+    assert summary.requests_per_s == pytest.approx(3 / 3.5)
+
+
+def test_goodput_counts_a_failed_request_as_not_good() -> None:
+    slow = request(1).model_copy(update={"end_to_end_s": 2.0})
+    requests = [request(0), slow, request(2, None), request(3)]
+    good = summarise(RUN, requests, RUN.channel, goodput_limit_s=0.5).goodput
+    assert good is not None
+    assert (good.limit_s, good.n, good.share) == (0.5, 2, 0.5)
+    assert good.per_s == pytest.approx(2 / 3.5)
+    assert "Within 0.5 s: 2 of 4, 0.571 requests/s" in shown(
+        summarise(RUN, requests, RUN.channel, goodput_limit_s=0.5)
+    )
+    assert summed(requests).goodput is None
+
+
+def test_intervals_hold_their_values() -> None:
+    requests = [
+        request(n, float(n % 4 > 0)).model_copy(update={"end_to_end_s": 0.1 * (n + 1)})
+        for n in range(40)
+    ]
+    summary = summed(requests)
+    for value, interval in (
+        (summary.accuracy, summary.accuracy_interval),
+        (summary.end_to_end.mean_s, summary.end_to_end.mean_interval_s),
+        (summary.end_to_end.p50_s, summary.end_to_end.p50_interval_s),
+        (summary.end_to_end.p95_s, summary.end_to_end.p95_interval_s),
+    ):
+        assert value is not None
+        assert interval is not None
+        assert interval[0] < value < interval[1]
+    # The standard error of the accuracy is 0.068, so a normal interval would be ± 0.134.
+    assert summary.accuracy_interval == pytest.approx((0.616, 0.884), abs=0.04)
+    assert summed(requests[:1]).end_to_end.mean_interval_s is None
+
+
 def test_a_run_of_failures_only() -> None:
     summary = summed([request(0, None)])
     assert (summary.errors, summary.accuracy, summary.end_to_end.p50_s) == (1, None, None)
@@ -158,65 +209,8 @@ def test_a_run_of_failures_only() -> None:
     assert "–" in shown(summary)
 
 
-def test_devices_that_were_away_are_told() -> None:
-    away = Experts(used={"0": 6}, dropped={"10": 2, "3": 1}, outage={"1": 5}, deselected={})
-    requests = [request(0), request(1, experts=away), request(2, experts=away)]
-    assert summed(requests).warnings == [
-        "6 tokens, over all layers, lost an expert because a device was absent, late or "
-        "unreachable: device-3, device-10"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("policy", "warned"),
-    [
-        (WLR, 0),
-        (Policy(name="topk", params={}), 1),
-        (Policy(name="wlr", params={"theta": 0.3}), 1),
-    ],
-)
-def test_a_changed_policy_is_told(policy: Policy, warned: int) -> None:
-    summary = summed([request(0), request(1, policy=policy)])
-    assert [line[:22] for line in summary.warnings] == ["the policy was changed"] * warned
-
-
-@pytest.mark.parametrize(("profile", "warned"), [("near-far", 0), ("ideal", 1)])
-def test_a_run_with_pauses_may_see_other_epochs(profile: str, warned: int) -> None:
-    requests = [request(0), request(1, epoch=9, profile=profile)]
-    summary = summarise(RUN, requests, RUN.channel, continuous=False)
-    assert len(summary.warnings) == warned
-    assert summary.tokens_per_s is None
-
-
 def test_a_policy_of_another_version_has_a_label() -> None:
     assert Policy(name="mine", params={"depth": 3}).label == "mine depth=3"
-
-
-def test_a_link_that_is_not_as_asked_is_told() -> None:
-    links = [
-        link(0),
-        link(1, error="tc: no ifb"),
-        link(2, backend=None),
-    ]
-    run = RUN.model_copy(update={"channel": RUN.channel.model_copy(update={"links": links})})
-    assert summed([request(0)], run).warnings == [
-        "the link of device-1 is not as asked: tc: no ifb",
-        "the link of device-2 is not as asked: it has not reported what it applies",
-    ]
-
-
-def test_dropped_packets_and_a_degraded_profile_are_told() -> None:
-    # 3 packets had been dropped before the run, of which it may not speak.
-    links = [link(0, dropped=3), link(1)]
-    run = RUN.model_copy(update={"channel": RUN.channel.model_copy(update={"links": links})})
-    after = run.channel.model_copy(update={"links": [link(0, dropped=5), link(1)]})
-    assert summed([request(0)], run).warnings == []
-    (warning,) = summed([request(0)], run, after).warnings
-    assert warning == "the queues of device-0 were too short: 2 packets dropped"
-    (warning,) = summed(
-        [request(0)], run, run.channel.model_copy(update={"degraded": True})
-    ).warnings
-    assert warning.startswith("degraded: the profile asks for delay, jitter or loss")
 
 
 def shown(summary: Summary) -> str:

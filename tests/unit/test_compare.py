@@ -1,0 +1,167 @@
+"""`wdmoe compare`: two runs on the prompts that both had, checked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.replay.compare import compare
+from orchestrator.replay.records import Arrivals, Policy, Request, Run
+from orchestrator.replay.run_folder import RunFolder
+from tests.unit.conftest import Wdmoe
+from tests.unit.test_replay_summary import RUN, request
+
+TOPK = Policy(name="topk", params={})
+
+
+def answered(number: int, end_to_end_s: float, score: float | None = 1.0, **fields: Any) -> Request:
+    changed = {"end_to_end_s": end_to_end_s, "time_to_first_token_s": end_to_end_s / 2}
+    return request(number, score).model_copy(
+        update={**(changed if score is not None else {}), **fields}
+    )
+
+
+def folder(path: Path, requests: Sequence[Request], run: Run = RUN) -> Path:
+    with closing(RunFolder(path, run)) as written:
+        for one in requests:
+            written.add(one)
+    return path
+
+
+def test_a_comparison_by_hand(tmp_path: Path) -> None:
+    # Prompts differ tenfold; B takes three quarters of the time, to the millisecond.
+    times = [0.1, 0.2, 0.4, 0.8, 1.0]
+    a = folder(tmp_path / "a", [answered(n, t, 1.0) for n, t in enumerate(times)])
+    right = [1.0, 0.0, 0.0, 1.0, 1.0]
+    b = folder(
+        tmp_path / "b",
+        # In another order, as they ended.
+        [answered(n, 0.75 * t, right[n]) for n, t in reversed(list(enumerate(times)))],
+    )
+    found = compare(a, b)
+    assert (found.prompts, found.only_a, found.only_b, found.failed) == (5, 0, 0, 0)
+    assert found.differences == []
+    assert found.end_to_end is not None
+    assert (found.end_to_end.a_p50_s, found.end_to_end.b_p50_s) == pytest.approx((0.4, 0.3))
+    ratio, difference = found.end_to_end.ratio, found.end_to_end.difference_s
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.75, 0.75, 0.75))
+    assert (difference.value, difference.high) == pytest.approx((-0.1, -0.025))
+    assert found.time_to_first_token is not None
+    assert found.time_to_first_token.a_p50_s == pytest.approx(0.2)
+    assert found.accuracy is not None
+    assert (found.accuracy.a, found.accuracy.b) == pytest.approx((1.0, 0.6))
+    assert found.accuracy.change == pytest.approx(-0.4)
+    assert (found.accuracy.only_a_right, found.accuracy.only_b_right) == (2, 0)
+    assert found.accuracy.mcnemar_p == pytest.approx(0.5)
+    assert found.accuracy_norm is None
+
+
+def test_what_only_one_run_has_is_counted(tmp_path: Path) -> None:
+    a = folder(
+        tmp_path / "a", [answered(0, 0.1), answered(1, 0.1), answered(2, 0.1), answered(5, 9)]
+    )
+    b = folder(
+        tmp_path / "b",
+        [
+            answered(1, 0.2),
+            answered(2, 0.2, None),
+            answered(3, 0.2),
+            answered(4, 0.2),
+            answered(5, 0.2, expected="another question of the same number"),
+        ],
+    )
+    found = compare(a, b)
+    assert (found.prompts, found.only_a, found.only_b, found.failed) == (2, 2, 3, 1)
+    assert found.end_to_end is not None
+    assert (found.end_to_end.n, found.end_to_end.ratio.value) == (1, pytest.approx(2))
+    assert found.end_to_end.ratio.low is None  # of a single prompt there is no interval
+
+
+def test_prompts_meet_by_their_id_not_by_their_place(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", [answered(0, 0.1, prompt_id="x"), answered(1, 0.2, prompt_id="y")])
+    b = folder(tmp_path / "b", [answered(0, 0.4, prompt_id="y")])
+    found = compare(a, b)
+    assert found.end_to_end is not None
+    assert found.end_to_end.ratio.value == pytest.approx(2)
+
+
+def test_normalised_scores_and_choices_without_a_first_token(tmp_path: Path) -> None:
+    choice: dict[str, Any] = {"time_to_first_token_s": None}
+    a = folder(tmp_path / "a", [answered(n, 0.1, 0.0, score_norm=1.0, **choice) for n in range(3)])
+    b = folder(tmp_path / "b", [answered(n, 0.1, 1.0, score_norm=0.0, **choice) for n in range(3)])
+    found = compare(a, b)
+    assert found.time_to_first_token is None
+    assert found.accuracy is not None
+    assert found.accuracy_norm is not None
+    assert (found.accuracy.change, found.accuracy_norm.change) == (1, -1)
+
+
+def test_what_the_runs_were_made_with_is_told(tmp_path: Path, wdmoe: Wdmoe) -> None:
+    channel = RUN.channel.model_copy(update={"policy": TOPK, "seed": 8})
+    arrivals = Arrivals(kind="poisson", rate_per_s=5.0, seed=1, concurrency=None)
+    other = RUN.model_copy(update={"channel": channel, "arrivals": arrivals})
+    a = folder(tmp_path / "a", [answered(0, 0.1), answered(1, 0.3)])
+    b = folder(tmp_path / "b", [answered(0, 0.2), answered(1, 0.4)], other)
+    told = {one.field: (one.a, one.b) for one in compare(a, b).differences}
+    assert told == {
+        "channel.policy": ("wlr θ=0.2", "topk"),
+        "channel.seed": ("7", "8"),
+        "arrivals.kind": ("closed", "poisson"),
+        "arrivals.rate_per_s": ("None", "5.0"),
+        "arrivals.seed": ("None", "1"),
+        "arrivals.concurrency": ("1", "None"),
+    }
+    shown = wdmoe("compare", str(a), str(b))
+    assert shown.code == 0
+    assert "channel.policy" in shown.out
+    assert "2 prompts are in both runs\n" in shown.out
+    assert any("End to end p50, ms" in line and "200.0" in line for line in shown.out.splitlines())
+    assert wdmoe.json("compare", str(a), str(b))["end_to_end"]["ratio"]["value"] == pytest.approx(
+        1.5
+    )
+
+
+def test_a_pair_that_cannot_be_compared_is_refused_in_one_line(
+    tmp_path: Path, wdmoe: Wdmoe
+) -> None:
+    a = folder(tmp_path / "a", [answered(0, 0.1)])
+    b = folder(tmp_path / "b", [answered(1, 0.1)])
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    for pair, message in (
+        ((a, b), "no prompt was sent in both; allowed: two runs with prompts in common"),
+        ((a, tmp_path / "none"), "none/run.json: No such file or directory"),
+        (
+            (tmp_path / "sweep", a),
+            "sweep: is a sweep; allowed: one run of it, DIR/PROFILE/",
+        ),
+    ):
+        refused = wdmoe("compare", *map(str, pair))
+        assert (refused.code, refused.out) == (2, "")
+        (line,) = refused.err.splitlines()
+        assert message in line
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 10)), min_size=2, max_size=20))
+def test_the_other_way_round_is_the_inverse(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[float, float]]
+) -> None:
+    path = tmp_path_factory.mktemp("runs")
+    a = folder(path / "a", [answered(n, one) for n, (one, _) in enumerate(pairs)])
+    b = folder(path / "b", [answered(n, other) for n, (_, other) in enumerate(pairs)])
+    there, back = compare(a, b).end_to_end, compare(b, a).end_to_end
+    assert there is not None
+    assert back is not None
+    assert there.ratio.value * back.ratio.value == pytest.approx(1)
+    assert there.difference_s.value == pytest.approx(-back.difference_s.value)
+    low, high = there.ratio.low, there.ratio.high
+    assert low is not None
+    assert high is not None
+    assert 0 < low <= high
