@@ -1,0 +1,83 @@
+"""Replays on the running stack: on a schedule, killed in the middle, compared."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import ENVIRONMENT, PATIENCE_S, Stack
+
+PROMPTS = 30
+
+
+@pytest.fixture(autouse=True)
+def _unshaped(stack: Stack) -> Iterator[None]:
+    """Quick links: what is tested is the sending."""
+    stack.use("ideal")
+    yield
+    stack.wdmoe("policy", "use", "topk")
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "requests.jsonl"
+    return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
+    stack: Stack, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["replay", "compare", "--limit", str(PROMPTS), "--out", str(out)]
+    arguments += ["--arrivals", "poisson", "--rate", "2", "--seed", "3", "--shuffle-seed", "4"]
+    command = [str(Path(sys.executable).parent / "wdmoe"), *arguments]
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(lines(out)) < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = lines(out)
+    assert 5 <= len(before) < PROMPTS
+    summary = stack.wdmoe(*arguments, "--resume")
+    requests = lines(out)
+    assert requests[: len(before)] == before
+    assert sorted(request["id"] for request in requests) == list(range(PROMPTS))
+    assert len({request["prompt_id"] for request in requests}) == PROMPTS
+    assert (summary["n"], summary["errors"]) == (PROMPTS, 0)
+    assert summary["end_to_end"]["n"] == PROMPTS
+    assert summary["end_to_end"]["p99_s"] is None
+    run = json.loads((out / "run.json").read_text())
+    seeds = (run["prompts"]["shuffle_seed"], run["arrivals"]["seed"], run["channel"]["seed"])
+    assert seeds == (4, 3, stack.status()["seed"])
+
+
+def test_two_policies_are_compared_on_the_prompts_that_both_had(
+    stack: Stack, tmp_path: Path
+) -> None:
+    stack.wdmoe("policy", "use", "topk")
+    a, b = tmp_path / "a", tmp_path / "b"
+    stack.wdmoe("replay", "facts", "--limit", "6", "--warmup", "1", "--out", str(a))
+    stack.wdmoe("policy", "use", "top1")
+    time.sleep(1)  # from the next request on
+    stack.wdmoe("replay", "facts", "--limit", "4", "--concurrency", "2", "--out", str(b))
+    found = stack.wdmoe("compare", str(a), str(b))
+    assert (found["prompts"], found["only_a"], found["only_b"], found["failed"]) == (4, 2, 0, 0)
+    fields = {one["field"]: (one["a"], one["b"]) for one in found["differences"]}
+    assert fields == {
+        "prompts.items": ("6", "4"),
+        "channel.policy": ("topk", "top1"),
+        "arrivals.concurrency": ("1", "2"),
+        "warmup": ("1", "0"),
+    }
+    assert found["end_to_end"]["n"] == 4
+    assert found["end_to_end"]["ratio"]["low"] <= found["end_to_end"]["ratio"]["high"]
+    assert found["accuracy"]["n"] == 4
