@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,12 @@ from rich.console import Console
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import prompt_sets, table
+from orchestrator.replay import code_tests, prompt_sets, table
 from orchestrator.replay.client import Client
+from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.prompt import CodePrompt, Prompt
 from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
 
@@ -68,6 +72,10 @@ def replay(
         float | None,
         typer.Option(metavar="X", help="Tell how many requests were answered within X seconds."),
     ] = None,
+    run_code: Annotated[
+        bool,
+        typer.Option("--run-code", help="Run programs that were answered, and their tests."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the run (default: runs/TIME-SET-PROFILE)."),
@@ -106,9 +114,11 @@ def replay(
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)
     chosen = chosen.head(limit)
+    if run_code and not any(isinstance(one, CodePrompt) for one in chosen.prompts):
+        raise InputError(f"--run-code: {prompts} asks for no programs; allowed: humaneval:PATH")
     common.interrupt_when_terminated()
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
-        outcome = _replay(chosen, client, out, options, resume=resume)
+        outcome = _replay(chosen, client, out, options, run_code=run_code, resume=resume)
     if as_json:
         common.print_json(outcome.summary.model_dump())
     else:
@@ -125,13 +135,34 @@ def replay(
 
 
 def _replay(
-    prompts: PromptSet, client: Client, out: Path | None, options: Options, *, resume: bool
+    prompts: PromptSet,
+    client: Client,
+    out: Path | None,
+    options: Options,
+    *,
+    run_code: bool,
+    resume: bool,
 ) -> Outcome:
     """The run under a progress bar, where there is a terminal to show it."""
     with common.requests_bar(SPEED_OVER_S) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
+
+        def judge(
+            requests: Sequence[Request],
+            asked: Sequence[Prompt],
+            on_done: Callable[[CodeResult], None],
+        ) -> None:
+            tests = progress.add_task("tests", total=len(requests))
+
+            def done(result: CodeResult) -> None:
+                on_done(result)
+                progress.advance(tests)
+
+            code_tests.judge(requests, asked, done)
+
         return run_replay(
             *(prompts, client, out, lambda request: progress.advance(task)),
             options=options,
+            judge=judge if run_code else None,
             resume=resume,
         )

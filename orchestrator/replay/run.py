@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator.replay.arrivals import CLOSED, Schedule
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
+from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.loop import Answer, Ask, Due, send
 from orchestrator.replay.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Request
-from orchestrator.replay.run_folder import RunFolder, check_free, default_path, write_summary
+from orchestrator.replay.run_folder import (
+    RunFolder,
+    check_free,
+    default_path,
+    read_code,
+    read_requests,
+    write_summary,
+)
 from orchestrator.replay.summary import Summary, summarise
+
+# As `code_tests.judge`.
+Judge: TypeAlias = Callable[
+    [Sequence[Request], Sequence[Prompt], Callable[[CodeResult], None]], object
+]
 
 # The orchestrator remembers ten minutes of 50 ms intervals.
 INTERVALS_EVERY_S = 60.0
@@ -61,13 +75,15 @@ def replay(
     on_request: Callable[[Request], None] = lambda request: None,
     *,
     options: Options | None = None,
+    judge: Judge | None = None,
     resume: bool = False,
 ) -> Outcome:
     """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
 
     A failed request does not end the run, as long as the base station answers at all; it is in the
     outcome. With `resume` a run that was stopped in `out` goes on with the prompts that have no
-    line yet; on a schedule, with the gaps that it has between them.
+    line yet; on a schedule, with the gaps that it has between them. `judge` tests the programs that
+    answers are, when all are there.
 
     Raises:
         InputError: `out` or the schedule cannot be used.
@@ -107,10 +123,16 @@ def replay(
                 folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
                 seen_s = now_s()
         folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
+        after = client.channel()
+        if judge is not None:
+            tested = read_code(path)
+            left = [request for request in requests if request.id not in tested]
+            judge(left, prompts.prompts, folder.add_code)
+            requests = read_requests(path)
         summary = summarise(
             folder.run,
             requests,
-            client.channel(),
+            after,
             continuous=not folder.recorded,
             goodput_limit_s=options.goodput_limit_s,
         )

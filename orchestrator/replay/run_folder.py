@@ -1,5 +1,5 @@
 """The folder a run leaves behind: run.json at its start, requests.jsonl and intervals.jsonl line by
-line, routing/ID.npz if asked for, summary.json.
+line, routing/ID.npz and code.jsonl if asked for, summary.json.
 
 A folder belongs to one run. A run that was stopped goes on in it, if all that its numbers depend
 on is as it was; any other is refused rather than mixed in.
@@ -12,17 +12,20 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.replay import json_file
+from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.records import Channel, Health, Interval, Request, Run
 from orchestrator.replay.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
-ROUTING, SUMMARY = "routing", "summary.json"
+ROUTING, CODE, SUMMARY = "routing", "code.jsonl", "summary.json"
+
+_Line = TypeVar("_Line", bound=BaseModel)
 
 _PROMPTS = ("name", "sha256", "items", "template", "shuffle_seed")
 _BASE_STATION = ("wire_dtype", "curve", "torch_device", "tcp_congestion_control")
@@ -77,6 +80,11 @@ class RunFolder:
                 self._intervals.write(one.model_dump_json() + "\n")
         self._intervals.flush()
 
+    def add_code(self, result: CodeResult) -> None:
+        """Append what became of a request's program."""
+        with _append_to(self.path / CODE) as results:
+            results.write(result.model_dump_json() + "\n")
+
     def close(self) -> None:
         """Close the files that grow."""
         self._requests.close()
@@ -91,21 +99,20 @@ def read_run(path: Path) -> Run:
 def read_requests(path: Path) -> list[Request]:
     """The requests of a folder's run so far; InputError names the line that is none.
 
-    A last line without its end, of a host that went down, does not count.
+    Where programs were tested, their requests have the scores of that. A last line without its
+    end, of a host that went down, does not count.
     """
-    file = path / REQUESTS
-    if not file.exists():
-        return []
-    requests = []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            requests.append(Request.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(
-                f"{file}, line {number}: not a request of this version: "
-                f"{json_file.first_fault(error)}"
-            ) from None
-    return requests
+    requests = _read_lines(path / REQUESTS, Request, "a request")
+    tested = read_code(path)
+    return [
+        one.model_copy(update={"score": tested[one.id].score}) if one.id in tested else one
+        for one in requests
+    ]
+
+
+def read_code(path: Path) -> dict[int, CodeResult]:
+    """What became of the programs that were tested, by request; InputError as `read_requests`."""
+    return {one.id: one for one in _read_lines(path / CODE, CodeResult, "a program's result")}
 
 
 def write_summary(path: Path, summary: Summary) -> None:
@@ -125,7 +132,7 @@ def to_line(request: Request) -> str:
 
 def check_free(path: Path) -> None:
     """InputError if a run is in `path` already."""
-    for name in (RUN, REQUESTS, INTERVALS, ROUTING, SUMMARY):
+    for name in (RUN, REQUESTS, INTERVALS, ROUTING, CODE, SUMMARY):
         if (path / name).exists():
             raise InputError(f"--out {path}: holds a run already ({name}); allowed: a new folder")
 
@@ -175,6 +182,20 @@ def essence(run: Run) -> dict[str, object]:
 def _schedule(run: Run) -> dict[str, object]:
     """What requests' starts depend on; not where a trace's file lies."""
     return run.arrivals.model_dump(exclude={"trace"})
+
+
+def _read_lines(file: Path, kind: type[_Line], what: str) -> list[_Line]:
+    if not file.exists():
+        return []
+    read = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            read.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(
+                f"{file}, line {number}: not {what} of this version: {json_file.first_fault(error)}"
+            ) from None
+    return read
 
 
 def _append_to(file: Path) -> TextIO:
