@@ -109,7 +109,13 @@ def replay(
         concurrency=concurrency,
         seed=seed,
     )
-    options = Options(schedule, shuffle_seed, warmup, routing, goodput_limit_s)
+    options = Options(
+        schedule=schedule,
+        shuffle_seed=shuffle_seed,
+        warmup=warmup,
+        routing=routing,
+        goodput_limit_s=goodput_limit_s,
+    )
     chosen = prompt_sets.load(prompts, shots=shots)
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)

@@ -59,9 +59,9 @@ def render(summaries: Sequence[Summary]) -> Group:
 
 
 def _times(summary: Summary) -> Table:
-    """Mean and percentiles, with the intervals there are."""
+    """Mean and percentiles, below them the intervals that they have."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("Times in ms, [95 %]", no_wrap=True)
+    table.add_column("Times in ms\n[95 %]", no_wrap=True)
     for header in ("n", "mean", "p50", "p90", "p95", "p99"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, times in (
@@ -130,7 +130,7 @@ def _scores(accuracy: float | None, interval: Interval | None) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f" [{_ms(interval[0])}, {_ms(interval[1])}]"
+    return "" if interval is None else f"\n[{_ms(interval[0])}, {_ms(interval[1])}]"
 
 
 def _cells(summary: Summary) -> list[str]:

@@ -81,3 +81,25 @@ def test_two_policies_are_compared_on_the_prompts_that_both_had(
     assert found["end_to_end"]["n"] == 4
     assert found["end_to_end"]["ratio"]["low"] <= found["end_to_end"]["ratio"]["high"]
     assert found["accuracy"]["n"] == 4
+
+
+def test_programs_are_tested_in_containers_when_asked_for(stack: Stack, tmp_path: Path) -> None:
+    item = {
+        "task_id": "Mine/0",
+        "prompt": 'def add(a, b):\n    """The sum."""\n',
+        "canonical_solution": "    return a + b\n",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+        "entry_point": "add",
+    }
+    # Right before anything is generated, and so, or not, afterwards.
+    done = {**item, "task_id": "Mine/1", "prompt": item["prompt"] + "    return a + b\n\n\n# "}
+    file, out = tmp_path / "mine.jsonl", tmp_path / "run"
+    file.write_text("".join(json.dumps(one) + "\n" for one in (item, done)))
+    summary = stack.wdmoe("replay", f"humaneval:{file}", "--run-code", "--out", str(out))
+    results = [json.loads(line) for line in (out / "code.jsonl").read_text().splitlines()]
+    assert [result["prompt_id"] for result in results] == ["Mine/0", "Mine/1"]
+    passed = [result["outcome"] == "passed" for result in results]
+    assert not passed[0]  # a model of letters and sums has never seen a program
+    assert summary["scored"] == 2
+    assert summary["accuracy"] == sum(passed) / 2
+    assert {request["score"] for request in lines(out)} == {None}

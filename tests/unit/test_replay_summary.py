@@ -1,15 +1,12 @@
 """What is made of a run's requests: numbers checked by hand, the table, the lines themselves."""
 
-import io
 import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from orchestrator.replay import table
 from orchestrator.replay.distribution import percentiles
 from orchestrator.replay.records import (
     PARTS,
@@ -176,9 +173,6 @@ def test_goodput_counts_a_failed_request_as_not_good() -> None:
     assert good is not None
     assert (good.limit_s, good.n, good.share) == (0.5, 2, 0.5)
     assert good.per_s == pytest.approx(2 / 3.5)
-    assert "Within 0.5 s: 2 of 4, 0.571 requests/s" in shown(
-        summarise(RUN, requests, RUN.channel, goodput_limit_s=0.5)
-    )
     assert summed(requests).goodput is None
 
 
@@ -206,28 +200,10 @@ def test_a_run_of_failures_only() -> None:
     summary = summed([request(0, None)])
     assert (summary.errors, summary.accuracy, summary.end_to_end.p50_s) == (1, None, None)
     assert summary.tokens_per_s is None
-    assert "–" in shown(summary)
 
 
 def test_a_policy_of_another_version_has_a_label() -> None:
     assert Policy(name="mine", params={"depth": 3}).label == "mine depth=3"
-
-
-def shown(summary: Summary) -> str:
-    text = io.StringIO()
-    Console(file=text, width=table.WIDTH).print(table.render([summary]))
-    return text.getvalue()
-
-
-def test_the_table_fits_100_columns() -> None:
-    slow = request(0, **dict.fromkeys(PARTS, 99.9)).model_copy(update={"end_to_end_s": 999.9})
-    summary = summed([slow]).model_copy(update={"profile": "rayleigh-100m"})
-    lines = shown(summary).splitlines()
-    assert max(map(len, lines)) <= 100
-    row = next(index for index, line in enumerate(lines) if "arithmetic" in line)
-    first = "arithmetic wlr θ=0.2 1 100.0 % 100 999900 99900 99900 99900 700200"
-    assert lines[row].split() == first.split()
-    assert lines[row + 1].split()[:3] == ["rayleigh-100m", "tbf", "0"]
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
