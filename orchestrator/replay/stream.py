@@ -41,8 +41,11 @@ def chunks(response: httpx.Response) -> Iterator[Chunk]:
         AnswerError: one tells an error, or the stream ends before its end.
         ValidationError: one is not a chunk.
     """
-    for data in _events(response):
+    events = _events(response)
+    for data in events:
         if data == b"[DONE]":
+            for _ in events:  # a connection whose answer was read to its end serves the next
+                pass
             return
         chunk = Chunk.model_validate_json(data)
         if chunk.error:
