@@ -43,7 +43,7 @@ class Gate:
         latency_s: t_{j,q} of Eq. 6 [s], one token's, by expert: shape (E,), where the logits are.
             Infinite in outage, 0 where nothing is shaped. None unless the policy is a
             `LatencyPolicy`.
-        generator: draws for this request, the same whenever it is repeated.
+        generator: draws for this sequence, the same whenever its request is repeated.
     """
 
     logits: torch.Tensor
@@ -75,12 +75,14 @@ class Policy(BaseModel, ABC):
     Attributes:
         name: its file's.
         summary: its docstring's first line.
+        draws: whether it uses the generator; then it selects for one sequence at a time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    draws: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

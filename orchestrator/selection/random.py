@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from orchestrator.selection import Gate, Policy, Selection, weights
 
 
 class Random(Policy):
     """k experts at random, each as likely as any other, weighted as the gate weighs them."""
+
+    draws: ClassVar[bool] = True
 
     def select(self, gate: Gate) -> Selection:
         """In random order."""
