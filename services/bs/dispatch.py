@@ -22,10 +22,9 @@ from orchestrator.state import ChannelState
 from services import wire
 from services.bs.accounting import Accounting
 from services.bs.job import Job
-from services.bs.meter import Meter
 from services.bs.roster import Roster
 from services.bs.selector import Choice
-from services.bs.serving import Serving
+from services.bs.step import Step
 from services.channel import ChannelFeed
 from services.settings import Settings
 
@@ -71,21 +70,25 @@ class Dispatcher:
         return self._roster.reachable(self._channel.current())
 
     def layer(
-        self, layer: int, hidden: torch.Tensor, choice: Choice, serving: Serving
+        self, layer: int, hidden: torch.Tensor, choices: Sequence[Choice], step: Step
     ) -> torch.Tensor:
-        """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, choice of n tokens."""
-        inputs, index = hidden.cpu(), choice.used.index.cpu()
+        """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, a step's n tokens.
+
+        Of each of the step's groups there is a choice. A device gets one message for all of them.
+        """
+        inputs = hidden.cpu()
+        index = _joined([choice.used.index for choice in choices])
         try:
-            jobs = self._send(layer, inputs, index, choice.channel, serving.meter)
-            self._accounting.chosen(layer, choice, serving)  # while the devices work
+            jobs = self._send(layer, inputs, index, choices[0].channel, step)
+            self._accounting.chosen(layer, choices, step)  # while the devices work
             self._await()
         finally:
             self._jobs.clear()
         combine_s = time.monotonic()
-        weight = choice.used.weight.cpu()
-        output = self._combine(layer, jobs, inputs, index, weight, serving.meter).to(hidden)
-        self._accounting.answered(layer, jobs, choice, serving.meter)
-        serving.meter.combine_s += time.monotonic() - combine_s
+        weight = _joined([choice.used.weight for choice in choices])
+        output = self._combine(layer, jobs, inputs, index, weight, step).to(hidden)
+        self._accounting.answered(layer, jobs, choices, step)
+        step.times.combine_s += time.monotonic() - combine_s
         return output
 
     def probe(self, q: int, pad: wire.Buffer) -> tuple[float, wire.Probed, float] | None:
@@ -116,7 +119,7 @@ class Dispatcher:
         inputs: torch.Tensor,
         index: torch.Tensor,
         channel: ChannelState | None,
-        meter: Meter,
+        step: Step,
     ) -> list[Job]:
         emulate = channel.emulate if channel is not None else None
         jobs = []
@@ -135,7 +138,7 @@ class Dispatcher:
             job = Job(q, rows, slots, sent_s, sent_s + self._patience_s(q, n, size, channel))
             if not self._try_send(q, frames):
                 self._lose(q, "unreachable")
-                self._accounting.dropped(layer, q, n, "unreachable", meter)
+                self._accounting.dropped(layer, job, "unreachable", step)
                 continue
             self._metrics.radio_bytes_total.labels(str(q), "down").inc(size)
             self._jobs[self._next_id] = job
@@ -175,7 +178,7 @@ class Dispatcher:
         inputs: torch.Tensor,
         index: torch.Tensor,
         weight: torch.Tensor,
-        meter: Meter,
+        step: Step,
     ) -> torch.Tensor:
         """Sum by weight in the order of experts, which makes the sum reproducible."""
         output = torch.zeros_like(inputs)
@@ -183,7 +186,7 @@ class Dispatcher:
         answered = 0
         for job in jobs:
             if job.output is None:
-                self._accounting.dropped(layer, job.device, len(job.rows), "lost", meter)
+                self._accounting.dropped(layer, job, "lost", step)
                 continue
             share = weight[job.rows, job.slots]
             output.index_add_(0, job.rows, (job.output * share[:, None]).to(output.dtype))
@@ -251,3 +254,8 @@ class Dispatcher:
         except zmq.ZMQError:  # EHOSTUNREACH: no such connection; EAGAIN: its queue is full
             return False
         return True
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rows of all parts, on the CPU."""
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).cpu()

@@ -1,95 +1,45 @@
-"""The engine: one thread that owns the trunk and the radio, and serves requests in their order.
+"""The engine: one thread that owns the trunk and the radio; requests go through it side by side.
 
-HTTP ──submit──► queue ──► [ prefill ─► token ─► token … ] ──deliver──► HTTP
-                       └─► [ probe ─► probe … ] of one link ──┘
-                           between requests: read hellos, beats and channel states
+HTTP ──submit──► waiting ──► [ step ─► step ─► step … ] ──deliver──► HTTP
+                    │          all running sequences advance in each; between two, some join
+                    └──────► [ probe ─► probe … ] of one link, when nothing runs
+
+Between steps, and between layers: read hellos, beats and channel states.
+
+A running sequence takes, in each layer, 2 · key-value heads · head size elements for a position;
+at most MAX_RUNNING run. The tokens with which sequences join take at most STEP_TOKENS of a step,
+unless a single sequence brings more: that one then joins alone.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-import torch
 import zmq
 
 from orchestrator.metrics import BsMetrics
-from orchestrator.state import ChannelState
+from services.bs.completion import Language
 from services.bs.dispatch import Dispatcher
 from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest
-from services.bs.routing import RoutingTrace
-from services.bs.serving import Serving, generator
-from services.bs.text import TextStream
+from services.bs.requests import End, Failure, Request
+from services.bs.running import Running
 from services.bs.trunk import Trunk
+from services.bs.waiting import Asked, Waiting
 from services.channel import ChannelFeed
 from services.settings import COMPUTE_NICENESS
 
-MAX_WAITING = 64
+MAX_RUNNING = 32
+STEP_TOKENS = 4096
 _IDLE_POLL_MS = 200
 _WAKE = "inproc://wake"
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Text that has become certain."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class End:
-    """The end of a request.
-
-    `logits` has a row for every position, `routing` is an .npz file, if they were asked for.
-    """
-
-    finish_reason: str
-    completion_tokens: int
-    timings: dict[str, Any]
-    logits: torch.Tensor | None
-    routing: bytes | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request that got no answer."""
-
-    message: str
-
-
-Event: TypeAlias = Piece | End | Failure
-
-
-@dataclass
-class Request:
-    """One completion to make; `deliver` is called from the engine's thread."""
-
-    id: str
-    prompt: list[int]
-    max_tokens: int
-    temperature: float
-    seed: int | None
-    stop: Sequence[str]
-    want_logits: bool
-    want_routing: bool
-    deliver: Callable[[Event], None]
-    arrived_s: float = field(default_factory=time.monotonic)
-    cancelled: bool = False
-
-
-class FullError(Exception):
-    """The queue of waiting requests is full."""
-
-
 class Engine(threading.Thread):
-    """Serves requests one after another."""
+    """Serves requests: they begin in the order of their arrival, and advance together."""
 
     def __init__(
         self,
@@ -108,23 +58,20 @@ class Engine(threading.Thread):
         self._dispatcher = dispatcher
         self._prober = prober
         self._channel = channel
-        self._decode = decode
-        self._end_tokens = end_tokens
+        self._language = Language(decode, end_tokens)
         self._metrics = metrics
         self._policies = policies
-        self._waiting: queue.Queue[Request | ProbeRequest] = queue.Queue(MAX_WAITING)
+        self._waiting = Waiting()
+        self._running: list[Running] = []
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
         self._wake = context.socket(zmq.PUSH)
         self._wake.connect(_WAKE)
         self._wake_lock = threading.Lock()
 
-    def submit(self, request: Request | ProbeRequest) -> None:
+    def submit(self, asked: Asked) -> None:
         """Queue a request, from any thread; raises FullError."""
-        try:
-            self._waiting.put_nowait(request)
-        except queue.Full:
-            raise FullError from None
+        self._waiting.put(asked)
         with self._wake_lock:
             self._wake.send(b"")
 
@@ -135,98 +82,123 @@ class Engine(threading.Thread):
         for socket in (self._dispatcher.socket, self._channel.socket, self._woken):
             poller.register(socket, zmq.POLLIN)
         while True:
-            events = dict(poller.poll(_IDLE_POLL_MS))
+            busy = bool(self._running) or self._waiting.first() is not None
+            poller.poll(0 if busy else _IDLE_POLL_MS)
             self._dispatcher.take_in()
-            if self._woken in events:
+            while self._woken.poll(0):
                 self._woken.recv()
-                self._serve(self._waiting.get())
+            self._turn()
 
-    def _serve(self, request: Request | ProbeRequest) -> None:
-        if isinstance(request, ProbeRequest):
-            request.deliver(self._prober.run(request))
-            return
+    def _turn(self) -> None:
+        """One step of all that run, or what waits for nothing to run."""
+        self._drop_cancelled()
+        self._admit()
+        if self._running:
+            self._step()
+        elif isinstance(self._waiting.first(), ProbeRequest):
+            probe = self._waiting.take()
+            assert isinstance(probe, ProbeRequest), "only this thread takes"
+            probe.deliver(self._prober.run(probe))
+
+    def _drop_cancelled(self) -> None:
+        gone = sum(running.request.cancelled for running in self._running)
+        if gone:
+            self._running = [one for one in self._running if not one.request.cancelled]
+        gone += self._waiting.drop_cancelled()
+        self._metrics.requests_total.labels("cancelled").inc(gone)
+
+    def _admit(self) -> None:
+        """Let sequences join in the order of their requests, none before another, as far as fit."""
+        room = _Room(MAX_RUNNING - sum(len(running.active) for running in self._running))
+        for running in self._running:
+            if not _join(running, room):
+                return
+        while isinstance(request := self._waiting.first(), Request):
+            if not room.has(len(request.prompts[0])):
+                return
+            self._waiting.take()
+            try:
+                begun = self._begin(request)
+            except Exception as error:
+                self._failed(request, error)
+                continue
+            if begun is not None:
+                self._running.append(begun)
+                if not _join(begun, room):
+                    return
+
+    def _begin(self, request: Request) -> Running | None:
         channel = self._channel.current()
         if channel is None or not bool(self._dispatcher.reachable().any()):
-            self._end(request, Failure("no device can be reached"), "no_device")
-            return
-        try:
-            self._complete(request, channel)
-        except Exception as error:  # one bad request must not end the service
-            traceback.print_exc()
-            self._end(request, Failure(f"internal error: {type(error).__name__}"), "error")
-
-    def _complete(self, request: Request, channel: ChannelState) -> None:
-        started_s = time.monotonic()
+            self._fail(request, "no device can be reached", "no_device")
+            return None
         policy = self._policies.of(channel.policy)
-        trace = RoutingTrace() if request.want_routing else None
-        serving = Serving(policy, generator(request.prompt, self._trunk.device), trace=trace)
-        text = TextStream(self._decode, request.stop)
-        draw = _Draw(request.temperature, request.seed)
-        cache = self._trunk.cache()
-        rows: list[torch.Tensor] = []
-        logits = self._trunk.forward(request.prompt, cache, serving)
-        first_token_s = 0.0
-        made, reason = 0, "length"
-        while True:
-            if request.want_logits:
-                rows.append(logits)
-            token = draw(logits[-1])
-            made += 1
-            first_token_s = first_token_s or time.monotonic()
-            if token in self._end_tokens:
-                reason = "stop"
-                break
-            if piece := text.add(token):
-                request.deliver(Piece(piece))
-            if text.stopped:
-                reason = "stop"
-                break
-            if made == request.max_tokens:
-                break
-            if request.cancelled:
-                self._metrics.requests_total.labels("cancelled").inc()
-                return
-            logits = self._trunk.forward([token], cache, serving)
-        if piece := text.rest():
-            request.deliver(Piece(piece))
-        ended_s = time.monotonic()
-        timings = {
-            "request_id": request.id,
-            "time_to_first_token_s": first_token_s - request.arrived_s,
-            "end_to_end_s": ended_s - request.arrived_s,
-            "prompt_tokens": len(request.prompt),
-            "completion_tokens": made,
-            **serving.meter.parts(started_s - request.arrived_s, ended_s - request.arrived_s),
-            "policy": {"name": policy.name, "params": policy.model_dump(exclude_none=True)},
-            "profile": channel.profile,
-            "epoch": channel.epoch,
-        }
+        return Running(request, policy, channel, self._trunk, self._language)
+
+    def _step(self) -> None:
+        try:
+            self._trunk.forward([part for running in self._running for part in running.parts()])
+        except Exception as error:  # it is not known whose fault it is
+            for running in self._running:
+                self._failed(running.request, error)
+            self._running = []
+            return
+        still = []
+        for running in self._running:
+            try:
+                if running.advance():
+                    self._end(running.request, running.end())
+                else:
+                    still.append(running)
+            except Exception as error:  # one bad request must not end the others
+                self._failed(running.request, error)
+        self._running = still
+
+    def _end(self, request: Request, end: End) -> None:
+        timings = end.timings
         self._metrics.request_seconds.observe(timings["end_to_end_s"])
         self._metrics.time_to_first_token_seconds.observe(timings["time_to_first_token_s"])
-        self._metrics.tokens_total.labels("prompt").inc(len(request.prompt))
-        self._metrics.tokens_total.labels("completion").inc(made)
-        all_logits = torch.cat(rows) if rows else None
-        routing = trace.npz() if trace is not None else None
-        self._end(request, End(reason, made, timings, all_logits, routing), "ok")
+        self._metrics.tokens_total.labels("prompt").inc(timings["prompt_tokens"])
+        self._metrics.tokens_total.labels("completion").inc(end.completion_tokens)
+        self._metrics.requests_total.labels("ok").inc()
+        request.deliver(end)
 
-    def _end(self, request: Request, event: Event, outcome: str) -> None:
+    def _failed(self, request: Request, error: Exception) -> None:
+        traceback.print_exception(error)
+        self._fail(request, f"internal error: {type(error).__name__}", "error")
+
+    def _fail(self, request: Request, message: str, outcome: str) -> None:
         self._metrics.requests_total.labels(outcome).inc()
-        request.deliver(event)
+        try:
+            request.deliver(Failure(message))
+        except Exception:  # nobody can be told
+            traceback.print_exc()
 
 
-class _Draw:
-    """Greedy at temperature 0; else a draw from the softmax, repeatable by its seed."""
+class _Room:
+    """What may still join a step."""
 
-    def __init__(self, temperature: float, seed: int | None) -> None:
-        self._temperature = temperature
-        self._generator = torch.Generator()
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+    def __init__(self, sequences: int) -> None:
+        self._sequences = sequences
+        self._tokens = 0
 
-    def __call__(self, logits: torch.Tensor) -> int:
-        if self._temperature == 0:
-            return int(logits.argmax())
-        chances = torch.softmax(logits / self._temperature, dim=-1)
-        return int(torch.multinomial(chances, 1, generator=self._generator))
+    def has(self, tokens: int) -> bool:
+        """Whether a sequence that brings so many tokens may join."""
+        fits = self._tokens == 0 or self._tokens + tokens <= STEP_TOKENS
+        return self._sequences > 0 and fits
+
+    def take(self, tokens: int) -> None:
+        """It joins."""
+        self._sequences -= 1
+        self._tokens += tokens
+
+
+def _join(running: Running, room: _Room) -> bool:
+    """Let as many of a request's sequences join as there is room for; whether all could."""
+    while running.waiting:
+        tokens = running.next_tokens
+        if not room.has(tokens):
+            return False
+        running.join()
+        room.take(tokens)
+    return True

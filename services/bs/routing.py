@@ -30,12 +30,12 @@ class RoutingTrace:
         self._columns: dict[str, list[NDArray[Any]]] = {}
         self._tokens: Counter[int] = Counter()
 
-    def add(self, layer: int, choice: Choice) -> None:
-        """Record a layer's next n tokens."""
-        first, n = self._tokens[layer], len(choice.logits)
+    def add(self, layer: int, choice: Choice, own: slice) -> None:
+        """Record a layer's next n tokens, which are the request's `own` rows of a choice."""
+        logits, expert = choice.logits[own], choice.used.candidates[own]
+        first, n = self._tokens[layer], len(logits)
         self._tokens[layer] += n
-        expert = choice.used.candidates
-        weight = weights(choice.logits, expert)
+        weight = weights(logits, expert)
         latency_s = torch.from_numpy(choice.latency_s).to(expert.device)[expert]
         rows: dict[str, NDArray[Any]] = {
             "layer": np.full(n, layer, np.uint16),
@@ -44,7 +44,7 @@ class RoutingTrace:
             "weight": weight.cpu().numpy(),
             "latency_s": latency_s.float().cpu().numpy(),
             "wlr": ratios(weight, latency_s).float().cpu().numpy(),
-            "kept": (choice.used.index < len(choice.latency_s)).cpu().numpy(),
+            "kept": (choice.used.index[own] < len(choice.latency_s)).cpu().numpy(),
         }
         for name, values in rows.items():
             self._columns.setdefault(name, []).append(values)

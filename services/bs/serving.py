@@ -1,4 +1,4 @@
-"""What belongs to the request that is being served."""
+"""What belongs to a request that is being served."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ class Serving:
 
     Attributes:
         policy: the one in force when the request began; later ones are for later requests.
-        generator: what a policy draws with.
         meter: where its time goes.
         trace: which experts each token got; None unless asked for.
     """
 
     policy: Policy
-    generator: torch.Generator
     meter: Meter = field(default_factory=Meter)
     trace: RoutingTrace | None = None
 
 
-def generator(prompt: Sequence[int], device: torch.device) -> torch.Generator:
-    """Draws that depend on the prompt's tokens only: a request that is repeated gets the same."""
-    digest = hashlib.sha256(",".join(map(str, prompt)).encode()).digest()
+def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:
+    """What a policy draws with for a sequence: it depends on what that begins with, and on no other
+
+    sequence beside it, so that a request that is repeated gets the same.
+    """
+    digest = hashlib.sha256(",".join(map(str, tokens)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)

@@ -1,5 +1,6 @@
 """The trunk: a transformers model whose experts are elsewhere.
 
+    layer.self_attn   ─► attention   every sequence's own keys and values
     layer.mlp(hidden) ─► RemoteMoe   gate ─► logits ─► Selector ─► Dispatcher ─► the devices
 
 The model is built without storage, its experts are taken out, and only then are the trunk's tensors
@@ -9,23 +10,25 @@ read: no expert weight ever enters this process.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import torch
 from torch import nn
-from transformers import AutoConfig, DynamicCache, MixtralForCausalLM
+from transformers import AutoConfig, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
+from services.bs.attention import IMPLEMENTATION, KvCache
 from services.bs.dispatch import Dispatcher
 from services.bs.selector import Selector
-from services.bs.serving import Serving
+from services.bs.step import Part, Step
 
 
 class Trunk:
-    """The model's forward pass over one sequence; `serving` is the request that it is for."""
+    """The model's forward pass over the tokens of several sequences; `step` is the current one."""
 
-    serving: Serving
+    step: Step
 
     def __init__(
         self,
@@ -37,7 +40,10 @@ class Trunk:
     ) -> None:
         """Load the trunk. InputError when the checkpoint lacks one of its tensors."""
         self.device = device
-        self._config = AutoConfig.from_pretrained(checkpoint.folder)
+        self._config = AutoConfig.from_pretrained(
+            checkpoint.folder, attn_implementation=IMPLEMENTATION
+        )
+        self._dtype = dtype
         with torch.device("meta"):
             model = MixtralForCausalLM(self._config)
         for number, layer in enumerate(model.model.layers):
@@ -66,20 +72,38 @@ class Trunk:
         """Memory that the trunk's weights take."""
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
-    def cache(self) -> DynamicCache:
-        """An empty key-value cache."""
-        return DynamicCache(config=self._config)
+    def cache(self, before: KvCache | None = None, shared: int = 0) -> KvCache:
+        """An empty one, or one that begins with the first `shared` positions of `before`."""
+        return KvCache(self._config, self.device, self._dtype, before, shared)
 
     @torch.inference_mode()
-    def forward(self, ids: list[int], cache: DynamicCache, serving: Serving) -> torch.Tensor:
-        """Logits (len(ids) × vocabulary, fp32, CPU) of the next tokens; extends the cache."""
+    def forward(self, parts: Iterable[Part]) -> None:
+        """One step: gives every part its logits, and extends its cache.
+
+        A part whose cache begins with another part's comes after that one, of the same request.
+        """
         started_s = time.monotonic()
-        self.serving = serving
-        inputs = torch.tensor([ids], device=self.device)
-        output = self._model(inputs, past_key_values=cache, use_cache=True)
-        logits: torch.Tensor = output.logits[0].float().cpu()
-        serving.meter.forward_s += time.monotonic() - started_s
-        return logits
+        self.step = step = Step(parts, self._config.num_local_experts)
+        ids: list[int] = []
+        positions: list[int] = []
+        for part in step.parts:
+            part.cache.reserve(len(part))
+            ids += part.ids
+            positions += range(part.cache.length, part.cache.length + len(part))
+        wanted = step.wanted()
+        logits = self._model(
+            torch.tensor([ids], device=self.device),
+            position_ids=torch.tensor([positions], device=self.device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(wanted, dtype=torch.int64, device=self.device),
+            packed=step.parts,
+        ).logits[0]
+        rows = logits.float().cpu().split([part.wanted for part in step.parts])
+        for part, own in zip(step.parts, rows, strict=True):
+            part.cache.advance(len(part))
+            part.logits = own
+        step.times.forward_s = time.monotonic() - started_s
+        step.close()
 
 
 class RemoteMoe(nn.Module):
@@ -98,17 +122,19 @@ class RemoteMoe(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Σ weight · expert(hidden); hidden and result 1 × n × m."""
-        serving = self._trunk.serving
-        meter = serving.meter
+        step = self._trunk.step
         entered_s = time.monotonic()
         self._dispatcher.take_in()
         started_s = time.monotonic()
         logits = nn.functional.linear(hidden[0], self.gate.weight)  # type: ignore[arg-type]
         gated_s = time.monotonic()
-        choice = self._selector.select(logits, self._top_k, serving.policy, serving.generator)
+        choices = [
+            self._selector.select(logits[group.rows], self._top_k, group.policy, group.generator)
+            for group in step.groups
+        ]
         selected_s = time.monotonic()
-        output = self._dispatcher.layer(self._layer, hidden[0], choice, serving)
-        meter.gate_s += gated_s - started_s
-        meter.selection_s += selected_s - gated_s
-        meter.moe_s += time.monotonic() - entered_s
+        output = self._dispatcher.layer(self._layer, hidden[0], choices, step)
+        step.times.gate_s += gated_s - started_s
+        step.times.selection_s += selected_s - gated_s
+        step.times.moe_s += time.monotonic() - entered_s
         return output[None]

@@ -26,17 +26,18 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from orchestrator import cli, profiles, selection
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.control import Control
-from orchestrator.metrics import bs_metrics, orchestrator_metrics
-from orchestrator.selection import Policy
+from orchestrator.metrics import BsMetrics, bs_metrics, orchestrator_metrics
 from orchestrator.server import create_app
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services import settings, wire
 from services.bs.accounting import Accounting
+from services.bs.attention import KvCache
 from services.bs.dispatch import Dispatcher
 from services.bs.estimate import LatencyEstimate
 from services.bs.roster import Roster
 from services.bs.selector import Selector
 from services.bs.serving import Serving, generator
+from services.bs.step import Part
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
 from services.device.experts import Experts
@@ -99,6 +100,7 @@ class Cell:
     roster: Roster
     channel: Channel
     registry: CollectorRegistry
+    metrics: BsMetrics
     context: Any
     port: int
 
@@ -140,12 +142,29 @@ class Cell:
             self.dispatcher.socket.poll(50)
         raise AssertionError("not admitted")
 
+    def start_all(self) -> None:
+        """Every device, admitted."""
+        everyone = range(self.checkpoint.info.experts)
+        for q in everyone:
+            self.start(q)
+        self.admit(*everyone)
+
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
-def serving(policy: Policy) -> Serving:
-    return Serving(policy, generator([1, 2, 3], CPU))
+def part(ids: list[int], cache: KvCache, served: Serving, wanted: int | None = None) -> Part:
+    """Tokens of a step, with the logits of all of them unless it is said of how many."""
+    return Part(
+        ids, cache, served, generator([1, 2, 3], CPU), len(ids) if wanted is None else wanted
+    )
+
+
+def forward(split: Trunk, ids: list[int], cache: KvCache, served: Serving) -> torch.Tensor:
+    """A step of one sequence; the logits of all of its tokens."""
+    only = part(ids, cache, served)
+    split.forward([only])
+    return only.logits
 
 
 def trunk(cell: Cell) -> Trunk:
@@ -170,8 +189,16 @@ def _unheard(error: ValueError) -> None:
 
 @pytest.fixture
 def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
+    with around(checkpoint) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def around(checkpoint: Checkpoint) -> Iterator[Cell]:
+    """A base station for a checkpoint; its devices are the test's to start."""
+    devices = checkpoint.info.experts
     conf = replace(
-        settings.load(), curve=False, devices=EXPERTS, wire_dtype="fp32", device_timeout_s=1.5
+        settings.load(), curve=False, devices=devices, wire_dtype="fp32", device_timeout_s=1.5
     )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
@@ -188,7 +215,7 @@ def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
     accounting = Accounting(metrics, estimate)
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
-    yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, context, port)
+    yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)
     context.destroy(linger=0)
 
 

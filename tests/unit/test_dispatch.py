@@ -16,8 +16,10 @@ from orchestrator.selection.topk import TopK
 from orchestrator.state import DeviceState, Direction
 from services import wire
 from services.bs.selector import Choice
+from services.bs.serving import Serving
+from services.bs.step import Step
 from services.device.experts import Experts
-from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, serving, trunk
+from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, forward, part, trunk
 
 
 def run_layer(
@@ -40,8 +42,11 @@ def run_layer(
         reachable=torch.ones(EXPERTS, dtype=torch.bool),
         channel=channel,
     )
-    served = serving(TopK())
-    return hidden, cell.dispatcher.layer(1, hidden, choice, served), served.meter
+    served = Serving(TopK())
+    step = Step([part([0] * len(index), trunk(cell).cache(), served)], EXPERTS)
+    output = cell.dispatcher.layer(1, hidden, [choice], step)
+    step.close()
+    return hidden, output, served.meter
 
 
 def expert(cell: Cell, q: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -52,11 +57,11 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
     for q in range(EXPERTS):
         cell.start(q)
     cell.admit(*range(EXPERTS))
-    split, served = trunk(cell), serving(TopK())
+    split, served = trunk(cell), Serving(TopK())
     whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
     cache = split.cache()
-    rows = [split.forward(part, cache, served) for part in (ids[:4], *([i] for i in ids[4:]))]
+    rows = [forward(split, part, cache, served) for part in (ids[:4], *([i] for i in ids[4:]))]
     with torch.inference_mode():
         expected = whole(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(torch.cat(rows), expected, atol=1e-5, rtol=1e-5)
@@ -222,8 +227,8 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
         cell.start(q)
     cell.admit(*range(EXPERTS))
     assert cell.dispatcher.reachable().tolist() == [True, True, False, True]
-    split, served = trunk(cell), serving(TopK())
-    split.forward(list(range(20)), split.cache(), served)
+    split, served = trunk(cell), Serving(TopK())
+    forward(split, list(range(20)), split.cache(), served)
     assert 2 not in served.meter.used
     assert served.meter.dropped == {}
     assert served.meter.outage.keys() == {2}

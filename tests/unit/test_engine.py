@@ -1,22 +1,21 @@
-"""The engine: a request from the queue to its end."""
+"""The engine: requests from the queue to their ends, side by side."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from dataclasses import replace
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+import pytest
 
-from orchestrator.metrics import bs_metrics
 from orchestrator.replay import records
+from orchestrator.selection.topk import TopK
 from orchestrator.state import PolicyState
-from services.bs.engine import End, Engine, Event, Request
-from services.bs.policies import Policies
-from services.bs.prober import Prober, ProbeRequest, Probes
-from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, trunk
+from services.bs.engine import MAX_RUNNING
+from services.bs.prober import ProbeRequest, Probes
+from services.bs.requests import Event, FullError, Piece
+from services.bs.waiting import MAX_WAITING
+from tests.unit.conftest import Cell, emulating
+from tests.unit.engine_room import Answer, EngineRoom, asking
 
 LIMITED = """\
 from orchestrator.selection import Gate, Policy, Selection
@@ -34,45 +33,179 @@ class Limited(Policy):
 """
 
 
-class StopError(Exception):
-    """Ends the engine."""
+@pytest.fixture
+def room(cell: Cell) -> EngineRoom:
+    cell.channel.state = emulating(flops=1e15)
+    cell.start_all()
+    return EngineRoom(cell)
 
 
-def stop(_: Probes | None) -> None:
-    raise StopError
+PARTS = [
+    *("queue_s", "gate_s", "selection_s", "downlink_s", "compute_s", "uplink_s", "wait_s"),
+    *("combine_s", "trunk_s", "overhead_s"),
+]
 
 
-def run(engine: Engine) -> None:
-    """In a thread of its own, as it lowers its priority."""
-    with contextlib.suppress(StopError):
-        engine.run()
+def texts(answers: list[Answer]) -> list[str]:
+    return [answer.text() for answer in answers]
 
 
 def test_a_parameter_without_a_value_is_not_told(cell: Cell, folder: Path) -> None:
     (folder / "limited.py").write_text(LIMITED)
     cell.channel.state = replace(emulating(flops=1e12), policy=PolicyState("limited"))
-    for q in range(EXPERTS):
-        cell.start(q)
-    cell.admit(*range(EXPERTS))
-    metrics = bs_metrics(CollectorRegistry())
-    policies = Policies(cell.checkpoint.info, CPU, metrics)
-    prober = Prober(cell.dispatcher, cell.channel, curve=False)
-    engine = Engine(
-        *(trunk(cell), cell.dispatcher, prober, cell.channel, policies),
-        decode=str,
-        end_tokens=frozenset(),
-        metrics=metrics,
-        context=cell.context,
-    )
-    events: queue.Queue[Event] = queue.Queue()
-    request = Request("r", [1, 2], 2, 0.0, None, (), False, False, events.put)
-    engine.submit(request)
-    engine.submit(ProbeRequest(0, 1, 0, stop))
-    thread = threading.Thread(target=run, args=[engine])
-    thread.start()
-    thread.join()
-    while not isinstance(event := events.get(timeout=1), End):
-        pass
-    policy = event.timings["policy"]
+    cell.start_all()
+    answer = asking([[1, 2]], 2)
+    EngineRoom(cell).serve(answer)
+    policy = answer.end.timings["policy"]
     assert policy == {"name": "limited", "params": {"share": 0.5}}
     assert records.Policy.model_validate(policy).label == "limited"
+
+
+def test_requests_share_messages_and_have_their_tokens_to_themselves(
+    cell: Cell, room: EngineRoom
+) -> None:
+    answers = [asking([[n + 1] * (n + 2)], 6) for n in range(4)]
+    room.serve(*answers)
+    told = [answer.end.timings for answer in answers]
+    for n, timings in enumerate(told):
+        assert (timings["prompt_tokens"], timings["completion_tokens"]) == (n + 2, 6)
+        assert sum(timings["experts"]["used"].values()) == 2 * 3 * (n + 2 + 5)
+        assert timings["batch"] == 4
+        assert sum(timings[part] for part in PARTS) == pytest.approx(
+            timings["end_to_end_s"], rel=1e-9
+        )
+        assert timings["trunk_s"] > 0 < timings["uplink_s"]
+    sent = sum(cell.counted("wdmoe_device_messages_total", device=str(q)) for q in range(4))
+    assert sent <= 4 * 3 * 6
+    assert sent < sum(timings["device_messages"] for timings in told)
+    assert len({timings["batched_s"] for timings in told}) == 1
+    assert sum(timings["eq8_s"] for timings in told) > told[0]["batched_s"]
+
+
+def test_those_that_end_leave_and_those_that_wait_join_in_their_order(room: EngineRoom) -> None:
+    began: list[int] = []
+
+    def begins(n: int) -> Answer:
+        return asking([[1 + n % 7]], 2 + n % 3, lambda event: hear(n, event))
+
+    def hear(n: int, event: Event) -> None:
+        if isinstance(event, Piece) and n not in began:
+            began.append(n)
+
+    answers = [begins(n) for n in range(MAX_WAITING - 1)]
+    room.serve(*answers)
+    assert began == list(range(len(answers)))
+    assert [a.end.completion_tokens for a in answers] == [2 + n % 3 for n in range(len(answers))]
+    assert max(a.end.timings["batch"] for a in answers) <= MAX_RUNNING
+
+
+def test_a_full_queue_refuses(room: EngineRoom) -> None:
+    for _ in range(MAX_WAITING):
+        room.engine.submit(asking([[1]], 1).request)
+    with pytest.raises(FullError):
+        room.engine.submit(asking([[1]], 1).request)
+
+
+def test_one_that_is_cancelled_leaves_the_others_as_they_are(cell: Cell, room: EngineRoom) -> None:
+    alone = asking([[4, 5]], 8)
+    room.serve(alone)
+    stays, in_the_queue = asking([[4, 5]], 8), asking([[3]], 500)
+
+    def leave(event: Event) -> None:
+        if isinstance(event, Piece) and len(gone.events) == 3:
+            gone.request.cancelled = True
+
+    gone = asking([[1, 2]], 500, leave)
+    in_the_queue.request.cancelled = True
+    room.serve(gone, stays, in_the_queue)
+    assert len(gone.events) == 3
+    assert in_the_queue.events == []
+    assert stays.text() == alone.text()
+    assert cell.counted("wdmoe_requests_total", outcome="cancelled") == 2
+    assert cell.counted("wdmoe_requests_total", outcome="ok") == 2
+
+
+def test_a_request_that_fails_takes_no_other_with_it(cell: Cell, room: EngineRoom) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, Piece):
+            raise OSError("nobody listens")
+
+    bad, good = asking([[1, 2]], 8, fail), asking([[4, 5]], 8)
+    room.serve(bad, good)
+    assert bad.failure == "internal error: OSError"
+    assert good.end.completion_tokens == 8
+    assert cell.counted("wdmoe_requests_total", outcome="error") == 1
+
+
+def test_after_a_step_that_fails_the_engine_goes_on(
+    room: EngineRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [asking([[1, 2]], 8), asking([[4, 5]], 8)]
+    with monkeypatch.context() as broken:
+        broken.setattr(TopK, "select", lambda *_: 1 / 0)
+        room.serve(*first)
+    assert [answer.failure for answer in first] == ["internal error: ZeroDivisionError"] * 2
+    later = asking([[1, 2]], 8)
+    room.serve(later)
+    assert later.end.completion_tokens == 8
+
+
+def test_without_a_device_there_is_no_answer(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e15)
+    answer = asking([[1]])
+    EngineRoom(cell).serve(answer)
+    assert answer.failure == "no device can be reached"
+
+
+def test_probes_wait_for_nothing_to_run_and_what_comes_later_for_them(room: EngineRoom) -> None:
+    order: list[str] = []
+
+    def asked(name: str) -> Answer:
+        return asking([[1, 2]], 5, lambda event: order.append(name))
+
+    def probed(probes: Probes | None) -> None:
+        assert probes is not None
+        order.append("probe")
+
+    room.serve(asked("before"), ProbeRequest(1, 100, 2, probed), asked("after"))
+    assert [name for n, name in enumerate(order) if name not in order[:n]] == [
+        "before",
+        "probe",
+        "after",
+    ]
+    assert order.index("after") > order.index("probe") == order.count("before")
+
+
+def test_a_request_keeps_the_policy_that_it_began_with(cell: Cell, room: EngineRoom) -> None:
+    state = cell.channel.state
+    assert state is not None
+    alone = asking([[7, 8, 9]], 6)
+    room.serve(alone)
+
+    def switch(_: Event) -> None:
+        cell.channel.state = replace(state, policy=PolicyState("top1"))
+
+    first, later = asking([[7, 8, 9]], 6, switch), asking([[7, 8, 9]], 6)
+    room.serve(first)
+    room.serve(later)
+    assert first.text() == alone.text()
+    told = [answer.end.timings for answer in (first, later)]
+    assert [timings["policy"]["name"] for timings in told] == ["topk", "top1"]
+    used = [sum(timings["experts"]["used"].values()) for timings in told]
+    assert used == [2 * 3 * (3 + 5), 3 * (3 + 5)]
+
+
+@pytest.mark.parametrize("policy", ["topk", "random"])
+def test_an_answer_does_not_depend_on_the_others_beside_it(
+    cell: Cell, room: EngineRoom, policy: str
+) -> None:
+    cell.channel.state = replace(emulating(flops=1e15), policy=PolicyState(policy))
+    prompts = [[(3 * n + i) % 40 for i in range(1 + n % 5)] for n in range(9)]
+    alone = [asking([prompt], 10, want_routing=True) for prompt in prompts]
+    for answer in alone:
+        room.serve(answer)
+    together = [asking([prompt], 10) for prompt in prompts]
+    room.serve(*together)
+    assert texts(together) == texts(alone)
+    used = [[a.end.timings["experts"]["used"] for a in some] for some in (alone, together)]
+    assert used[0] == used[1]

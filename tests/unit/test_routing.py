@@ -32,7 +32,7 @@ def test_every_choice_comes_back_with_its_grounds() -> None:
     decoded = [choice(1, seed) for seed in (3, 4)]
     for forward in (prompt, decoded):
         for layer, one in enumerate(forward):
-            trace.add(layer, one)
+            trace.add(layer, one, slice(None))
     with np.load(io.BytesIO(trace.npz())) as file:
         rows = dict(file)
     kinds = {name: (column.dtype.name, column.shape) for name, column in rows.items()}

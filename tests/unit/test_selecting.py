@@ -20,8 +20,8 @@ from orchestrator.selection.wlr import WeightToLatencyRatio
 from orchestrator.state import Direction, PolicyState
 from services.bs.policies import Policies
 from services.bs.routing import RoutingTrace
-from services.bs.serving import generator
-from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, serving, trunk
+from services.bs.serving import Serving, generator
+from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, forward, trunk
 
 
 def all_there(cell: Cell) -> None:
@@ -36,12 +36,12 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     cell.channel.state = replace(slow, devices=(fast, fast, fast, slow.devices[3]))
     all_there(cell)
     tokens, layers = 20, 3
-    everything, served = serving(TopK()), serving(WeightToLatencyRatio(theta=0.2))
+    everything, served = Serving(TopK()), Serving(WeightToLatencyRatio(theta=0.2))
     split = trunk(cell)
-    split.forward(list(range(tokens)), split.cache(), everything)
+    forward(split, list(range(tokens)), split.cache(), everything)
     before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
     assert before == tokens
-    split.forward(list(range(tokens)), split.cache(), served)
+    forward(split, list(range(tokens)), split.cache(), served)
 
     left_out = served.meter.deselected
     assert left_out[3] > 0
@@ -66,8 +66,8 @@ def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
     all_there(cell)
     cell.roster.lose(1, "silent")
     tokens, layers = 20, 3
-    served, split = serving(Top1()), trunk(cell)
-    split.forward(list(range(tokens)), split.cache(), served)
+    served, split = Serving(Top1()), trunk(cell)
+    forward(split, list(range(tokens)), split.cache(), served)
     meter = served.meter
     assert meter.dropped.keys() == {1}
     assert meter.used.total() == tokens * layers
@@ -77,12 +77,12 @@ def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
 
 def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
     all_there(cell)
-    served = serving(TopK())
+    served = Serving(TopK())
     served.trace = RoutingTrace()
     split = trunk(cell)
     cache = split.cache()
-    split.forward([1, 2, 3], cache, served)
-    split.forward([4], cache, served)
+    forward(split, [1, 2, 3], cache, served)
+    forward(split, [4], cache, served)
     with np.load(io.BytesIO(served.trace.npz())) as file:
         seen = sorted(zip(file["layer"].tolist(), file["token"].tolist(), strict=True))
         assert seen == [(layer, token) for layer in range(3) for token in range(4)]

@@ -1,0 +1,124 @@
+"""Attention over the packed tokens of several sequences, each with its own keys and values.
+
+    one row of N tokens   │ p p p p │ a a │ b b b │ c │     p: what a and b begin with, c: decodes
+                               │      │ ▲    │ ▲    │
+    caches                     P ─────┼─┴────┼─┘    C       a's and b's begin as copies of P
+                                      A      B
+    output                │ p p p p │ a a │ b b b │ c │     each attended to its own cache alone
+
+transformers calls `_attend` in every layer, between RoPE and the output projection; its own cache
+is not used. A sequence that begins with another's tokens may be in the same step as those: at each
+layer they come first. A position takes 2 · key-value heads · head size elements in each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedConfig
+
+# The name under which transformers finds it; no mask is made for a name that it does not know.
+IMPLEMENTATION = "packed"
+# Room beyond what a sequence needs now; with less, the first tokens made would each copy it all.
+_SPARE = 64
+
+
+class KvCache:
+    """The keys and values of one sequence in all layers; room for more is doubled as it is needed.
+
+    Attributes:
+        length: positions that it has in every layer.
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        before: KvCache | None = None,
+        shared: int = 0,
+    ) -> None:
+        """Empty, or beginning with the first `shared` positions that `before` has or will have."""
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, 2, 1, config.num_key_value_heads, 0, head)
+        self._held = torch.empty(shape, device=device, dtype=dtype)
+        self._before = before
+        self.length = shared
+
+    def reserve(self, tokens: int) -> None:
+        """Have room for that many more."""
+        needed, has = self.length + tokens, self._held.shape[-2]
+        if needed > has:
+            shape = list(self._held.shape)
+            shape[-2] = max(needed + _SPARE, 2 * has)
+            larger = self._held.new_empty(shape)
+            larger[..., :has, :] = self._held
+            self._held = larger
+
+    def extend(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put a layer's next keys and values (1 × heads × n × size) in; all that it has then."""
+        held, end = self._held[layer], self.length + key.shape[-2]
+        if self._before is not None:
+            own = self._before._held[layer]
+            held[..., : self.length, :] = own[..., : self.length, :]
+        held[0, :, :, self.length : end] = key
+        held[1, :, :, self.length : end] = value
+        return held[0, :, :, :end], held[1, :, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Every layer has those tokens now."""
+        self.length += tokens
+        self._before = None
+
+
+class Packed(Protocol):
+    """A sequence's tokens in the row."""
+
+    cache: KvCache
+
+    def __len__(self) -> int: ...
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    packed: Sequence[Packed],
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Output 1 × N × heads × size of query, key and value 1 × heads × N × size."""
+    layer, grouped = int(module.layer_idx), query.shape[1] != key.shape[1]  # type: ignore[arg-type]
+    outputs, at = [], 0
+    for part in packed:
+        rows = slice(at, at := at + len(part))
+        keys, values = part.cache.extend(layer, key[:, :, rows], value[:, :, rows])
+        n, end = len(part), keys.shape[-2]
+        windowed = sliding_window is not None and end > sliding_window
+        mask = None
+        if windowed or 1 < n < end:
+            mask = torch.ones(n, end, dtype=torch.bool, device=keys.device).tril(end - n)
+            if sliding_window is not None:
+                mask = mask.triu(end - n - sliding_window + 1)
+        output = scaled_dot_product_attention(
+            *(query[:, :, rows], keys, values),
+            attn_mask=mask,
+            is_causal=mask is None and n > 1,
+            scale=scaling,
+            enable_gqa=grouped,
+        )
+        outputs.append(output)
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    return whole.transpose(1, 2), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)

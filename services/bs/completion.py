@@ -1,0 +1,110 @@
+"""One of a request's sequences, from its prompt to the last token made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from services.bs.drawing import Draw, logprobs
+from services.bs.requests import Echo, Finished, Piece, Request, TokenLogprob
+from services.bs.step import Part
+from services.bs.text import TextStream
+
+
+@dataclass(frozen=True)
+class Language:
+    """What tokens mean: their text, and which of them end a completion."""
+
+    decode: Callable[[Sequence[int]], str]
+    ends: frozenset[int]
+
+
+@dataclass
+class Scored:
+    """Tokens that an echo begins with, and the logits (1 × vocabulary) of what follows them."""
+
+    tokens: list[TokenLogprob] = field(default_factory=list)
+    after: torch.Tensor | None = None
+
+    def extend(self, ids: Sequence[int], logits: torch.Tensor, top: int | None) -> Scored:
+        """With more tokens, and the logits of each position from the first of these on.
+
+        `top` is how many alternatives are told; None: no log-probabilities, and no use of logits.
+        """
+        if top is None:
+            return Scored([*self.tokens, *map(_unscored, ids)])
+        if self.after is None:
+            told = [_unscored(ids[0]), *logprobs(logits[:-1], ids[1:], top)]
+        else:
+            told = logprobs(torch.cat([self.after, logits[:-1]]), ids, top)
+        return Scored([*self.tokens, *told], logits[-1:].clone())
+
+
+class Completion:
+    """Used by the engine's thread only; gives its events to the request's `deliver`.
+
+    Attributes:
+        part: its next tokens.
+        finished: nothing more is made.
+        made: tokens made so far.
+        rows: the logits of every step, if they are wanted.
+    """
+
+    def __init__(self, request: Request, index: int, part: Part, language: Language) -> None:
+        """`part` has the tokens of its prompt that no other sequence brings."""
+        self.part = part
+        self.finished = False
+        self.made = 0
+        self.rows: list[torch.Tensor] = []
+        self._request = request
+        self._index = index
+        self._language = language
+        self._text = TextStream(language.decode, request.stop)
+        self._draw = Draw(request.temperature, request.seed)
+        self._untold: list[TokenLogprob] = []
+        self._prefilled = False
+
+    def take(self, before: Scored) -> None:
+        """Go on after a step; `before` has the tokens of its prompt that are not its own."""
+        logits, request = self.part.logits, self._request
+        if request.want_logits:
+            self.rows.append(logits)
+        if not self._prefilled:
+            self._prefilled = True
+            if request.echo:
+                scored = before.extend(self.part.ids, logits, request.logprobs)
+                request.deliver(Echo(self._index, tuple(scored.tokens)))
+            if request.max_tokens == 0:
+                self._finish("length")
+                return
+        token = self._draw(logits[-1])
+        self.made += 1
+        if request.logprobs is not None:
+            self._untold += logprobs(logits[-1:], [token], request.logprobs)
+        if token in self._language.ends:
+            self._finish("stop")
+            return
+        self._tell(self._text.add(token))
+        if self._text.stopped:
+            self._finish("stop")
+        elif self.made == request.max_tokens:
+            self._finish("length")
+        else:
+            self.part.ids, self.part.wanted = [token], 1
+
+    def _tell(self, text: str, last: bool = False) -> None:
+        """Tokens wait for the text that they become part of; the last ones may have none."""
+        if text or (last and self._untold):
+            self._request.deliver(Piece(self._index, text, tuple(self._untold)))
+            self._untold = []
+
+    def _finish(self, reason: str) -> None:
+        self._tell(self._text.rest(), last=True)
+        self._request.deliver(Finished(self._index, reason))
+        self.finished = True
+
+
+def _unscored(token: int) -> TokenLogprob:
+    return TokenLogprob(token, None)

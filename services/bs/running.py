@@ -1,0 +1,132 @@
+"""A request that has begun: what its prompts share, its sequences, and its account at the end.
+
+prompts   s s s s a a        s s s s: computed once, in the step of the first sequence
+          s s s s b b b      a a, b b b: sequences of the batch
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+
+from orchestrator.selection import Policy
+from orchestrator.state import ChannelState
+from services.bs.completion import Completion, Language, Scored
+from services.bs.requests import End, Request
+from services.bs.routing import RoutingTrace
+from services.bs.serving import Serving, generator
+from services.bs.step import Part
+from services.bs.trunk import Trunk
+
+
+class Running:
+    """Used by the engine's thread only. Its sequences join one by one, in their order.
+
+    Attributes:
+        active: those that take part in every step.
+        waiting: those that are to join.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        policy: Policy,
+        channel: ChannelState,
+        trunk: Trunk,
+        language: Language,
+    ) -> None:
+        self.request = request
+        self.active: list[Completion] = []
+        self._policy = policy
+        self._channel = channel
+        self._serving = Serving(policy, trace=RoutingTrace() if request.want_routing else None)
+        self._started_s = time.monotonic()
+        self._first_s = 0.0
+        self._before = Scored()
+        self._made = 0
+        self._rows: list[torch.Tensor] = []
+        self.waiting: deque[Completion] = deque()
+
+        shared = shared_tokens(request.prompts)
+        scored = request.echo and request.logprobs is not None
+        self._prefix: Part | None = None
+        before = None
+        if shared:
+            ids, before = request.prompts[0][:shared], trunk.cache()
+            draws, wanted = generator(ids, trunk.device), shared if scored else 0
+            self._prefix = Part(ids, before, self._serving, draws, wanted)
+        for index, prompt in enumerate(request.prompts):
+            own = prompt[shared:]
+            wanted = len(own) if scored or request.want_logits else min(request.max_tokens, 1)
+            cache = trunk.cache(before, shared)
+            part = Part(own, cache, self._serving, generator(prompt, trunk.device), wanted)
+            self.waiting.append(Completion(request, index, part, language))
+
+    @property
+    def next_tokens(self) -> int:
+        """How many tokens a step has to compute if the next sequence joins."""
+        brings = self._prefix if not self.active else None
+        return len(self.waiting[0].part) + (0 if brings is None else len(brings))
+
+    def join(self) -> None:
+        """Let the next sequence take part."""
+        self.active.append(self.waiting.popleft())
+
+    def parts(self) -> list[Part]:
+        """What the next step has to compute."""
+        prefix = [self._prefix] if self._prefix is not None else []
+        return [*prefix, *(completion.part for completion in self.active)]
+
+    def advance(self) -> bool:
+        """Go on after a step; whether all is done."""
+        if self._prefix is not None:
+            ids, logits = self._prefix.ids, self._prefix.logits
+            if self.request.echo:
+                self._before = self._before.extend(ids, logits, self.request.logprobs)
+            self._prefix = None
+        still = []
+        for completion in self.active:
+            completion.take(self._before)
+            if completion.finished:
+                self._made += completion.made
+                self._rows += completion.rows
+            else:
+                still.append(completion)
+        self.active = still
+        self._first_s = self._first_s or time.monotonic()
+        return not self.active and not self.waiting
+
+    def end(self) -> End:
+        """The account of a request that is done."""
+        request, ended_s = self.request, time.monotonic()
+        queued_s, took_s = self._started_s - request.arrived_s, ended_s - request.arrived_s
+        timings: dict[str, Any] = {
+            "request_id": request.id,
+            "time_to_first_token_s": self._first_s - request.arrived_s,
+            "end_to_end_s": took_s,
+            "prompt_tokens": sum(map(len, request.prompts)),
+            "completion_tokens": self._made,
+            **self._serving.meter.parts(queued_s, took_s),
+            "policy": {
+                "name": self._policy.name,
+                "params": self._policy.model_dump(exclude_none=True),
+            },
+            "profile": self._channel.profile,
+            "epoch": self._channel.epoch,
+        }
+        logits = torch.cat(self._rows) if request.want_logits else None
+        trace = self._serving.trace
+        return End(self._made, timings, logits, None if trace is None else trace.npz())
+
+
+def shared_tokens(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with; each has at least one of its own."""
+    if len(prompts) == 1:
+        return 0
+    shortest = min(map(len, prompts))
+    same = (len(set(tokens)) == 1 for tokens in zip(*prompts, strict=False))
+    return sum(takewhile(bool, islice(same, shortest - 1)))

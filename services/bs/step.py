@@ -1,0 +1,125 @@
+"""One forward pass: the sequences in it, the requests they are of, and what it took.
+
+    parts       │ a │ b b b │ c │ d d │    tokens of one sequence each
+    owner         0   0 0 0   1   2 2      the request of each token, of `servings`
+    groups      │ one policy    │ other│    selected together; a policy that draws: each by itself
+
+Requests share a step's times, and have their tokens to themselves: counts are kept as arrays of
+requests × experts while the layers are computed, and given to the requests' meters at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.selection import Policy
+from services.bs.attention import KvCache
+from services.bs.meter import Times
+from services.bs.routing import RoutingTrace
+from services.bs.serving import Serving
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Part:
+    """A sequence's next tokens.
+
+    Attributes:
+        ids: the tokens.
+        cache: of all tokens before them.
+        generator: what a policy draws with for this sequence.
+        wanted: of how many of the last of them logits are needed.
+        logits: those, wanted × vocabulary, fp32, on the CPU; once the step has been taken.
+    """
+
+    ids: list[int]
+    cache: KvCache
+    serving: Serving
+    generator: torch.Generator
+    wanted: int
+    logits: torch.Tensor = field(init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring rows of a step whose experts are selected together.
+
+    `traces` has what records a request's choices, with its rows, counted from the group's first.
+    """
+
+    rows: slice
+    policy: Policy
+    generator: torch.Generator
+    traces: list[tuple[RoutingTrace, slice]]
+
+
+class Step:
+    """Used by the engine's thread only. Counts have a row a request and a column an expert."""
+
+    def __init__(self, parts: Iterable[Part], experts: int) -> None:
+        """Of parts in the order of their requests; those of equal policies are moved together."""
+        by_policy: dict[int, list[Part]] = {}
+        for part in parts:
+            by_policy.setdefault(id(part.serving.policy), []).append(part)
+        self.parts = [part for together in by_policy.values() for part in together]
+        self.groups = _groups(by_policy.values())
+        numbers = {id(part.serving): part.serving for part in self.parts}
+        self.servings = list(numbers.values())
+        number = {key: r for r, key in enumerate(numbers)}
+        owners = [number[id(part.serving)] for part in self.parts]
+        self.owner: Counts = np.repeat(owners, [len(part) for part in self.parts])
+        self.times = Times()
+        requests = len(self.servings)
+        self.used, self.dropped, self.outage, self.deselected = np.zeros(
+            (4, requests, experts), np.int64
+        )
+        self.device_messages, self.overruns = np.zeros((2, requests), np.int64)
+        self.eq8_s = np.zeros(requests)
+
+    def wanted(self) -> list[int]:
+        """The rows of which logits are needed."""
+        rows: list[int] = []
+        end = 0
+        for part in self.parts:
+            end += len(part)
+            rows += range(end - part.wanted, end)
+        return rows
+
+    def close(self) -> None:
+        """All layers have been computed: give every request its share."""
+        for name in ("used", "dropped", "outage", "deselected"):
+            counts = getattr(self, name)
+            for r, q in np.argwhere(counts).tolist():
+                getattr(self.servings[r].meter, name)[q] += int(counts[r, q])
+        for r, serving in enumerate(self.servings):
+            meter = serving.meter
+            meter.add(self.times)
+            meter.eq8_s += float(self.eq8_s[r])
+            meter.device_messages += int(self.device_messages[r])
+            meter.overruns += int(self.overruns[r])
+            meter.steps += 1
+            meter.sequences += len(self.parts)
+
+
+def _groups(by_policy: Iterable[list[Part]]) -> list[Group]:
+    groups, first = [], 0
+    for together in by_policy:
+        draws = together[0].serving.policy.draws
+        for parts in [[part] for part in together] if draws else [together]:
+            traces, at = [], 0
+            for part in parts:
+                rows = slice(at, at := at + len(part))
+                if part.serving.trace is not None:
+                    traces.append((part.serving.trace, rows))
+            policy, generator = parts[0].serving.policy, parts[0].generator
+            groups.append(Group(slice(first, first := first + at), policy, generator, traces))
+    return groups

@@ -1,0 +1,47 @@
+"""Requests that wait for their turn."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TypeAlias
+
+from services.bs.prober import ProbeRequest
+from services.bs.requests import FullError, Request
+
+MAX_WAITING = 64
+Asked: TypeAlias = Request | ProbeRequest
+
+
+class Waiting:
+    """A bounded queue, first in, first out; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._asked: deque[Asked] = deque()
+        self._lock = threading.Lock()
+
+    def put(self, asked: Asked) -> None:
+        """Queue it; raises FullError."""
+        with self._lock:
+            if len(self._asked) >= MAX_WAITING:
+                raise FullError
+            self._asked.append(asked)
+
+    def first(self) -> Asked | None:
+        """The one whose turn it is; it stays."""
+        with self._lock:
+            return self._asked[0] if self._asked else None
+
+    def take(self) -> Asked:
+        """The one whose turn it is; IndexError if there is none."""
+        with self._lock:
+            return self._asked.popleft()
+
+    def drop_cancelled(self) -> int:
+        """Take out those that nobody waits for any more; how many."""
+        with self._lock:
+            kept = [a for a in self._asked if isinstance(a, ProbeRequest) or not a.cancelled]
+            dropped = len(self._asked) - len(kept)
+            if dropped:
+                self._asked = deque(kept)
+            return dropped

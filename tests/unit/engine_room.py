@@ -1,0 +1,114 @@
+"""Requests through a real engine: all of them are there before it begins with the first."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.bs.engine import Engine
+from services.bs.policies import Policies
+from services.bs.prober import Prober, ProbeRequest, Probes
+from services.bs.requests import Echo, End, Event, Failure, Finished, Piece, Request, TokenLogprob
+from tests.unit.conftest import CPU, Cell, trunk
+
+_numbers = itertools.count()
+
+
+class StopError(Exception):
+    """Ends the engine."""
+
+
+@dataclass
+class Answer:
+    """A request, and what the engine tells of it."""
+
+    request: Request
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def end(self) -> End:
+        """The end that it has to have had."""
+        assert isinstance(self.events[-1], End), self.events[-1]
+        return self.events[-1]
+
+    @property
+    def failure(self) -> str:
+        """Why it got no answer."""
+        assert isinstance(self.events[-1], Failure), self.events[-1]
+        return self.events[-1].message
+
+    def text(self, index: int = 0) -> str:
+        """Of one of its sequences."""
+        return "".join(piece.text for piece in self._pieces(index))
+
+    def tokens(self, index: int = 0) -> list[TokenLogprob]:
+        """Those made for one of its sequences."""
+        return [token for piece in self._pieces(index) for token in piece.tokens]
+
+    def echo(self, index: int = 0) -> list[TokenLogprob]:
+        """The tokens of one of its prompts."""
+        (echo,) = (e for e in self.events if isinstance(e, Echo) and e.index == index)
+        return list(echo.tokens)
+
+    def reasons(self) -> dict[int, str]:
+        """Why each of its sequences ended."""
+        return {e.index: e.finish_reason for e in self.events if isinstance(e, Finished)}
+
+    def _pieces(self, index: int) -> list[Piece]:
+        return [e for e in self.events if isinstance(e, Piece) and e.index == index]
+
+
+def asking(
+    prompts: list[list[int]],
+    max_tokens: int = 4,
+    also: Callable[[Event], None] = lambda _: None,
+    **fields: Any,
+) -> Answer:
+    """A greedy request, to be answered; `also` hears of every event."""
+
+    def deliver(event: Event) -> None:
+        answer.events.append(event)
+        also(event)
+
+    fields = {"temperature": 0.0, "seed": None, "stop": (), **fields}
+    request = Request(
+        f"r{next(_numbers)}", prompts, max_tokens=max_tokens, deliver=deliver, **fields
+    )
+    answer = Answer(request)
+    return answer
+
+
+class EngineRoom:
+    """An engine over a cell's devices; a token's text is its number and a space."""
+
+    def __init__(self, cell: Cell, ends: frozenset[int] = frozenset()) -> None:
+        self.engine = Engine(
+            *(trunk(cell), cell.dispatcher, Prober(cell.dispatcher, cell.channel, curve=False)),
+            cell.channel,
+            Policies(cell.checkpoint.info, CPU, cell.metrics),
+            decode=lambda ids: "".join(f"{token} " for token in ids),
+            end_tokens=ends,
+            metrics=cell.metrics,
+            context=cell.context,
+        )
+
+    def serve(self, *asked: Answer | ProbeRequest) -> None:
+        """Serve all of these side by side, to their ends."""
+        for one in (*asked, ProbeRequest(0, 1, 0, stop)):
+            self.engine.submit(one.request if isinstance(one, Answer) else one)
+        thread = threading.Thread(target=self._run)  # of its own, as it lowers its priority
+        thread.start()
+        thread.join()
+
+    def _run(self) -> None:
+        with contextlib.suppress(StopError):
+            self.engine.run()
+
+
+def stop(_: Probes | None) -> None:
+    """Ends the engine, which makes probes when all requests before them have ended."""
+    raise StopError

@@ -1,0 +1,153 @@
+"""Several sequences in one step: each computes what it does alone."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.selection.random import Random
+from orchestrator.selection.top1 import Top1
+from orchestrator.selection.topk import TopK
+from services.bs.routing import RoutingTrace
+from services.bs.serving import Serving, generator
+from services.bs.step import Part
+from services.bs.trunk import Trunk
+from tests.unit.conftest import CPU, TINY, Cell, around, forward, part, trunk
+
+
+@torch.inference_mode()
+def whole(checkpoint: Checkpoint, ids: list[int]) -> torch.Tensor:
+    model = MixtralForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32)
+    logits: torch.Tensor = model(torch.tensor([ids])).logits[0]
+    return logits
+
+
+def steps_equal_whole(cell: Cell, steps: list[list[list[int]]]) -> None:
+    """`steps` has, for each step, the tokens of each sequence, none if it is not in the step."""
+    split, served = trunk(cell), Serving(TopK())
+    caches = [split.cache() for _ in steps[0]]
+    rows: list[list[torch.Tensor]] = [[] for _ in caches]
+    for step in steps:
+        parts = {n: part(ids, caches[n], served) for n, ids in enumerate(step) if ids}
+        split.forward(parts.values())
+        for n, taken in parts.items():
+            rows[n].append(taken.logits)
+    for n, own in enumerate(rows):
+        ids = [token for step in steps for token in step[n]]
+        torch.testing.assert_close(
+            torch.cat(own), whole(cell.checkpoint, ids), atol=1e-5, rtol=1e-5
+        )
+
+
+STEPS = [
+    [[3, 14, 15], [9], []],
+    [[9], [26, 5], [35, 8, 9, 7]],
+    [[], [3], [2]],
+    [[3, 8, 4], [6], [26, 4]],
+    *([[token], [token + 1], [token + 2]] for token in range(20)),
+]
+
+
+def test_sequences_that_come_and_go_compute_what_the_whole_model_does(cell: Cell) -> None:
+    cell.start_all()
+    steps_equal_whole(cell, STEPS)
+
+
+def test_a_cache_that_has_grown_again_and_again_has_lost_nothing(cell: Cell) -> None:
+    cell.start_all()
+    steps_equal_whole(cell, [[[1, 2]], *([[token % 40]] for token in range(150))])
+
+
+def test_a_sliding_window_is_respected(tmp_path_factory: pytest.TempPathFactory) -> None:
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("windowed")
+    config = MixtralConfig(**{**TINY.to_dict(), "sliding_window": 3})
+    MixtralForCausalLM(config).save_pretrained(folder)
+    with around(Checkpoint(folder)) as cell:
+        cell.start_all()
+        steps_equal_whole(cell, STEPS)
+
+
+def beginning_with(split: Trunk, prefix: Part, own: list[int]) -> Part:
+    return part(own, split.cache(prefix.cache, len(prefix)), prefix.serving)
+
+
+def test_what_sequences_begin_with_may_be_computed_in_their_step_or_before(cell: Cell) -> None:
+    cell.start_all()
+    split, served = trunk(cell), Serving(TopK())
+    shared, own = [3, 14, 15, 9], [[26], [5, 35, 8], [9, 7], [1, 2]]
+    prefix = part(shared, split.cache(), served)
+    together = [beginning_with(split, prefix, ids) for ids in own[:3]]
+    split.forward([prefix, *together])
+    later = beginning_with(split, prefix, own[3])
+    split.forward([later, *(part([4], one.cache, served) for one in together)])
+    for one, ids in zip([*together, later], own, strict=True):
+        expected = whole(cell.checkpoint, shared + ids)
+        torch.testing.assert_close(one.logits, expected[4:], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(prefix.logits, expected[:4], atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_logits_that_are_wanted_are_given(cell: Cell) -> None:
+    cell.start_all()
+    split, served = trunk(cell), Serving(TopK())
+    draws = generator([1], CPU)
+    none, last = (Part([1, 2, 3], split.cache(), served, draws, wanted) for wanted in (0, 1))
+    split.forward([none, last])
+    assert none.logits.shape == (0, 40)
+    torch.testing.assert_close(last.logits, whole(cell.checkpoint, [1, 2, 3])[-1:])
+
+
+def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
+    cell.start_all()
+    split, policies = trunk(cell), (TopK(), Random(), Top1(), TopK(), Random())
+    ids = [[n, n + 1, n + 2] for n in range(len(policies))]
+
+    def parts() -> list[Part]:
+        served = [Serving(policy, trace=RoutingTrace()) for policy in policies]
+        return [part(i, split.cache(), s) for i, s in zip(ids, served, strict=True)]
+
+    together, alone = parts(), parts()
+    split.forward(together)
+    for one in alone:
+        split.forward([one])
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)
+        assert one.serving.meter.used == other.serving.meter.used
+        assert one.serving.meter.deselected == other.serving.meter.deselected
+        assert np.array_equal(routes(one), routes(other))
+    assert together[2].serving.meter.used.total() == 3 * 3
+    assert together[2].serving.meter.deselected.total() == 3 * 3
+    assert together[0].serving.meter.batched_s == together[2].serving.meter.batched_s
+
+
+def routes(one: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Layer, token, experts and whether they were used, of all that its request recorded."""
+    assert one.serving.trace is not None
+    with np.load(io.BytesIO(one.serving.trace.npz())) as file:
+        columns = [file[name].reshape(9, -1) for name in ("layer", "token", "expert", "kept")]
+        return np.concatenate(columns, axis=1).astype(np.int64)
+
+
+def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) -> None:
+    cell.start_all()
+    cell.roster.lose(2, "silent")
+    split, parts = trunk(cell), []
+    for n in range(4):
+        parts.append(part([n, n + 9, n + 18, n + 27], split.cache(), Serving(TopK())))
+    split.forward(parts)
+    lost = [one.serving.meter.dropped for one in parts]
+    absent = {"device": "2", "reason": "absent"}
+    counted = [
+        cell.counted("wdmoe_expert_dropped_total", **absent, layer=str(layer)) for layer in range(3)
+    ]
+    assert sum(one.total() for one in lost) == sum(counted) > 0
+    for one, own in zip(parts, lost, strict=True):
+        alone = Serving(TopK())
+        forward(split, one.ids, split.cache(), alone)
+        assert alone.meter.dropped == own
+        assert alone.meter.eq8_s == one.serving.meter.eq8_s
