@@ -87,8 +87,10 @@ class Accounting:
             self._metrics.overruns_total.labels(label).inc(int(done.overrun))
             counts = _by_request(job, step)
             step.used[:, job.device] += counts
-            step.device_messages += counts > 0
-            step.overruns += (counts > 0) & done.overrun
+            concerned = counts > 0
+            step.device_messages += concerned
+            if done.overrun:
+                step.overruns += concerned
             took_s = job.arrived_s - job.sent_s
             self._estimate.learn(job.device, tokens, took_s, job.arrived_s, choices[0].channel)
         if not answered:
@@ -118,7 +120,10 @@ class Accounting:
 
 def _by_request(job: Job, step: Step) -> Counts:
     """How many of a device's tokens are of each request."""
-    return np.bincount(step.owner[job.rows.numpy()], minlength=len(step.servings))
+    requests = len(step.servings)
+    if requests == 1:
+        return np.array([len(job.rows)])
+    return np.bincount(step.owner[job.rows.numpy()], minlength=requests)
 
 
 def _by_expert(

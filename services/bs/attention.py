@@ -45,6 +45,7 @@ class KvCache:
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, 1, config.num_key_value_heads, 0, head)
         self._held = torch.empty(shape, device=device, dtype=dtype)
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._before = before
         self.length = shared
 
@@ -57,18 +58,20 @@ class KvCache:
             larger = self._held.new_empty(shape)
             larger[..., :has, :] = self._held
             self._held = larger
+            self._layers = [(layer[0], layer[1]) for layer in larger]
 
     def extend(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put a layer's next keys and values (1 × heads × n × size) in; all that it has then."""
-        held, end = self._held[layer], self.length + key.shape[-2]
+        keys, values = self._layers[layer]
         if self._before is not None:
-            own = self._before._held[layer]
-            held[..., : self.length, :] = own[..., : self.length, :]
-        held[0, :, :, self.length : end] = key
-        held[1, :, :, self.length : end] = value
-        return held[0, :, :, :end], held[1, :, :, :end]
+            shared = self._before._held[layer][..., : self.length, :]
+            keys[:, :, : self.length], values[:, :, : self.length] = shared
+        n = key.shape[-2]
+        keys.narrow(-2, self.length, n).copy_(key)
+        values.narrow(-2, self.length, n).copy_(value)
+        return keys.narrow(-2, 0, self.length + n), values.narrow(-2, 0, self.length + n)
 
     def advance(self, tokens: int) -> None:
         """Every layer has those tokens now."""

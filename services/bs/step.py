@@ -98,7 +98,7 @@ class Step:
         """All layers have been computed: give every request its share."""
         for name in ("used", "dropped", "outage", "deselected"):
             counts = getattr(self, name)
-            for r, q in np.argwhere(counts).tolist():
+            for r, q in zip(*(axis.tolist() for axis in counts.nonzero()), strict=True):
                 getattr(self.servings[r].meter, name)[q] += int(counts[r, q])
         for r, serving in enumerate(self.servings):
             meter = serving.meter
