@@ -51,6 +51,12 @@ IGNORED = -100  # label of a position without loss
 VOCABULARY_LIMIT = 1024
 END, PAD = "</s>", "<pad>"
 END_ID, PAD_ID = 0, 1
+# It has learned no chats: the last thing the user says is the prompt.
+CHAT_TEMPLATE = (
+    "{% for message in messages if message.role == 'user' %}"
+    "{% if loop.last %}{{ message.content }}{% endif %}"
+    "{% endfor %}"
+)
 
 
 def main(
@@ -292,7 +298,7 @@ def exact_match(model: MixtralForCausalLM, tokenizer: Tokenizer, items: list[Ite
 
 
 def save(model: MixtralForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
-    """Config, bfloat16 weights with one tensor an expert, and the tokenizer."""
+    """Config, bfloat16 weights with one tensor an expert, the tokenizer and its chat template."""
     rounded = deepcopy(model).bfloat16()
     rounded.save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)  # for containers that run as another user
@@ -302,6 +308,7 @@ def save(model: MixtralForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
         pad_token=PAD,
         clean_up_tokenization_spaces=False,
         model_max_length=model.config.max_position_embeddings,
+        chat_template=CHAT_TEMPLATE,
     ).save_pretrained(out)
 
 
