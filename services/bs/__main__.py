@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from orchestrator.metrics import bs_metrics
 from services import radio, settings, wire
 from services.bs import api
 from services.bs.accounting import Accounting
+from services.bs.chat_template import ChatTemplate
+from services.bs.desk import Desk
 from services.bs.dispatch import Dispatcher
 from services.bs.engine import Engine
 from services.bs.estimate import LatencyEstimate
@@ -27,6 +28,7 @@ from services.bs.prober import Prober
 from services.bs.roster import Roster
 from services.bs.selector import Selector
 from services.bs.trunk import Trunk
+from services.bs.vocabulary import Vocabulary
 from services.channel import ChannelFeed
 from services.secure import secure_server
 
@@ -41,7 +43,8 @@ def main() -> None:
             f"{conf.model_dir}: the checkpoint has {info.experts} experts, "
             f"WDMOE_DEVICES is {conf.devices}; each device holds one expert"
         )
-    tokenizer = _tokenizer(conf.model_dir)
+    vocabulary = Vocabulary(_tokenizer(conf.model_dir))
+    template = ChatTemplate(conf.model_dir)
     metrics = bs_metrics()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
@@ -60,13 +63,12 @@ def main() -> None:
     selector = Selector(roster, channel, estimate)
     trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)
 
-    def decode(ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(ids), skip_special_tokens=True)
-
     ends = _end_tokens(conf.model_dir)
     prober = Prober(dispatcher, channel, conf.curve)
     policies = Policies(info, conf.torch_device, metrics)
-    engine = Engine(trunk, dispatcher, prober, channel, policies, decode, ends, metrics, context)
+    engine = Engine(
+        *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context)
+    )
 
     def health() -> tuple[bool, dict[str, Any]]:
         now = time.monotonic()
@@ -92,7 +94,8 @@ def main() -> None:
 
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
-    app = api.create(engine, tokenizer, conf.model_name, trunk.context_length, conf.devices, health)
+    desk = Desk(engine, vocabulary, conf.model_name, trunk.context_length)
+    app = api.create(desk, template, conf.devices, health)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 
 

@@ -1,0 +1,165 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response
+
+from services.bs import events, logprobs
+from services.bs.desk import Asking, Desk
+from services.bs.http_error import refused
+from services.bs.requests import Echo, End, Event, Finished, Piece
+from services.bs.schema import CompletionRequest, Prompt
+from services.bs.vocabulary import Offsets, Vocabulary
+
+DEFAULT_MAX_TOKENS = 16
+KIND = "text_completion"
+
+
+def router(desk: Desk) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/completions")
+    async def _completions(http: HttpRequest, body: CompletionRequest) -> Response:
+        desk.check_model(body.model)
+        max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+        _check(body, max_tokens)
+        prompts = [_read(prompt, desk.vocabulary) for prompt in body.prompt]
+        for prompt in prompts:
+            desk.check_length(prompt.ids, max_tokens, "prompt")
+        asking = await desk.ask(
+            http,
+            "cmpl",
+            body,
+            [prompt.ids for prompt in prompts],
+            max_tokens,
+            logprobs=body.logprobs,
+            echo=bool(body.echo),
+            want_logits=body.logits,
+            want_routing=body.routing,
+        )
+        choices = _Choices(desk.vocabulary, prompts, body)
+        if body.stream:
+            return events.stream(_chunks(desk, body, asking, choices))
+        return JSONResponse(await _whole(desk, body, asking, choices))
+
+    return routes
+
+
+def _check(body: CompletionRequest, max_tokens: int) -> None:
+    if max_tokens == 0 and not body.echo:
+        raise refused("max_tokens", "is 0, allowed: from 1; 0 with echo only")
+    for name in ("logits", "routing"):
+        if getattr(body, name) and (body.echo or len(body.prompt) > 1):
+            raise refused(name, "allowed: with a single prompt, without echo")
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt's tokens, its text, and the character of it at which each token begins."""
+
+    ids: list[int]
+    text: str
+    offsets: list[int]
+
+
+def _read(prompt: Prompt, vocabulary: Vocabulary) -> _Prompt:
+    if isinstance(prompt, str):
+        ids, offsets = vocabulary.encode(prompt)
+        return _Prompt(ids, prompt, offsets)
+    return _Prompt(prompt, vocabulary.decode(prompt), Offsets(vocabulary).add(prompt))
+
+
+class _Choices:
+    """Turns events into what they add to their choice."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, prompts: list[_Prompt], body: CompletionRequest
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._prompts = prompts
+        self._logprobs = body.logprobs is not None
+        self._offsets = [
+            Offsets(vocabulary, start=len(prompt.text) if body.echo else 0) for prompt in prompts
+        ]
+
+    def empty(self) -> list[dict[str, Any]]:
+        """The choices, before anything is known of them."""
+        nothing = logprobs.of_completion
+        return [
+            _choice(index, logprobs=nothing(self._vocabulary, [], []) if self._logprobs else None)
+            for index in range(len(self._prompts))
+        ]
+
+    def delta(self, event: Event) -> dict[str, Any]:
+        """A choice with what an Echo, Piece or Finished says."""
+        if isinstance(event, Finished):
+            return _choice(event.index, finish_reason=event.finish_reason)
+        assert isinstance(event, Echo | Piece)
+        if isinstance(event, Echo):
+            text, offsets = self._prompts[event.index].text, self._prompts[event.index].offsets
+        else:
+            text = event.text
+            offsets = self._offsets[event.index].add(each.token for each in event.tokens)
+        told = None
+        if self._logprobs and event.tokens:
+            told = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
+        return _choice(event.index, text, told)
+
+
+def _choice(
+    index: int,
+    text: str = "",
+    logprobs: dict[str, list[Any]] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+async def _whole(
+    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+) -> dict[str, Any]:
+    whole = choices.empty()
+    async for event in asking.answer:
+        if isinstance(event, End):
+            reply = asking.reply(KIND, desk.model, whole)
+            return reply | {"usage": asking.usage(event)} | _extras(body, event)
+        delta = choices.delta(event)
+        choice = whole[delta["index"]]
+        choice["text"] += delta["text"]
+        choice["finish_reason"] = delta["finish_reason"]
+        for name, values in (delta["logprobs"] or {}).items():
+            choice["logprobs"][name] += values
+    raise AssertionError("an answer ends with its End")
+
+
+async def _chunks(
+    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+) -> AsyncIterator[dict[str, Any]]:
+    usage = {"usage": None} if body.include_usage else {}
+    async for event in asking.answer:
+        if not isinstance(event, End):
+            yield asking.reply(KIND, desk.model, [choices.delta(event)]) | usage
+        elif last := _extras(body, event) | (
+            {"usage": asking.usage(event)} if body.include_usage else {}
+        ):
+            yield asking.reply(KIND, desk.model, []) | last
+
+
+def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
+    """The fields of our own."""
+    extras: dict[str, Any] = {}
+    if body.timings:
+        extras["timings"] = end.timings
+    if end.logits is not None:
+        extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
+    if end.routing is not None:
+        extras["routing"] = base64.b64encode(end.routing).decode()
+    return extras

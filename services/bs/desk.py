@@ -1,0 +1,103 @@
+"""What completions and chats share: the model that is asked, and how its engine is asked."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request as HttpRequest
+
+from services.bs.answer import Answer, Engine
+from services.bs.http_error import ApiError, refused
+from services.bs.requests import End, Request
+from services.bs.schema import Asked
+from services.bs.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a model's engine takes requests."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+    model: str
+    context_length: int
+
+    def check_model(self, name: str | None) -> None:
+        """ApiError unless it is the one that is served."""
+        if name not in (None, self.model):
+            raise ApiError(
+                404,
+                f"model: {name!r} is not served here, {self.model!r} is",
+                param="model",
+                code="model_not_found",
+            )
+
+    def check_length(self, ids: Sequence[int], max_tokens: int, param: str) -> None:
+        """ApiError unless the tokens are there, known, and leave room for `max_tokens` more."""
+        if not ids:
+            raise refused(param, "must have at least one token")
+        size = self.vocabulary.size
+        if not 0 <= min(ids) <= max(ids) < size:
+            raise refused(param, f"tokens must be from 0 to {size - 1}")
+        if len(ids) + max_tokens > self.context_length:
+            raise refused(
+                param,
+                f"its {len(ids)} tokens and max_tokens {max_tokens} exceed the model's context "
+                f"of {self.context_length}",
+                "context_length_exceeded",
+            )
+
+    async def ask(
+        self,
+        http: HttpRequest,
+        kind: str,
+        body: Asked,
+        prompts: list[list[int]],
+        max_tokens: int,
+        **wanted: Any,
+    ) -> Asking:
+        """Submit a request; `kind` begins its name, `wanted` is what else `Request` has."""
+        answer = Answer()
+        request = Request(
+            id=f"{kind}-{uuid.uuid4().hex}",
+            prompts=prompts,
+            max_tokens=max_tokens,
+            temperature=body.temperature or 0.0,
+            seed=body.seed,
+            stop=body.stops,
+            deliver=answer.deliver,
+            **wanted,
+        )
+        await answer.begin(self.engine, request, http)
+        return Asking(request, answer)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request that has been taken, and its answer."""
+
+    request: Request
+    answer: Answer
+
+    def usage(self, end: End) -> dict[str, int]:
+        """Tokens, of all its sequences together."""
+        read = sum(map(len, self.request.prompts))
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": end.completion_tokens,
+            "total_tokens": read + end.completion_tokens,
+        }
+
+    def reply(self, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A whole answer, or a chunk of one."""
+        return {
+            "id": self.request.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+            "choices": choices,
+        }

@@ -1,0 +1,33 @@
+"""Server-sent events: a stream of chunks, each a line of JSON, and [DONE]."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from services.bs.answer import ClientGoneError
+from services.bs.http_error import ApiError
+
+
+def stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """The chunks as they come; a failure among them is the last."""
+    return StreamingResponse(_lines(chunks), media_type="text/event-stream")
+
+
+async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async for chunk in chunks:
+            yield _line(json.dumps(chunk))
+    except ApiError as error:
+        yield _line(json.dumps(error.body))
+    except ClientGoneError:
+        pass
+    else:
+        yield _line("[DONE]")
+
+
+def _line(data: str) -> str:
+    return f"data: {data}\n\n"

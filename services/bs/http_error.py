@@ -1,0 +1,42 @@
+"""What went wrong, in OpenAI's error format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+RETRY_AFTER_S = 1
+
+
+class ApiError(Exception):
+    """An answer that is an error; `param` is the field at fault."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: dict[str, Any] = {
+            "error": {"message": message, "type": kind, "param": param, "code": code}
+        }
+
+    def response(self) -> JSONResponse:
+        """With 429, when to come again."""
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 429 else None
+        return JSONResponse(self.body, self.status, headers)
+
+
+def refused(param: str, message: str, code: str | None = None) -> ApiError:
+    """A field whose value is not allowed."""
+    return ApiError(400, f"{param}: {message}", param=param, code=code)
+
+
+def unavailable(message: str) -> ApiError:
+    """Asked well, but there is no answer now."""
+    return ApiError(503, message, "server_error")

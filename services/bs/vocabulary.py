@@ -1,0 +1,88 @@
+"""What a token is, as bytes and as text.
+
+A token may be a part of a character only, so bytes are what tokens are made of here:
+
+    ids ──► bytes, one after another ──► text      (bytes that are no character: U+FFFD)
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+_SPACE = "\u2581"  # SentencePiece's
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Vocabulary:
+    """The tokens of a checkpoint: byte-level BPE, or SentencePiece's pieces."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        pieces = tokenizer.get_vocab()
+        self.size = 1 + max(pieces.values())
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(id for id, token in added.items() if token.special)
+        byte_level = isinstance(tokenizer.decoder, ByteLevel)
+        alphabet: dict[int, str] = bytes_to_unicode() if byte_level else {}  # type: ignore[no-untyped-call]
+        of_character = {character: byte for byte, character in alphabet.items()}
+        self._bytes: dict[int, bytes] = {}
+        for piece, id in pieces.items():
+            if id in added:
+                self._bytes[id] = piece.encode()
+            elif of_character.keys() >= set(piece):
+                self._bytes[id] = bytes(of_character[character] for character in piece)
+            elif match := _BYTE.fullmatch(piece):
+                self._bytes[id] = bytes.fromhex(match[1])
+            else:
+                self._bytes[id] = piece.replace(_SPACE, " ").encode()
+
+    def encode(self, text: str, *, special: bool = True) -> tuple[list[int], list[int]]:
+        """A text's tokens, and the character at which each begins.
+
+        `special`: with the tokens that the checkpoint wants around a text, if any.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens that continue another text; special tokens have none."""
+        return b"".join(self.text_bytes(id) for id in ids).decode(errors="replace")
+
+    def bytes_of(self, id: int) -> bytes:
+        """A token's bytes, a special one's name; a model may have more tokens than a tokenizer."""
+        return self._bytes.get(id, b"")
+
+    def text_bytes(self, id: int) -> bytes:
+        """What a token adds to a text."""
+        return b"" if id in self._special else self.bytes_of(id)
+
+    def name(self, id: int) -> str:
+        r"""A token by itself, as OpenAI writes it: a part of a character as `bytes:\xe6\x9d`."""
+        raw = self.bytes_of(id)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+class Offsets:
+    """At which character of a growing text its next tokens begin."""
+
+    def __init__(self, vocabulary: Vocabulary, start: int = 0) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = start
+
+    def add(self, ids: Iterable[int]) -> list[int]:
+        """A token that goes on with a character begins where that character does."""
+        offsets = []
+        for id in ids:
+            offsets.append(self._at)
+            self._at += len(self._decoder.decode(self._vocabulary.text_bytes(id)))
+        return offsets
