@@ -1,0 +1,139 @@
+"""An engine that says its prompts again, behind the base station's real HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tokenizers import Tokenizer
+
+from services.bs import api
+from services.bs.chat_template import ChatTemplate
+from services.bs.desk import Desk
+from services.bs.prober import ProbeRequest
+from services.bs.requests import (
+    Echo,
+    End,
+    Failure,
+    Finished,
+    FullError,
+    Piece,
+    Request,
+    TokenLogprob,
+)
+from services.bs.vocabulary import Vocabulary
+from tests.unit.serving import serve
+
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
+CONTEXT_LENGTH = 64
+TIMINGS = {"end_to_end_s": 0.5}
+
+
+def tokenizer() -> Tokenizer:
+    """The bundled model's."""
+    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+
+
+class Parrot:
+    """The token at a sequence's position i has log-probability -i/8, and n likelier ones.
+
+    Attributes:
+        requests: what was submitted.
+        full: refuse what comes.
+        fails: end requests with this, before anything is said or after a piece.
+        said_before_failing: pieces.
+        go: while it is not set, a request waits after its first piece.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.full = False
+        self.fails: str | None = None
+        self.said_before_failing = 0
+        self.go = threading.Event()
+        self.go.set()
+        self._vocabulary = Vocabulary(tokenizer())
+
+    def submit(self, request: Request | ProbeRequest) -> None:
+        """Take a request; a thread of its own answers it."""
+        assert isinstance(request, Request)
+        if self.full:
+            raise FullError
+        self.requests.append(request)
+        threading.Thread(target=self._answer, args=[request], daemon=True).start()
+
+    def _answer(self, request: Request) -> None:
+        made = 0
+        for index, prompt in enumerate(request.prompts):
+            if self.fails is not None and not self.said_before_failing:
+                request.deliver(Failure(self.fails))
+                return
+            if request.echo:
+                told = tuple(self._token(request, i, id) for i, id in enumerate(prompt))
+                request.deliver(Echo(index, told))
+            for i, id in enumerate(prompt[: request.max_tokens]):
+                token = self._token(request, len(prompt) + i, id)
+                tokens = (token,) if request.logprobs is not None else ()
+                request.deliver(Piece(index, self._vocabulary.decode([id]), tokens))
+                made += 1
+                self.go.wait(10)
+                if self.fails is not None and made == self.said_before_failing:
+                    request.deliver(Failure(self.fails))
+                    return
+            reason = "stop" if len(prompt) < request.max_tokens else "length"
+            request.deliver(Finished(index, reason))
+        request.deliver(End(made, TIMINGS, None, b"npz" if request.want_routing else None))
+
+    def _token(self, request: Request, position: int, id: int) -> TokenLogprob:
+        if position == 0 or request.logprobs is None:
+            return TokenLogprob(id, None)
+        likelier = tuple((300 + i, -position / 16) for i in range(request.logprobs))
+        return TokenLogprob(id, -position / 8, likelier)
+
+
+@contextmanager
+def base_station(parrot: Parrot, folder: Path = FOLDER) -> Iterator[str]:
+    """Its URL; `folder` has the chat template."""
+    desk = Desk(parrot, Vocabulary(tokenizer()), "parrot", CONTEXT_LENGTH)
+    with serve(api.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
+        yield url
+
+
+class Http:
+    """Asks, and takes errors apart."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=10)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """What comes back."""
+        return self._client.post(path, json=body)
+
+    def complete(self, prompt: Any, **fields: Any) -> dict[str, Any]:
+        """A completion."""
+        return self._good("/v1/completions", {"prompt": prompt, **fields})
+
+    def chat(self, *messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """An answer to messages."""
+        return self._good("/v1/chat/completions", {"messages": list(messages), **fields})
+
+    def refused(self, path: str, body: Any, status: int = 400) -> str:
+        """The message of an error, which has OpenAI's format."""
+        answer = self.post(path, body)
+        assert answer.status_code == status, answer.text
+        error = answer.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        message: str = error["message"]
+        assert "\n" not in message
+        return message
+
+    def _good(self, path: str, body: Any) -> dict[str, Any]:
+        answer = self.post(path, body)
+        assert answer.status_code == 200, answer.text
+        reply: dict[str, Any] = answer.json()
+        return reply

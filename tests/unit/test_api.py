@@ -1,0 +1,126 @@
+"""What every request to the base station meets: models, errors, a full queue, leaving."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.parrot import Http, Parrot, base_station
+
+COMPLETION = ("/v1/completions", {"prompt": "a b"})
+CHAT = ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b"}]})
+BOTH = pytest.mark.parametrize(("path", "body"), [COMPLETION, CHAT], ids=["completion", "chat"])
+
+
+@pytest.fixture
+def parrot() -> Parrot:
+    return Parrot()
+
+
+@pytest.fixture
+def http(parrot: Parrot) -> Iterator[Http]:
+    with base_station(parrot) as url:
+        yield Http(url)
+
+
+def get(http: Http, path: str) -> httpx.Response:
+    return httpx.get(http.url + path, trust_env=False)
+
+
+def test_the_model_is_listed(http: Http) -> None:
+    listed = get(http, "/v1/models").json()
+    assert listed["object"] == "list"
+    (model,) = listed["data"]
+    assert (model["id"], model["object"]) == ("parrot", "model")
+    assert get(http, "/v1/models/parrot").json() == model
+
+
+def test_another_model_is_not_found(http: Http) -> None:
+    assert get(http, "/v1/models/some/other").status_code == 404
+    for path, body in (COMPLETION, CHAT):
+        answer = http.post(path, body | {"model": "gpt-4"})
+        assert answer.status_code == 404
+        assert answer.json()["error"] == {
+            "message": "model: 'gpt-4' is not served here, 'parrot' is",
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
+
+
+def test_an_unknown_path_answers_in_the_same_format(http: Http) -> None:
+    assert get(http, "/v1/embeddings").json()["error"]["message"] == "Not Found"
+
+
+@BOTH
+def test_a_full_queue_says_when_to_come_again(
+    http: Http, parrot: Parrot, path: str, body: Any
+) -> None:
+    parrot.full = True
+    answer = http.post(path, body)
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_fails_before_it_begins_is_a_503(
+    http: Http, parrot: Parrot, path: str, body: Any, stream: bool
+) -> None:
+    parrot.fails = "no device can be reached"
+    assert http.refused(path, body | {"stream": stream}, 503) == parrot.fails
+
+
+@BOTH
+def test_what_fails_in_a_stream_ends_it_with_the_error(
+    http: Http, parrot: Parrot, path: str, body: Any
+) -> None:
+    parrot.fails, parrot.said_before_failing = "a device is gone", 1
+    lines = http.post(path, body | {"stream": True}).text.split("\n\n")
+    assert json.loads(lines[-2].removeprefix("data: "))["error"]["message"] == parrot.fails
+
+
+def test_a_body_that_is_too_large_is_refused_unread(http: Http) -> None:
+    assert "at most" in http.refused("/v1/completions", {"prompt": "a" * (8 << 20)}, 413)
+
+
+def test_a_body_that_is_no_json_is_refused(http: Http) -> None:
+    answer = httpx.post(
+        f"{http.url}/v1/completions",
+        content=b"{",
+        headers={"content-type": "application/json"},
+        trust_env=False,
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_request(
+    http: Http, parrot: Parrot, path: str, body: Any, stream: bool
+) -> None:
+    parrot.go.clear()
+    with (
+        httpx.Client(base_url=http.url, trust_env=False, timeout=0.5) as client,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        client.post(path, json=body | {"stream": stream})
+    deadline = time.monotonic() + 10
+    while not parrot.requests[0].cancelled:
+        assert time.monotonic() < deadline, "the request was not cancelled"
+        time.sleep(0.01)
+    parrot.go.set()
+    assert http.post(path, body).status_code == 200
+
+
+def test_a_connection_serves_one_request_after_another(http: Http, parrot: Parrot) -> None:
+    for _ in range(3):
+        assert http.complete("a b")["choices"][0]["text"] == "a b"
+    assert len(parrot.requests) == 3
