@@ -1,0 +1,142 @@
+"""The official Python client of OpenAI's API talks to the base station."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from orchestrator.replay import prompt_sets
+from tests.stack.conftest import MODEL, Stack
+
+PROMPT = prompt_sets.load("arithmetic").prompts[0]
+WANTED = {"max_tokens": PROMPT.max_tokens, "stop": PROMPT.stop}
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[OpenAI]:
+    stack.use("ideal")
+    url = stack.bs.base_url.join("/v1")
+    http = httpx.Client(trust_env=False, timeout=stack.bs.timeout)
+    with OpenAI(base_url=str(url), api_key="none", http_client=http, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def answer(stack: Stack) -> str:
+    """What the model completes the prompt with."""
+    stack.use("ideal")
+    text: str = stack.complete(PROMPT.prompt, **WANTED)["choices"][0]["text"]
+    assert text.endswith(PROMPT.answer)
+    return text
+
+
+def test_models(client: OpenAI) -> None:
+    (model,) = client.models.list().data
+    assert model.id == client.models.retrieve(model.id).id == MODEL.name
+
+
+def test_a_completion(client: OpenAI, answer: str) -> None:
+    reply = client.completions.create(
+        model=MODEL.name, prompt=PROMPT.prompt, max_tokens=PROMPT.max_tokens, stop=PROMPT.stop
+    )
+    assert reply.choices[0].text == answer
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+def test_a_streamed_completion(client: OpenAI, answer: str) -> None:
+    stream = client.completions.create(
+        model=MODEL.name,
+        prompt=[PROMPT.prompt, PROMPT.prompt],
+        max_tokens=PROMPT.max_tokens,
+        stop=PROMPT.stop,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(stream)
+    texts = ["", ""]
+    reasons = set()
+    for chunk in chunks:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        reasons.add((choice.index, choice.finish_reason))
+    assert texts == [answer, answer]
+    assert {(0, "stop"), (1, "stop")} <= reasons
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.completion_tokens > 0
+
+
+def test_log_probabilities_of_a_prompt_and_its_completion(client: OpenAI, answer: str) -> None:
+    reply = client.completions.create(
+        model=MODEL.name, prompt=PROMPT.prompt, max_tokens=4, echo=True, logprobs=2
+    )
+    choice = reply.choices[0]
+    told = choice.logprobs
+    assert told is not None
+    assert told.tokens is not None
+    assert told.token_logprobs is not None
+    assert told.top_logprobs is not None
+    assert choice.text == "".join(told.tokens)
+    assert (PROMPT.prompt + answer).startswith(choice.text)
+    assert told.token_logprobs[0] is None
+    for token, logprob, top in zip(
+        told.tokens[-4:], told.token_logprobs[-4:], told.top_logprobs[-4:], strict=True
+    ):
+        assert logprob == max(top.values()) == top[token]  # greedy
+
+
+def test_a_chat(client: OpenAI, answer: str) -> None:
+    reply = client.chat.completions.create(
+        model=MODEL.name,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": PROMPT.prompt},
+        ],
+        stop=PROMPT.stop,
+        logprobs=True,
+        top_logprobs=1,
+    )
+    choice = reply.choices[0]
+    assert choice.message.role == "assistant"
+    assert choice.message.content == answer
+    assert choice.finish_reason == "stop"
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    spoken = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
+    assert spoken.decode().startswith(answer)
+    assert all(token.top_logprobs[0].token == token.token for token in choice.logprobs.content)
+
+
+def test_a_streamed_chat(client: OpenAI, answer: str) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL.name,
+        messages=[{"role": "user", "content": PROMPT.prompt}],
+        max_completion_tokens=PROMPT.max_tokens,
+        stop=PROMPT.stop,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    first, *chunks, last = list(stream)
+    assert first.choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.usage is not None
+
+
+def test_errors_are_the_clients_own(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="is not served here") as missing:
+        client.completions.create(model="gpt-4", prompt="a")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="exceed the model's context of 2048") as long:
+        client.completions.create(model=MODEL.name, prompt="a", max_tokens=2048)
+    assert long.value.param == "prompt"
+    with pytest.raises(openai.BadRequestError, match="n: Input should be 1"):
+        client.chat.completions.create(
+            model=MODEL.name, messages=[{"role": "user", "content": "a"}], n=2
+        )
