@@ -88,4 +88,3 @@ def test_both_get_the_same_accuracy(stack: Stack, tmp_path: Path) -> None:
     assert summary["accuracy"] == results["acc,none"]
     assert summary["accuracy_norm"] == results["acc_norm,none"]
     assert 0 < results["acc,none"] < 1
-

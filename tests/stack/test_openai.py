@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
 
 from orchestrator.replay import prompt_sets
-from tests.stack.conftest import MODEL, Stack
+from tests.stack.conftest import MODEL, PATIENCE_S, Stack
 
 PROMPT = prompt_sets.load("arithmetic").prompts[0]
 WANTED = {"max_tokens": PROMPT.max_tokens, "stop": PROMPT.stop}
@@ -20,8 +19,10 @@ WANTED = {"max_tokens": PROMPT.max_tokens, "stop": PROMPT.stop}
 def client(stack: Stack) -> Iterator[OpenAI]:
     stack.use("ideal")
     url = stack.bs.base_url.join("/v1")
-    http = httpx.Client(trust_env=False, timeout=stack.bs.timeout)
-    with OpenAI(base_url=str(url), api_key="none", http_client=http, max_retries=0) as made:
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with OpenAI(
+        base_url=str(url), api_key="none", http_client=http, max_retries=0, timeout=PATIENCE_S
+    ) as made:
         yield made
 
 
