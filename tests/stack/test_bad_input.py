@@ -137,7 +137,7 @@ def test_an_empty_or_malformed_prompt_file(
         ({"prompt": ""}, "prompt"),
         ({"prompt": 3}, "prompt"),
         ({"prompt": [1 << 30]}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a", 3]}, "prompt"),
         ({"prompt": "x" * 100_000}, "context"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "x", "max_tokens": "5"}, "max_tokens"),
