@@ -58,12 +58,14 @@ class Answer:
         event = await self._events.get()
         if event is None:
             raise ClientGoneError
+        if isinstance(event, End | Failure):
+            self._watcher.cancel()  # to leave now cancels nothing
         if isinstance(event, Failure):
             raise unavailable(event.message)
         return event
 
     async def _watch(self, request: Request, http: HttpRequest) -> None:
-        # Once the body is read, this is all that can come; also when the answer is complete.
+        # Once the body is read, this is all that can come.
         while (await http.receive())["type"] != "http.disconnect":
             pass
         request.cancelled = True

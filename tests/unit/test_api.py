@@ -123,4 +123,4 @@ def test_a_client_that_leaves_cancels_its_request(
 def test_a_connection_serves_one_request_after_another(http: Http, parrot: Parrot) -> None:
     for _ in range(3):
         assert http.complete("a b")["choices"][0]["text"] == "a b"
-    assert len(parrot.requests) == 3
+    assert [request.cancelled for request in parrot.requests] == [False] * 3
