@@ -84,13 +84,14 @@ def _rates_mbps(profile: Profile) -> NDArray[np.float64]:
     """Intervals × devices × (down, up); 0 in an outage, NaN where the rate is not limited."""
     return np.array(
         [
-            [(_mbps(device, device.down), _mbps(device, device.up)) for device in states[:DEVICES]]
+            [(mbps(device, device.down), mbps(device, device.up)) for device in states[:DEVICES]]
             for states in map(profile.devices, range(INTERVALS))
         ]
     )
 
 
-def _mbps(device: DeviceState, direction: Direction) -> float:
+def mbps(device: DeviceState, direction: Direction) -> float:
+    """A direction's rate [Mbit/s]; 0 in an outage, NaN if it is not limited."""
     if not device.reachable:
         return 0.0
     return math.nan if direction.rate_bps is None else direction.rate_bps / 1e6
@@ -120,7 +121,7 @@ def _share_axes(panels: list[Axes], rates: NDArray[np.float64]) -> None:
         axes.tick_params(labelleft=left, labelbottom=lowest)
         axes.set_ylabel("rate [Mbit/s]" if left else "", fontsize=9)
         axes.set_xlabel("time [s]" if lowest else "", fontsize=9)
-    if _asks_for_log(rates):
+    if asks_for_log(rates):
         panels[0].set_yscale("log")
         _number_plainly(panels[0].yaxis)
     else:
@@ -140,7 +141,7 @@ def _draw_distributions(
         if mark and drawn[0] > 0:
             of_run = share[np.searchsorted(ordered, drawn[0]) + 1]
             axes.plot(drawn[0], of_run, color=colour, **_DOT)
-    if _asks_for_log(rates):
+    if asks_for_log(rates):
         axes.set_xscale("log")
         _number_plainly(axes.xaxis)
     else:
@@ -162,7 +163,8 @@ def _key(profile: Profile, rates: NDArray[np.float64]) -> list[Artist]:
     return [*styles, Patch(label="outage", **_OUTAGE)] if (rates == 0).any() else styles
 
 
-def _asks_for_log(rates: NDArray[np.float64]) -> bool:
+def asks_for_log(rates: NDArray[np.float64]) -> bool:
+    """Whether the slow among rates that are limited would not be seen on a linear axis."""
     limited = rates[rates > 0]
     if not len(limited):
         return False

@@ -72,7 +72,7 @@ class Grid:
 
 def render(summary: SweepSummary) -> Group:
     """Accuracy and latency for each profile, under what makes the numbers doubtful."""
-    grids = [grid for name in _profiles(summary) for grid in _results(summary, name)]
+    grids = [grid for name in profiles(summary) for grid in results(summary, name)]
     warnings = [Text(f"Warning: {line}", style="yellow") for line in _warnings(summary)]
     return Group(*warnings, *(grid.rich() for grid in grids))
 
@@ -80,17 +80,19 @@ def render(summary: SweepSummary) -> Group:
 def markdown(summary: SweepSummary) -> str:
     """The content of table.md."""
     pieces = [*(f"Warning: {line}\n" for line in _warnings(summary))]
-    for name in _profiles(summary):
-        grids = [*_results(summary, name), _breakdown(summary, name)]
+    for name in profiles(summary):
+        grids = [*results(summary, name), breakdown(summary, name)]
         pieces += [f"## {name}\n", *(grid.markdown() for grid in grids)]
     return "\n".join([*pieces, "## Conditions\n", _conditions(summary)])
 
 
-def _profiles(summary: SweepSummary) -> list[str]:
+def profiles(summary: SweepSummary) -> list[str]:
+    """The names of a sweep's profiles, in their order."""
     return [profile.name for profile in summary.asked.profiles]
 
 
-def _results(summary: SweepSummary, profile: str) -> list[Grid]:
+def results(summary: SweepSummary, profile: str) -> list[Grid]:
+    """Accuracy and latency under one profile."""
     return [
         _grid(summary, profile, ACCURACY, _accuracy),
         _grid(summary, profile, LATENCY, _latency),
@@ -122,7 +124,7 @@ def _accuracy(cell: CellSummary) -> str:
 def _latency(cell: CellSummary) -> str:
     if cell.measured is None:
         return NONE
-    text = f"{_ms(cell.measured.latency.value)} ms"
+    text = f"{ms(cell.measured.latency.value)} ms"
     if cell.compared is None or cell.label == REFERENCE:
         return text
     cut = cell.compared.cut
@@ -132,7 +134,8 @@ def _latency(cell: CellSummary) -> str:
     return text.replace("-", "−")
 
 
-def _breakdown(summary: SweepSummary, profile: str) -> Grid:
+def breakdown(summary: SweepSummary, profile: str) -> Grid:
+    """What measured and modelled time are made of under one profile."""
     rows = [
         [cell.prompts, cell.label, *_times(cell.measured)]
         for cell in summary.cells
@@ -145,14 +148,14 @@ def _times(measured: Measured) -> list[str]:
     part = measured.parts_p50_s
     return [
         f"{measured.experts_per_token:.2f}",
-        _ms(measured.eq8_p50_s),
-        _ms(measured.batched_p50_s),
-        _ms(measured.devices_p50_s),
-        _ms(part["trunk_s"]),
-        _ms(part["gate_s"] + part["selection_s"]),
-        _ms(part["combine_s"] + part["overhead_s"]),
-        _ms(part["queue_s"] + part["http_s"]),
-        _ms(measured.latency.value),
+        ms(measured.eq8_p50_s),
+        ms(measured.batched_p50_s),
+        ms(measured.devices_p50_s),
+        ms(part["trunk_s"]),
+        ms(part["gate_s"] + part["selection_s"]),
+        ms(part["combine_s"] + part["overhead_s"]),
+        ms(part["queue_s"] + part["http_s"]),
+        ms(measured.latency.value),
         _spread(measured.devices_ratio),
         _spread(measured.ratio),
     ]
@@ -187,7 +190,8 @@ def _warnings(summary: SweepSummary) -> list[str]:
     ]
 
 
-def _ms(seconds: float) -> str:
+def ms(seconds: float) -> str:
+    """A duration in milliseconds, with three digits or all before the point."""
     milliseconds = 1e3 * seconds
     return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
 
