@@ -1,0 +1,105 @@
+"""What was run and on what, and what makes the numbers doubtful."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.errors import InputError
+from orchestrator.replay.json_file import first_fault
+from orchestrator.replay.run_folder import RUN
+from orchestrator.report.groups import Group
+from orchestrator.report.recorded import Recorded
+from orchestrator.verification import Verification
+
+NAMED = 4  # runs; of more, the number is told
+
+
+def conditions(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Each condition with its value; with several, and whose they are, where runs differ."""
+    runs = {f"{group.name}, {label}": one for group in groups for label, one in group.runs.items()}
+    told = {name: _told(one) for name, one in runs.items()}
+    fields = list(dict.fromkeys(field for values in told.values() for field in values))
+    found = {}
+    for field in fields:
+        whose: dict[str, list[str]] = {}
+        for name, values in told.items():
+            whose.setdefault(values.get(field, "not recorded"), []).append(name)
+        found[field] = [
+            value if len(whose) == 1 or field in _TELLING else f"{value} ({_count(names)})"
+            for value, names in whose.items()
+        ]
+    return found
+
+
+def warnings(groups: Sequence[Group]) -> dict[str, str]:
+    """Each warning, once, with the runs that it is about."""
+    about: dict[str, list[str]] = {}
+    for group in groups:
+        for label, one in group.runs.items():
+            for text in one.summary.warnings:
+                about.setdefault(text, []).append(f"{group.name}, {label}")
+    total = sum(len(group.runs) for group in groups)
+    return {
+        text: "all runs" if len(names) == total > 1 else _count(names)
+        for text, names in about.items()
+    }
+
+
+def verifications(runs: Sequence[Recorded]) -> list[Verification]:
+    """What `wdmoe link verify` had found before the runs; InputError if that is damaged."""
+    found = {}
+    for one in runs:
+        told = one.run.channel.verification
+        if told is None:
+            continue
+        try:
+            verification = Verification.model_validate(told)
+        except ValidationError as error:
+            raise InputError(
+                f"{one.path / RUN}: channel.verification is not of this version: "
+                f"{first_fault(error)}"
+            ) from None
+        found[verification.verified_at, verification.profile] = verification
+    return list(found.values())
+
+
+# Their values say by themselves which runs they are of.
+_TELLING = ("Command", "Prompts", "Profile", "Policy")
+
+
+def _told(one: Recorded) -> dict[str, str]:
+    run, channel, station = one.run, one.run.channel, one.run.base_station
+    backends = sorted({link.backend or "not reported" for link in channel.links})
+    told = {
+        "Command": shlex.join([Path(run.command[0]).name, *run.command[1:]] if run.command else []),
+        "Started": run.started_at[:10],
+        "Code": run.git_revision or "no checkout",
+        "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
+        "Model": f"{station.model.name}, {station.model.layers} layers, fingerprint "
+        f"{station.model.fingerprint[:12]}",
+        "Prompts": f"{run.prompts.name}: {run.prompts.items}, sha256 {run.prompts.sha256[:12]}",
+        "Profile": f"{channel.profile}: seed of the channel {channel.seed}, sha256 "
+        f"{channel.profile_sha256[:12]}",
+        "Policy": channel.policy.label,
+        "Links": f"{' + '.join(backends)}, congestion control {station.tcp_congestion_control}",
+        "Wire": f"{station.wire_dtype}, CURVE {'on' if station.curve else 'off'}",
+        "Host": f"kernel {run.kernel}, {run.host.get('machine', 'unknown machine')}, "
+        f"{run.host.get('cpus', '?')} CPUs, base station on {station.torch_device}",
+    }
+    recorded = run.model_dump()
+    arrivals = recorded.get("arrivals")
+    if arrivals is not None:
+        known = [f"{key} {value}" for key, value in arrivals.items() if value is not None]
+        told["Arrivals"] = ", ".join([*known, f"warm-up {recorded['warmup']}"]).replace("_", " ")
+    shuffle_seed = recorded["prompts"].get("shuffle_seed")
+    if shuffle_seed is not None:
+        told["Prompts"] += f", shuffled by seed {shuffle_seed}"
+    return told
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} runs" if len(names) > NAMED else "; ".join(names)

@@ -1,0 +1,168 @@
+"""How long requests took: how it is distributed, what it is made of, and what the model says."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from orchestrator.report import style
+from orchestrator.report.drawing import Drawing
+from orchestrator.report.groups import Group
+from orchestrator.report.recorded import Recorded
+from orchestrator.sweep.summary import DEVICE_PARTS
+from orchestrator.sweep.tables import ms
+
+# Parts of the end-to-end time as bars show them: what the paper's model has, then the rest.
+PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "downlink": (("downlink_s",), style.SKY, "//"),
+    "wait": (("wait_s",), style.YELLOW, ""),
+    "compute": (("compute_s",), style.GREEN, ""),
+    "uplink": (("uplink_s",), style.BLUE, "\\\\"),
+    "trunk": (("trunk_s",), style.ORANGE, ""),
+    "gate, selection": (("gate_s", "selection_s"), style.VERMILION, ".."),
+    "combine, overhead": (("combine_s", "overhead_s"), style.PURPLE, "xx"),
+    "queue, HTTP": (("queue_s", "http_s"), style.GREY, "--"),
+}
+
+
+def distribution(group: Group) -> Drawing | None:
+    """The share of requests that took at most so long; None if none was answered."""
+    times = {
+        label: np.sort([request.end_to_end_s for request, _ in one.answered])
+        for label, one in group.runs.items()
+        if one.answered
+    }
+    if not times:
+        return None
+    with style.applied():
+        figure = style.figure(3.2)
+        axes = figure.add_subplot()
+        for number, (label, ordered) in enumerate(times.items()):
+            share = np.arange(len(ordered) + 1) / len(ordered)
+            axes.step(
+                1e3 * np.append(ordered[:1], ordered),
+                100 * share,
+                where="post",
+                label=label,
+                **style.line(number),
+            )
+        axes.set_xlabel("end to end, at most [ms]")
+        axes.set_ylabel("share of requests [%]")
+        axes.set_ylim(0, 101)
+        style.key(figure, axes.get_lines())
+    return Drawing(f"{group.slug}-cdf", "Distribution of end-to-end times", _spread(times), figure)
+
+
+def split(group: Group) -> Drawing | None:
+    """What the mean request's time is made of, a bar a run; None if none was answered."""
+    runs = {label: one for label, one in group.runs.items() if one.answered}
+    if not runs:
+        return None
+    with style.applied():
+        figure = style.figure(1.6 + 0.42 * len(runs))
+        axes = figure.add_subplot()
+        left = np.zeros(len(runs))
+        for fields, colour, hatch in PARTS.values():
+            width = np.array([1e3 * _mean(one, fields) for one in runs.values()])
+            axes.barh(
+                range(len(runs)),
+                width,
+                left=left,
+                height=0.7,
+                color=colour,
+                edgecolor=style.PAGE,
+                hatch=hatch,
+                linewidth=0.6,
+            )
+            left += width
+        axes.set_yticks(range(len(runs)), [style.short(label) for label in runs])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("mean per request [ms]")
+        style.key(
+            figure,
+            [
+                Patch(label=name, facecolor=colour, edgecolor=style.PAGE, hatch=hatch)
+                for name, (_, colour, hatch) in PARTS.items()
+            ],
+        )
+    return Drawing(f"{group.slug}-split", "Where the time goes", _largest(runs), figure)
+
+
+def modelled(group: Group) -> Drawing | None:
+    """Eq. 8, the same batched, and what devices and requests really took; medians."""
+    runs = {label: one for label, one in group.runs.items() if one.answered}
+    if not runs:
+        return None
+    kinds = {
+        "Eq. 8": (style.INK, "D"),
+        "Eq. 8, batched": (style.ORANGE, "v"),
+        "links and devices, measured": (style.BLUE, "o"),
+        "end to end, measured": (style.VERMILION, "s"),
+    }
+    with style.applied():
+        figure = style.figure(1.6 + 0.42 * len(runs))
+        axes = figure.add_subplot()
+        for number, one in enumerate(runs.values()):
+            values = [1e3 * value for value in _medians(one)]
+            axes.hlines(number, min(values), max(values), color=style.FAINT, linewidth=4)
+            for value, (colour, marker) in zip(values, kinds.values(), strict=True):
+                axes.plot(value, number, color=colour, marker=marker, markersize=7)
+        axes.set_yticks(range(len(runs)), [style.short(label) for label in runs])
+        axes.set_ylim(len(runs) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("median [ms]")
+        style.key(
+            figure,
+            [
+                Line2D([], [], label=name, color=colour, marker=marker, linestyle="")
+                for name, (colour, marker) in kinds.items()
+            ],
+        )
+    first, one = next(iter(runs.items()))
+    eq8, batched, devices, total = _medians(one)
+    finding = (
+        f"{first}: Eq. 8 says {ms(eq8)} ms, {ms(batched)} ms with a layer's tokens in one message "
+        f"a device; links and devices took {ms(devices)} ms, the whole request {ms(total)} ms "
+        "(medians)."
+    )
+    return Drawing(f"{group.slug}-eq8", "Eq. 8 beside what was measured", finding, figure)
+
+
+def _medians(one: Recorded) -> tuple[float, float, float, float]:
+    rows = [
+        (
+            timings.eq8_s,
+            timings.batched_s,
+            sum(getattr(timings, part) for part in DEVICE_PARTS),
+            request.end_to_end_s,
+        )
+        for request, timings in one.answered
+    ]
+    eq8, batched, devices, total = map(float, np.median(rows, axis=0))
+    return eq8, batched, devices, total
+
+
+def _mean(one: Recorded, fields: tuple[str, ...]) -> float:
+    return sum(one.summary.split[field].mean_s or 0.0 for field in fields)
+
+
+def _spread(times: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> str:
+    told = [
+        f"{label} half within {ms(float(np.median(ordered)))} ms, 95 % within "
+        f"{ms(float(np.percentile(ordered, 95)))} ms (n = {len(ordered)})"
+        for label, ordered in times.items()
+    ]
+    return f"{'; '.join(told)}."
+
+
+def _largest(runs: dict[str, Recorded]) -> str:
+    told = []
+    for label, one in runs.items():
+        parts = {name: _mean(one, fields) for name, (fields, _, _) in PARTS.items()}
+        whole = sum(parts.values())
+        name, value = max(parts.items(), key=lambda item: item[1])
+        told.append(f"{label} {name}, {100 * value / whole:.0f} % of {ms(whole)} ms")
+    return f"The largest part of the mean: {'; '.join(told)}."

@@ -1,0 +1,194 @@
+"""Link rates over time, and below them how long the requests took that met them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy import stats
+
+from orchestrator.rate_plot import asks_for_log
+from orchestrator.replay.records import Request
+from orchestrator.report import style
+from orchestrator.report.drawing import Drawing
+from orchestrator.report.groups import Group
+from orchestrator.report.rates import Rates, over_time
+from orchestrator.sweep.tables import ms
+
+# An interval that begins later than so many intervals after the one before is not its successor.
+GAP = 1.5
+LEAST_PAIRS = 10  # fewer requests say nothing about a correlation
+_OUTAGE: dict[str, Any] = {
+    "facecolor": style.PAGE,
+    "edgecolor": style.VERMILION,
+    "hatch": "xxxx",
+    "linewidth": 0,
+}
+Runs = dict[str, Sequence[Request]]
+
+
+def draw(group: Group) -> list[Drawing]:
+    """A figure for each of the folders that were given: their runs share a time."""
+    drawings = []
+    folders = list(dict.fromkeys(one.given for one in group.runs.values()))
+    for number, folder in enumerate(folders):
+        found = {label: one for label, one in group.runs.items() if one.given == folder}
+        requests: Runs = {label: one.requests for label, one in found.items() if one.requests}
+        if not requests:
+            continue
+        rates = over_time(list(found.values()))
+        changing = rates if rates is not None and rates.lasts_s is not None else None
+        further = f"-{number + 1}" if number else ""
+        drawings.append(
+            Drawing(
+                f"{group.slug}-timeline{further}",
+                "Link rates and end-to-end times"
+                + (f", {folder.resolve().name}" if len(folders) > 1 else ""),
+                _finding(rates, requests),
+                _figure(changing, requests),
+            )
+        )
+    return drawings
+
+
+def _figure(rates: Rates | None, requests: Runs) -> Figure:
+    starts = [one.intended_start_s for found in requests.values() for one in found]
+    ends = [one.intended_start_s + one.end_to_end_s for found in requests.values() for one in found]
+    begin_s = min(starts)
+    with style.applied():
+        figure = style.figure(2.9 if rates is None else 5.2)
+        if rates is None:
+            axes = figure.add_subplot()
+        else:
+            down, up, axes = figure.subplots(3, sharex=True, height_ratios=[1, 1, 1.4])
+            _draw_rates(figure, (down, up), rates, begin_s)
+        for number, (label, found) in enumerate(requests.items()):
+            answered = [one for one in found if one.error is None]
+            axes.plot(
+                [one.intended_start_s - begin_s for one in answered],
+                [1e3 * one.end_to_end_s for one in answered],
+                markersize=3.5,
+                label=label,
+                **style.point(number),
+            )
+        failed = [
+            one.intended_start_s - begin_s for f in requests.values() for one in f if one.error
+        ]
+        if failed:
+            top = axes.get_xaxis_transform()
+            axes.plot(
+                failed, [0.97] * len(failed), "x", color=style.INK, transform=top, label="failed"
+            )
+        axes.set_xlim(0, max(ends) - begin_s)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("intended start [s]")
+        axes.set_ylabel("end to end [ms]")
+        out = rates is not None and bool((rates.mbps == 0).any())
+        style.key(figure, [*axes.get_lines(), *([Patch(label="outage", **_OUTAGE)] if out else [])])
+    return figure
+
+
+def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s: float) -> None:
+    """A row a device, darker where it is slower; crosses: it is out; empty: nothing is known."""
+    edges, shown = _without_gaps(rates)
+    limited = rates.mbps[rates.mbps > 0]
+    low, high = np.percentile(limited, [1, 99]) if len(limited) else (0.0, 1.0)
+    norm = LogNorm(low, high) if asks_for_log(rates.mbps) else Normalize(0, high)
+    devices = rates.mbps.shape[1]
+    for place, (axes, name) in enumerate(zip(panels, ("downlink", "uplink"), strict=True)):
+        values = shown[:, :, place].T
+        drawn = axes.pcolormesh(
+            edges - begin_s,
+            np.arange(devices + 1) - 0.5,
+            np.ma.masked_where(~(values > 0), values),
+            norm=norm,
+            cmap="cividis",
+            rasterized=True,
+        )
+        axes.set_title(f"{name} rate by device", pad=3)
+        axes.set_ylim(devices - 0.5, -0.5)
+        axes.set_ylabel("device")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.grid(visible=False)
+        for device, row in enumerate(values):
+            out = [(edges[i] - begin_s, edges[i + 1] - edges[i]) for i in np.flatnonzero(row == 0)]
+            axes.broken_barh(out, (device - 0.5, 1), **_OUTAGE)
+    bar = figure.colorbar(drawn, ax=panels, label="Mbit/s", extend="both", aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+
+
+def _without_gaps(rates: Rates) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where rates change, and the rates between: NaN where no interval is known."""
+    assert rates.lasts_s is not None
+    edges: list[float] = []
+    values = []
+    following = [*rates.begin_s[1:], np.inf]
+    for begin_s, next_s, of_devices in zip(rates.begin_s, following, rates.mbps, strict=True):
+        edges.append(begin_s)
+        values.append(of_devices)
+        if next_s - begin_s > GAP * rates.lasts_s:
+            edges.append(begin_s + rates.lasts_s)
+            values.append(np.full_like(of_devices, np.nan))
+    return np.array(edges), np.array(values[:-1])
+
+
+def _finding(rates: Rates | None, requests: Runs) -> str:
+    answered = [one for found in requests.values() for one in found if one.error is None]
+    if rates is None:
+        return f"The links' rates are not known from the record. {_drift(answered)}"
+    limited = rates.mbps[rates.mbps > 0]
+    if not len(limited):
+        return f"No link's rate is limited. {_drift(answered)}"
+    span = f"{limited.min():.3g} to {limited.max():.3g} Mbit/s"
+    out = (rates.mbps == 0).any(axis=2)
+    if rates.lasts_s is None:
+        away = [f"; device {q} was out of reach" for q in np.flatnonzero(out[0])]
+        return f"Every link kept its rate, {span}{''.join(away)}. {_drift(answered)}"
+    text = f"Link rates went from {span}"
+    text += (
+        f"; devices were in outage {100 * out.mean():.1f} % of the time. " if out.any() else ". "
+    )
+    text += "Darker is slower, and blank where no interval is recorded. "
+    if rates.every > 1:
+        text = f"{text}One interval in {rates.every} is drawn. "
+    return text + _correlation(rates, requests)
+
+
+def _drift(answered: Sequence[Request]) -> str:
+    if len(answered) < 2:
+        return ""
+    ordered = [one.end_to_end_s for one in sorted(answered, key=lambda one: one.intended_start_s)]
+    half = len(ordered) // 2
+    before, after = float(np.median(ordered[:half])), float(np.median(ordered[half:]))
+    return (
+        f"The median end to end was {ms(before)} ms in the first half of the requests and "
+        f"{ms(after)} ms in the second."
+    )
+
+
+def _correlation(rates: Rates, requests: Runs) -> str:
+    """How far the slowest link at its time explains a request's."""
+    told = []
+    for label, found in requests.items():
+        answered = [one for one in found if one.error is None]
+        slowest = [
+            rates.least_mbps(one.actual_start_s, one.intended_start_s + one.end_to_end_s)
+            for one in answered
+        ]
+        times = [one.end_to_end_s for one in answered]
+        if len(answered) >= LEAST_PAIRS and len(set(slowest)) > 1 and len(set(times)) > 1:
+            rho = float(stats.spearmanr(slowest, times).statistic)
+            told.append(f"{label} {f'{rho:+.2f}'.replace('-', '−')} (n = {len(answered)})")
+    if not told:
+        return "Too few requests to tell how rates and times go together."
+    return (
+        "Rank correlation (Spearman) of a request's end to end with the slowest link's rate in its "
+        f"time: {', '.join(told)}."
+    )

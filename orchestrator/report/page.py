@@ -1,0 +1,139 @@
+"""The report: one page that needs nothing beside it, and its figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.errors import InputError
+from orchestrator.report import (
+    conditions,
+    fig_accuracy,
+    fig_devices,
+    fig_latency,
+    fig_timeline,
+    svg,
+    tables,
+)
+from orchestrator.report.drawing import Drawing
+from orchestrator.report.groups import Group, group
+from orchestrator.report.recorded import Material
+from orchestrator.report.tables import Table
+from orchestrator.sweep import tables as sweep_tables
+
+PAGE, FIGURES = "index.html", "figures"
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in the page."""
+
+    name: str
+    title: str
+    finding: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says about one group of runs."""
+
+    name: str
+    slug: str
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write` has written."""
+
+    page: Path
+    figures: list[Path]
+    warnings: list[str]
+
+
+def write(material: Material, out: Path) -> Written:
+    """Write OUT/index.html and OUT/figures/NAME.png and .svg; InputError if that cannot be."""
+    groups = group(material.runs)
+    doubts = conditions.warnings(groups)
+    verified = conditions.verifications(material.runs)
+    drawn = [(each, _draw(each)) for each in groups]
+    try:
+        (out / FIGURES).mkdir(parents=True, exist_ok=True)
+        for _, drawings in drawn:
+            for drawing in drawings:
+                svg.save(drawing.figure, out / FIGURES / drawing.name)
+        environment = Environment(
+            loader=FileSystemLoader(_HERE),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        page = environment.get_template("page.html.j2").render(
+            style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+            warnings=doubts,
+            conditions=conditions.conditions(groups),
+            overview=tables.overview(groups),
+            sweeps=_of_sweeps(material),
+            unfinished=[str(sweep.path) for sweep in material.sweeps if sweep.summary is None],
+            links=[tables.links(one) for one in verified],
+            sections=[_section(each, drawings) for each, drawings in drawn],
+            folders=list(dict.fromkeys(one.given.resolve().name for one in material.runs)),
+        )
+        (out / PAGE).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror or error}") from None
+    files = [
+        out / FIGURES / f"{drawing.name}.{kind}"
+        for _, drawings in drawn
+        for drawing in drawings
+        for kind in ("png", "svg")
+    ]
+    return Written(out / PAGE, files, list(doubts))
+
+
+def _draw(of: Group) -> list[Drawing]:
+    drawings = [
+        fig_accuracy.draw(of),
+        fig_latency.distribution(of),
+        fig_latency.split(of),
+        fig_latency.modelled(of),
+        fig_devices.draw(of),
+        *fig_timeline.draw(of),
+    ]
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _section(of: Group, drawings: Sequence[Drawing]) -> Section:
+    figures = [
+        Figure(
+            drawing.name,
+            drawing.title,
+            drawing.finding,
+            Markup(svg.inline(drawing.figure, drawing.name, f"{drawing.name}-says")),
+        )
+        for drawing in drawings
+    ]
+    made = [table(of) for table in (tables.accuracy, tables.latency, tables.split, tables.devices)]
+    return Section(of.name, of.slug, made, figures)
+
+
+def _of_sweeps(material: Material) -> list[Table]:
+    """What a sweep has beyond its runs: each policy against the reference."""
+    return [
+        tables.of_grid(grid)
+        for sweep in material.sweeps
+        if sweep.summary is not None
+        for profile in sweep_tables.profiles(sweep.summary)
+        for grid in (
+            *sweep_tables.results(sweep.summary, profile),
+            sweep_tables.breakdown(sweep.summary, profile),
+        )
+    ]

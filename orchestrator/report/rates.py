@@ -1,0 +1,94 @@
+"""The link rates that runs saw, drawn again from the profile that each has recorded.
+
+A profile's text has the seed, an interval's line its number and when it began: that is all that
+the channel depends on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator import profiles
+from orchestrator.errors import InputError
+from orchestrator.profiles import Profile
+from orchestrator.rate_plot import mbps
+from orchestrator.replay.records import Run
+from orchestrator.report.recorded import Recorded
+
+# Of more intervals every k-th is drawn: a figure could not show them, and each costs 0.3 ms.
+SHOWN = 1500
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Rates from one begin to the next.
+
+    Attributes:
+        begin_s: when each interval began [Unix s], (n,).
+        mbps: intervals × devices × (down, up); 0 in an outage, NaN where it is not limited.
+        lasts_s: how long one interval, or k if only every k-th is here, was to last; None of a
+            channel that does not change.
+        every: that k.
+    """
+
+    begin_s: NDArray[np.float64]
+    mbps: NDArray[np.float64]
+    lasts_s: float | None
+    every: int = 1
+
+    def least_mbps(self, begin_s: float, end_s: float) -> float:
+        """The slowest link's rate, averaged over the intervals of a time; 0: one was out."""
+        first = max(0, int(np.searchsorted(self.begin_s, begin_s, side="right")) - 1)
+        last = max(first + 1, int(np.searchsorted(self.begin_s, end_s)))
+        slowest = np.nanmin(self.mbps[first:last], axis=(1, 2), initial=math.inf)
+        return float(np.mean(slowest))
+
+
+def profile_of(run: Run) -> Profile | None:
+    """The profile as a run has recorded it.
+
+    None where that is not all of it: the traces that it refers to are not in a run's record.
+    """
+    channel = run.channel
+    try:
+        return profiles.parse(channel.profile_text, channel.profile, "run.json")
+    except InputError:
+        return None
+
+
+def over_time(runs: Sequence[Recorded]) -> Rates | None:
+    """The rates while runs of one profile took place; None if they cannot be known."""
+    profile = profile_of(runs[0].run)
+    if profile is None:
+        return None
+    if profile.interval_s is None:
+        begin_s = min(one.run.channel.apply_at_s for one in runs)
+        return Rates(np.array([begin_s]), _drawn(profile, [0]), None)
+    begins = {
+        (one.epoch, one.interval): one.apply_at_s for run in runs for one in run.intervals
+    }  # the same on every device
+    if not begins:
+        return None
+    ordered = sorted((begin_s, interval) for (_, interval), begin_s in begins.items())
+    every = math.ceil(len(ordered) / SHOWN)
+    kept = ordered[::every]
+    return Rates(
+        np.array([begin_s for begin_s, _ in kept]),
+        _drawn(profile, [interval for _, interval in kept]),
+        every * profile.interval_s,
+        every,
+    )
+
+
+def _drawn(profile: Profile, intervals: Sequence[int]) -> NDArray[np.float64]:
+    return np.array(
+        [
+            [(mbps(device, device.down), mbps(device, device.up)) for device in states]
+            for states in map(profile.devices, intervals)
+        ]
+    )

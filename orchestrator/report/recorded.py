@@ -1,0 +1,133 @@
+"""What a report is made of: runs and sweeps, read from their folders by their own readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.errors import InputError
+from orchestrator.replay import json_file
+from orchestrator.replay.records import Interval, Request, Run, Timings
+from orchestrator.replay.run_folder import (
+    INTERVALS,
+    RUN,
+    SUMMARY,
+    read_requests,
+    read_run,
+    read_summary,
+)
+from orchestrator.replay.summary import Summary, summarise
+from orchestrator.sweep.plan import SWEEP, Asked, slug
+from orchestrator.sweep.summary import SweepSummary
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One run. `given` is the folder that was asked for: the run's own, or that of its sweep."""
+
+    given: Path
+    path: Path
+    run: Run
+    requests: list[Request]
+    intervals: list[Interval]
+    summary: Summary
+
+    @cached_property
+    def answered(self) -> list[tuple[Request, Timings]]:
+        """The requests that were answered, with what the base station measured."""
+        return [(one, one.timings) for one in self.requests if one.error is None and one.timings]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep in a folder; `summary` is None while it has not ended."""
+
+    path: Path
+    summary: SweepSummary | None
+    runs: list[Recorded]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """All that was given, in its order; `runs` are those of sweeps, too."""
+
+    runs: list[Recorded]
+    sweeps: list[Sweep]
+
+
+def read(folders: Sequence[Path]) -> Material:
+    """Read the folders of runs and sweeps.
+
+    Raises:
+        InputError: one is given twice, holds neither, or has a file that cannot be read.
+    """
+    runs: list[Recorded] = []
+    sweeps: list[Sweep] = []
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise InputError(f"{folder}: is given twice; allowed: each folder once")
+        seen.add(folder.resolve())
+        if (folder / SWEEP).exists():
+            sweep = _read_sweep(folder)
+            sweeps.append(sweep)
+            runs += sweep.runs
+        elif (folder / RUN).exists():
+            runs.append(_read_run(folder, folder, turns=False))
+        else:
+            fault = f"holds neither {RUN} nor {SWEEP}" if folder.is_dir() else "is no folder"
+            raise InputError(f"{folder}: {fault}; allowed: folders of runs and of sweeps")
+    return Material(runs, sweeps)
+
+
+def read_intervals(path: Path) -> list[Interval]:
+    """The intervals that a folder's run has seen; InputError names the line that is none.
+
+    A last line without its end, of a host that went down, does not count.
+    """
+    file = path / INTERVALS
+    if not file.exists():
+        return []
+    intervals = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            intervals.append(Interval.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(
+                f"{file}, line {number}: not an interval of this version: "
+                f"{json_file.first_fault(error)}"
+            ) from None
+    return intervals
+
+
+def _read_sweep(folder: Path) -> Sweep:
+    asked = json_file.read(folder / SWEEP, Asked, "a sweep")
+    cells = [
+        folder / profile.name / prompts.name / slug(policy)
+        for profile in asked.profiles
+        for prompts in asked.sets
+        for policy in asked.policies
+    ]
+    runs = [_read_run(folder, cell, turns=True) for cell in cells if (cell / RUN).exists()]
+    if not runs:
+        raise InputError(f"{folder}: the sweep has not begun; allowed: one with a run in it")
+    summary = None
+    if (folder / SUMMARY).exists():
+        summary = json_file.read(folder / SUMMARY, SweepSummary, "a sweep's summary")
+    return Sweep(folder, summary, runs)
+
+
+def _read_run(given: Path, path: Path, *, turns: bool) -> Recorded:
+    """`turns`: it shared the stack with others."""
+    run, requests, intervals = read_run(path), read_requests(path), read_intervals(path)
+    if (path / SUMMARY).exists():
+        summary = read_summary(path)
+    else:
+        summary = summarise(run, requests, run.channel, continuous=not turns)
+        so_far = f"the run has not ended: {len(requests)} of {run.prompts.items} requests are there"
+        summary = summary.model_copy(update={"warnings": [so_far, *summary.warnings]})
+    return Recorded(given, path, run, requests, intervals, summary)

@@ -1,0 +1,109 @@
+"""How figures look: narrow enough for a phone, and with colours that the page can exchange.
+
+A figure is drawn with the light page's colours. In the page each becomes a CSS variable, whose
+value depends on light, dark or print (`style.css`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+INK, FAINT, PAGE = "#111111", "#c9c9c9", "#fefefe"
+# Okabe and Ito's, told apart with every kind of colour vision; never told by colour alone.
+BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+ORANGE, SKY, YELLOW, GREY = "#e69f00", "#56b4e9", "#f0e442", "#8a8a8a"
+
+VARIABLES = {
+    INK: "--ink",
+    FAINT: "--faint",
+    PAGE: "--page",
+    BLUE: "--blue",
+    VERMILION: "--vermilion",
+    GREEN: "--green",
+    PURPLE: "--purple",
+    ORANGE: "--orange",
+    SKY: "--sky",
+    YELLOW: "--yellow",
+    GREY: "--grey",
+}
+
+WIDTH_IN = 4.4  # 317 points: a phone shows a figure at about its size
+LABEL_MOST = 30  # characters of a label that fit beside a figure's bars
+
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (9, 3)),
+)
+
+
+def applied() -> AbstractContextManager[None]:
+    """In force while a figure is made and while it is written."""
+    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    settings: Any = {
+        **dict.fromkeys(ink, INK),
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10,
+        "axes.labelsize": 9.5,
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9.5,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.6,
+        "hatch.linewidth": 0.8,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+    }
+    return mpl.rc_context(settings)
+
+
+def figure(height_in: float) -> Figure:
+    """An empty figure."""
+    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+
+
+def line(number: int) -> dict[str, Any]:
+    """The number-th policy's line: of its own colour and its own dashes."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "linewidth": 1.6,
+    }
+
+
+def point(number: int) -> dict[str, Any]:
+    """The number-th policy's points: of its own colour and its own shape."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": "",
+    }
+
+
+def key(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend below the figure, in as many columns as its labels let it have."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(4, len(handles), 50 // (longest + 5)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def short(label: str) -> str:
+    """A label, cut to what fits beside a figure's bars."""
+    return label if len(label) <= LABEL_MOST else f"{label[: LABEL_MOST - 1]}…"

@@ -1,0 +1,207 @@
+"""The numbers of a group of runs as tables of a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.replay.summary import Summary
+from orchestrator.report.fig_devices import FATES, tokens
+from orchestrator.report.fig_latency import PARTS
+from orchestrator.report.groups import Group
+from orchestrator.report.rates import over_time
+from orchestrator.sweep.tables import NONE, TEXTS, Grid, ms
+from orchestrator.verification import Verification
+
+_PERCENTILE = re.compile(r"p(\d+)_s")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page; the first `heads` cells of a row name it, the others are numbers."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    heads: int = 1
+
+
+def of_grid(grid: Grid) -> Table:
+    """A sweep's table."""
+    heads = sum(column in TEXTS for column in grid.columns)
+    return Table(grid.title, grid.columns, grid.rows, heads)
+
+
+def overview(groups: Sequence[Group]) -> Table:
+    """All runs, a line each."""
+    rows = []
+    for group in groups:
+        for label, one in group.runs.items():
+            summary = one.summary
+            total, first = summary.end_to_end, summary.time_to_first_token
+            rows.append(
+                [
+                    group.name,
+                    label,
+                    str(summary.n),
+                    str(summary.errors),
+                    _plus_minus(summary.accuracy, summary.accuracy_standard_error),
+                    _ms(first.p50_s),
+                    _ms(total.p50_s),
+                    _ms(total.p95_s),
+                ]
+            )
+    columns = ["Prompts, profile", "Policy", "Requests", "Failed", "Accuracy [%] ± s.e."]
+    times = ["First token, median [ms]", "End to end, median [ms]", "End to end, p95 [ms]"]
+    return Table("All runs", columns + times, rows, heads=2)
+
+
+def accuracy(group: Group) -> Table:
+    """Scores and throughput; what no run has is left out."""
+    rows = {label: _scores(one.summary) for label, one in group.runs.items()}
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return Table(
+        "Accuracy and throughput",
+        ["Policy", *columns],
+        [[label, *(row.get(name, NONE) for name in columns)] for label, row in rows.items()],
+    )
+
+
+def latency(group: Group) -> Table:
+    """Percentiles of every duration that summaries have, with intervals where they have them."""
+    columns: list[str] = []
+    rows = []
+    for label, one in group.runs.items():
+        for name, value in one.summary.model_dump().items():
+            if isinstance(value, dict) and "p95_s" in value:
+                found = [key for key in value if _PERCENTILE.fullmatch(key)]
+                columns = columns or found
+                n = value.get("n", one.summary.n - one.summary.errors)
+                rows.append(
+                    [label, name.replace("_", " "), str(n), *(_quantile(value, k) for k in columns)]
+                )
+    heads = ["Policy", "Duration", "n", *(name.removesuffix("_s") for name in columns)]
+    return Table(
+        "Latency [ms], from the intended start, of answered requests, and 95 % intervals where "
+        f"there are any; {NONE}: too few requests for that percentile",
+        heads,
+        rows,
+        heads=2,
+    )
+
+
+def split(group: Group) -> Table:
+    """The numbers behind the bars of parts, and the models beside them."""
+    rows = []
+    for label, one in group.runs.items():
+        summary = one.summary
+        parts = [_sum(summary, fields) for fields, _, _ in PARTS.values()]
+        models = (summary.eq8, summary.batched, summary.eq8_measured)
+        rows.append([label, *map(_ms, parts), *(_ms(model.mean_s) for model in models)])
+    return Table(
+        "Where the time goes [ms]: mean per request of each part; Eq. 8, the same with a layer's "
+        "tokens in one message a device, and its three terms as measured",
+        ["Policy", *(name.capitalize() for name in PARTS), "Eq. 8", "Batched", "As measured"],
+        rows,
+    )
+
+
+def devices(group: Group) -> Table:
+    """Link rates, and what became of the tokens that the gate had for each device."""
+    rates = over_time(list(group.runs.values()))
+    counts = {
+        f"{label}: {words}": tokens(one, fate)
+        for label, one in group.runs.items()
+        for fate, (words, _, _) in FATES.items()
+    }
+    counts = {name: count for name, count in counts.items() if count}
+    numbers = {q for count in counts.values() for q in count}
+    if rates is not None:
+        numbers |= set(range(rates.mbps.shape[1]))
+    rows = []
+    for q in sorted(numbers):
+        links = (
+            [NONE, NONE]
+            if rates is None or q >= rates.mbps.shape[1]
+            else [_rate(rates.mbps[:, q, place]) for place in (0, 1)]
+        )
+        rows.append([str(q), *links, *(str(count[q]) for count in counts.values())])
+    return Table(
+        "By device: link rates [Mbit/s], median and, where they change, 10th to 90th percentile of "
+        "intervals; tokens over all layers and requests",
+        ["Device", "Downlink", "Uplink", *counts],
+        rows,
+    )
+
+
+def links(found: Verification) -> Table:
+    """The error of each link by the message's size."""
+    sizes = sorted({series.size_bytes for series in found.series})
+    errors = {
+        (series.device, series.direction, series.size_bytes): series.error
+        for series in found.series
+    }
+    ends = dict.fromkeys((series.device, series.direction) for series in found.series)
+    return Table(
+        f"Links verified {found.verified_at} under {found.profile} ({' + '.join(found.backends)}): "
+        "error of the transmission time [%], measured against asked, by the message's size",
+        ["Device", "Direction", *(f"{size:,} bytes" for size in sizes)],
+        [[str(q), end, *(_error(errors.get((q, end, size))) for size in sizes)] for q, end in ends],
+        heads=2,
+    )
+
+
+def _scores(summary: Summary) -> dict[str, str]:
+    told: dict[str, Any] = summary.model_dump()
+    row = {"Requests": str(summary.n), "Failed": str(summary.errors)}
+    for field, name in (("accuracy", "Accuracy"), ("accuracy_norm", "Accuracy, normalised")):
+        if told.get(field) is None:
+            continue
+        text = _plus_minus(told[field], told[f"{field}_standard_error"])
+        interval = told.get(f"{field}_interval")
+        if interval is not None:
+            text += f"\n[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        row[f"{name} [%] ± s.e."] = text
+    for field, name in (("tokens_per_s", "Tokens/s"), ("requests_per_s", "Requests/s")):
+        if told.get(field) is not None:
+            row[name] = f"{told[field]:.3g}"
+    goodput = told.get("goodput")
+    if goodput is not None:
+        row[f"Within {goodput['limit_s']:g} s [%]"] = f"{100 * goodput['share']:.1f}"
+    return row
+
+
+def _quantile(value: dict[str, Any], key: str) -> str:
+    interval = value.get(key.replace("_s", "_interval_s"))
+    text = _ms(value[key])
+    return text if interval is None else f"{text}\n[{_ms(interval[0])}, {_ms(interval[1])}]"
+
+
+def _sum(summary: Summary, fields: Sequence[str]) -> float | None:
+    known = [mean for field in fields if (mean := summary.split[field].mean_s) is not None]
+    return sum(known) if known else None
+
+
+def _rate(mbps: np.ndarray[Any, np.dtype[np.float64]]) -> str:
+    if np.isnan(mbps).all():
+        return "not limited"
+    p10, p50, p90 = np.nanpercentile(mbps, [10, 50, 90])
+    return f"{p50:.3g}" if p10 == p90 else f"{p50:.3g} ({p10:.3g} – {p90:.3g})"
+
+
+def _error(error: float | None) -> str:
+    return NONE if error is None else f"{100 * error:+.1f}".replace("-", "−")
+
+
+def _plus_minus(value: float | None, error: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _ms(seconds: float | None) -> str:
+    return NONE if seconds is None else ms(seconds)
