@@ -15,6 +15,7 @@ from orchestrator.cli import (
     profile,
     prompts,
     replay,
+    report,
     stack,
     status,
     sweep,
@@ -33,6 +34,7 @@ app.command()(status.status)
 app.command()(replay.replay)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
+app.command()(report.report)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
 app.add_typer(link.app, name="link")
