@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up what the testbed needs on this host, and nothing that is there already:
 #   1. .venv with the project and its development tools
-#   2. a Docker Engine that answers, with compose
-#   3. the container images; where no image registry answers, from Debian packages
+#   2. a browser, in which the tests look at reports
+#   3. a Docker Engine that answers, with compose
+#   4. the container images; where no image registry answers, from Debian packages
 # Run it as often as you like. What its steps print goes to .build/*.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -47,6 +48,14 @@ apt_install() {
     logged apt-update apt-get update
     logged apt env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends "$@"
+}
+
+browser() {
+    command -v chromium >/dev/null && return
+    command -v google-chrome >/dev/null && return
+    may_install Chromium
+    say "Chromium: installing"
+    apt_install chromium
 }
 
 docker_engine() {
@@ -130,6 +139,7 @@ stack_images() {
 
 mkdir -p .build
 python_environment
+browser
 docker_engine
 compose_plugin
 local_images

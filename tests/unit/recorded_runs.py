@@ -1,0 +1,175 @@
+"""Run and sweep folders as the project itself writes them, of requests that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import profiles
+from orchestrator.replay import prompt_sets
+from orchestrator.replay.records import (
+    PARTS,
+    Channel,
+    Experts,
+    Health,
+    Interval,
+    Link,
+    Model,
+    Policy,
+    PromptsUsed,
+    Queue,
+    Queues,
+    Request,
+    Run,
+    Timings,
+)
+from orchestrator.replay.run_folder import RunFolder, write_summary
+from orchestrator.replay.summary import summarise
+from orchestrator.sweep import report
+from orchestrator.sweep.plan import Plan
+
+BEGIN_S = 1_700_000_000.0
+TOPK = Policy(name="topk", params={})
+WLR = Policy(name="wlr", params={"theta": 0.2})
+SLOW = "the host is <too> slow & late"  # a warning that a page has to escape
+
+
+def request(number: int, policy: Policy, profile: str, **changed: Any) -> Request:
+    """One a second; wlr is faster, leaves out tokens of device 7, and gets every fifth wrong."""
+    wlr = policy == WLR
+    slower_s = 0.01 * (number % 7)
+    parts = {**dict.fromkeys(PARTS, 0.01), "compute_s": (0.1 if wlr else 0.2) + slower_s}
+    total_s = sum(parts.values())
+    timings = Timings(
+        **parts,
+        request_id="r",
+        time_to_first_token_s=0.1,
+        end_to_end_s=total_s,
+        prompt_tokens=10,
+        completion_tokens=3,
+        eq8_s=0.25,
+        batched_s=0.15,
+        experts=Experts(
+            used={str(q): 10 for q in range(8)},
+            dropped={},
+            outage={"3": 2},
+            deselected={"7": 4} if wlr else {},
+        ),
+        overruns=0,
+        device_messages=20,
+        policy=policy,
+        profile=profile,
+        epoch=1,
+    )
+    start_s = BEGIN_S + number + (0.5 if wlr else 0.0)
+    told = {
+        "id": number,
+        "prompt_id": f"p-{number}",
+        "completion": " 12",
+        "answer": "12",
+        "expected": "12",
+        "score": 0.0 if wlr and number % 5 == 0 else 1.0,
+        "intended_start_s": start_s,
+        "actual_start_s": start_s,
+        "time_to_first_token_s": 0.1,
+        "end_to_end_s": total_s + 0.005,
+        "http_s": 0.005,
+        "timings": timings,
+        "error": None,
+    }
+    return Request(**{**told, **changed})
+
+
+def failed(number: int, policy: Policy, profile: str) -> Request:
+    """A request that was not answered."""
+    nothing = dict.fromkeys(("score", "time_to_first_token_s", "http_s", "timings"))
+    return request(number, policy, profile, **nothing, error="gone")
+
+
+def run(profile: str, policy: Policy, items: int) -> Run:
+    """What was in force, with a bundled profile."""
+    found = profiles.find(profile)
+    queues = Queues(down=Queue(overflows=0), up=Queue(overflows=0))
+    return Run(
+        command=["/somewhere/bin/wdmoe", "replay", "facts"],
+        started_at="2025-01-01T00:00:00+00:00",
+        git_revision="0123456789",
+        versions={"python": "3.11"},
+        host={"name": "host", "machine": "x86_64", "cpus": 2},
+        kernel="6.1",
+        prompts=PromptsUsed(name="facts", path="x", sha256="0", items=items),
+        base_station=Health(
+            model=Model(name="tiny", fingerprint="ab12", layers=4),
+            wire_dtype="fp16",
+            curve=True,
+            torch_device="cpu",
+            tcp_congestion_control="cubic",
+        ),
+        channel=Channel(
+            profile=profile,
+            profile_sha256=found.sha256,
+            profile_text=found.text,
+            seed=found.spec.seed,
+            epoch=1,
+            apply_at_s=BEGIN_S - 1,
+            policy=policy,
+            emulate=None,
+            degraded=False,
+            verification=None,
+            links=[Link(device=q, backend="tbf", error=None, queues=queues) for q in range(8)],
+        ),
+    )
+
+
+def record(
+    path: Path,
+    profile: str = "near-far",
+    policy: Policy = TOPK,
+    count: int = 12,
+    *,
+    ended: bool = True,
+    failures: Sequence[int] = (),
+) -> Path:
+    """A run's folder; without a summary if it has not `ended`."""
+    told = run(profile, policy, count)
+    folder = RunFolder(path, told)
+    requests = [
+        failed(number, policy, profile) if number in failures else request(number, policy, profile)
+        for number in range(count)
+    ]
+    for one in requests:
+        folder.add(one)
+    interval_s = profiles.find(profile).interval_s
+    if interval_s is not None:
+        folder.add_intervals(
+            [
+                Interval(
+                    device=q,
+                    epoch=1,
+                    interval=number,
+                    apply_at_s=BEGIN_S - 1 + number * interval_s,
+                    applied_at_s=BEGIN_S - 1 + number * interval_s,
+                )
+                for number in range(round((count + 2) / interval_s))
+                for q in range(8)
+            ]
+        )
+    folder.close()
+    if ended:
+        summary = summarise(told, requests, told.channel)
+        warnings = [*summary.warnings, SLOW]
+        write_summary(path, summary.model_copy(update={"warnings": warnings}))
+    return path
+
+
+def record_sweep(path: Path, *, ended: bool = True) -> Path:
+    """A sweep of two policies; without a summary if it has not `ended`."""
+    prompts = (prompt_sets.load("facts").head(12),)
+    plan = Plan(path, (profiles.find("near-far"),), prompts, (TOPK, WLR))
+    asked = plan.claim(resume=False)
+    for cell in plan.all_cells:
+        record(cell.path, policy=cell.policy)
+    if ended:
+        report.write(plan, asked)
+    return path

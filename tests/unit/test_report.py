@@ -1,0 +1,206 @@
+"""`wdmoe report`: what the page says, of whatever runs it is given; what it refuses."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from orchestrator import profiles
+from orchestrator.errors import InputError
+from orchestrator.report import conditions, page, rates, recorded, tables
+from orchestrator.report.groups import group
+from tests.unit.conftest import Wdmoe
+from tests.unit.recorded_runs import BEGIN_S, SLOW, WLR, record, record_sweep
+
+
+def report_of(out: Path, *folders: Path) -> str:
+    return page.write(recorded.read(folders), out).page.read_text()
+
+
+def test_runs_of_the_same_prompts_and_profile_stand_beside_each_other(tmp_path: Path) -> None:
+    runs = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
+    runs += [record(tmp_path / "c", "mobility")]
+    groups = group(recorded.read(runs).runs)
+    assert [(one.name, list(one.runs)) for one in groups] == [
+        ("facts under near-far", ["topk", "wlr θ=0.2"]),
+        ("facts under mobility", ["topk"]),
+    ]
+
+
+def test_runs_of_one_policy_are_told_by_their_folders(tmp_path: Path) -> None:
+    runs = [record(tmp_path / name / "run") for name in "ab"] + [record(tmp_path / "other")]
+    (found,) = group(recorded.read(runs).runs)
+    assert list(found.runs) == [
+        f"topk, run, {tmp_path}/a/run",
+        f"topk, run, {tmp_path}/b/run",
+        "topk, other",
+    ]
+
+
+def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
+    folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
+    written = page.write(recorded.read(folders), tmp_path / "out")
+    names = {path.name for path in written.figures}
+    expected = ("accuracy", "cdf", "split", "eq8", "devices", "timeline", "timeline-2")
+    assert names == {
+        f"facts-under-near-far-{name}.{kind}" for name in expected for kind in ("png", "svg")
+    }
+    for file in written.figures:
+        content = file.read_bytes()
+        if file.suffix == ".png":
+            assert content.startswith(b"\x89PNG")
+        else:
+            ET.fromstring(content)
+
+
+def test_figures_say_what_they_show(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "out", record(tmp_path / "a"), record(tmp_path / "b", policy=WLR))
+    # 9 parts of 10 ms, compute of 100 ms and 25 ms more in the median, and 5 ms of HTTP.
+    assert "wlr θ=0.2 is fastest, 220 ms in the median at an accuracy of 75.0 ± 12.5 %" in text
+    assert "(topk: 320 ms, 100.0 %)" in text
+    assert "topk: Eq. 8 says 250 ms, 150 ms with a layer&#39;s tokens" in text
+    assert "Every link kept its rate, 56 to 301 Mbit/s" in text
+
+
+def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
+    (found,) = group(recorded.read([record(tmp_path / "a", policy=WLR)]).runs)
+    table = tables.devices(found)
+    assert table.columns[3:] == [
+        "wlr θ=0.2: worked on",
+        "wlr θ=0.2: left out by the policy",
+        "wlr θ=0.2: in outage",
+    ]
+    assert [row[3:] for row in table.rows][3] == ["120", "0", "24"]
+    assert [row[3:] for row in table.rows][7] == ["120", "48", "0"]
+
+
+def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:
+    read = recorded.read([record(tmp_path / "a", "mobility")]).runs
+    found = rates.over_time(read)
+    assert found is not None
+    assert found.begin_s[0] == BEGIN_S - 1
+    device = profiles.find("mobility").devices(17)[3]
+    assert device.up.rate_bps is not None
+    assert found.mbps[17, 3, 1] == pytest.approx(device.up.rate_bps / 1e6)
+    begin_s = float(found.begin_s[17])
+    assert found.least_mbps(begin_s, begin_s + 0.01) == found.mbps[17].min()
+
+
+def test_a_device_that_was_out_of_reach_is_told(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "out", record(tmp_path / "a", "outage"))
+    assert "device 5 was out of reach" in text
+
+
+def test_outages_are_counted_and_drawn(tmp_path: Path) -> None:
+    text = profiles.find("mobility").text.replace("seed: 7", "seed: 7\noutage_bps: 100e6")
+    folder = record(tmp_path / "a", "mobility")
+    run_json = json.loads((folder / "run.json").read_text())
+    run_json["channel"]["profile_text"] = text
+    (folder / "run.json").write_text(json.dumps(run_json))
+    told = report_of(tmp_path / "out", folder)
+    assert "devices were in outage" in told
+    assert ">outage</text>" in told
+
+
+def test_warnings_come_first_and_are_told_once(tmp_path: Path) -> None:
+    folders = [record(tmp_path / "a", failures=[3]), record(tmp_path / "b", policy=WLR)]
+    groups = group(recorded.read(folders).runs)
+    assert conditions.warnings(groups) == {
+        "1 of 12 requests failed; the numbers are those of the others": "facts under near-far, "
+        "topk",
+        SLOW: "all runs",
+    }
+    text = report_of(tmp_path / "out", *folders)
+    assert text.index("the host is &lt;too&gt; slow &amp; late") < text.index('id="results"')
+
+
+def test_a_run_that_has_not_ended_is_summed_up_so_far(tmp_path: Path) -> None:
+    folder = record(tmp_path / "a", ended=False)
+    lines = (folder / "requests.jsonl").read_text().splitlines(keepends=True)
+    (folder / "requests.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
+    (one,) = recorded.read([folder]).runs
+    assert one.summary.n == 5
+    assert one.summary.warnings == ["the run has not ended: 5 of 12 requests are there"]
+
+
+def test_a_run_without_requests_has_a_page(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "out", record(tmp_path / "a", count=0, ended=False))
+    assert "the run has not ended: 0 of 0 requests" in text
+
+
+def test_conditions_are_told_and_where_they_differ(tmp_path: Path) -> None:
+    folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
+    run_json = json.loads((folders[1] / "run.json").read_text())
+    run_json["base_station"]["curve"] = False
+    (folders[1] / "run.json").write_text(json.dumps(run_json))
+    told = conditions.conditions(group(recorded.read(folders).runs))
+    assert told["Command"] == ["wdmoe replay facts"]
+    assert told["Policy"] == ["topk", "wlr θ=0.2"]
+    assert told["Wire"] == [
+        "fp16, CURVE on (facts under near-far, topk)",
+        "fp16, CURVE off (facts under near-far, wlr θ=0.2)",
+    ]
+
+
+def test_a_sweep_compares_its_policies_with_the_reference(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "out", record_sweep(tmp_path / "sweep"))
+    assert "<td>75.0 ± 12.5<br>−25.0, p 0.25</td>" in text
+    assert "<td>220 ms, 1.45×<br>31.2<br>" in text
+    assert "near-far: from the models to what is measured" in text
+
+
+def test_a_sweep_that_has_not_ended_shows_its_runs(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "out", record_sweep(tmp_path / "sweep", ended=False))
+    assert "has not ended: its policies are not compared here" in text
+    assert "2 runs" in text
+
+
+def test_the_command_writes_into_the_first_folder(tmp_path: Path, wdmoe: Wdmoe) -> None:
+    folder = record(tmp_path / "a")
+    done = wdmoe("report", str(folder), "--json")
+    assert done.code == 0
+    told = json.loads(done.out)
+    assert told["page"] == str(folder / "report" / "index.html")
+    assert told["warnings"] == [SLOW]
+    assert all(Path(name).exists() for name in told["figures"])
+
+
+def damaged_line(folder: Path) -> str:
+    with (folder / "requests.jsonl").open("a") as lines:
+        lines.write('{"id": "x"}\n')
+    return f"{folder}/requests.jsonl, line 13: not a request of this version: id: "
+
+
+def damaged_interval(folder: Path) -> str:
+    (folder / "intervals.jsonl").write_text("{}\n")
+    return f"{folder}/intervals.jsonl, line 1: not an interval of this version: device: "
+
+
+def no_run(folder: Path) -> str:
+    (folder / "run.json").unlink()
+    return f"{folder}: holds neither run.json nor sweep.json; allowed: "
+
+
+@pytest.mark.parametrize("damage", [damaged_line, damaged_interval, no_run])
+def test_a_damaged_folder_is_refused_in_one_line(
+    damage: object, tmp_path: Path, wdmoe: Wdmoe
+) -> None:
+    folder = record(tmp_path / "a")
+    assert callable(damage)
+    fault = damage(folder)
+    done = wdmoe("report", str(folder))
+    assert done.code == 2
+    assert done.err.startswith(f"wdmoe: {fault}")
+    assert done.err.count("\n") == 1
+    assert not (folder / "report").exists()
+
+
+def test_a_folder_that_is_not_there_or_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: is no folder"):
+        recorded.read([tmp_path / "nowhere"])
+    folder = record(tmp_path / "a")
+    with pytest.raises(InputError, match="is given twice"):
+        recorded.read([folder, folder / "."])

