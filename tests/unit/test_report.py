@@ -145,6 +145,29 @@ def test_conditions_are_told_and_where_they_differ(tmp_path: Path) -> None:
     ]
 
 
+def test_the_links_errors_are_told_if_they_were_verified(tmp_path: Path) -> None:
+    series = {"device": 3, "direction": "up", "size_bytes": 8192, "wire_bits": 70000, "n": 20}
+    times = {"expected_s": 0.01, "measured_s": 0.0102, "cost_s": 0.0005, "unshaped_s": 0.0004}
+    spread = {"delay_s": 0.0, "p10_s": 0.01, "p90_s": 0.011}
+    verified = {
+        "verified_at": "2025-01-01",
+        "profile": "near-far",
+        "profile_sha256": "0",
+        "backends": ["tbf"],
+        "series": [{**series, **times, **spread}],
+        "losses": [],
+    }
+    folder = record(tmp_path / "a")
+    run_json = json.loads((folder / "run.json").read_text())
+    run_json["channel"]["verification"] = verified
+    (folder / "run.json").write_text(json.dumps(run_json))
+    assert "<td>−3.0</td>" in report_of(tmp_path / "out", folder)
+    run_json["channel"]["verification"]["series"][0]["n"] = 0
+    (folder / "run.json").write_text(json.dumps(run_json))
+    with pytest.raises(InputError, match=r"run.json: channel.verification .*: series.0.n: "):
+        report_of(tmp_path / "out", folder)
+
+
 def test_a_sweep_compares_its_policies_with_the_reference(tmp_path: Path) -> None:
     text = report_of(tmp_path / "out", record_sweep(tmp_path / "sweep"))
     assert "<td>75.0 ± 12.5<br>−25.0, p 0.25</td>" in text
