@@ -1,0 +1,91 @@
+"""Clients side by side on the running stack: nobody's answer is another's affair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from services.bs.engine import MAX_RUNNING
+from services.bs.waiting import MAX_WAITING
+from tests.stack.conftest import PATIENCE_S, ROOT, Stack, until
+
+CLIENTS = 16
+
+
+def prompts() -> list[str]:
+    """One a client, of every bundled set."""
+    files = sorted((ROOT / "prompts").glob("*.jsonl"))
+    lines = [line for path in files for line in path.read_text().splitlines()[:4]]
+    return [json.loads(line)["prompt"] for line in lines[:CLIENTS]]
+
+
+def outcomes(stack: Stack, outcome: str) -> float:
+    """Requests that ended so, as the base station itself counts them."""
+    wanted = f'wdmoe_requests_total{{outcome="{outcome}"}} '
+    lines = stack.bs.get("/metrics").raise_for_status().text.splitlines()
+    return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+
+
+def test_every_answer_is_the_one_that_its_client_gets_alone(stack: Stack) -> None:
+    stack.use("ideal")
+    asked = prompts()
+    alone = [stack.complete(prompt, max_tokens=24) for prompt in asked]
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        together = list(clients.map(lambda prompt: stack.complete(prompt, max_tokens=24), asked))
+    assert len(together) == CLIENTS
+    assert [said(answer) for answer in together] == [said(answer) for answer in alone]
+    batches = [answer["timings"]["batch"] for answer in together]
+    assert max(batches) > 1
+    for answer in together:
+        timings = answer["timings"]
+        parts = ("queue", "gate", "selection", "downlink", "wait", "compute", "uplink", "combine")
+        parts_s = sum(timings[f"{part}_s"] for part in (*parts, "trunk", "overhead"))
+        assert abs(parts_s - timings["end_to_end_s"]) < 1e-6
+
+
+def said(answer: dict[str, Any]) -> tuple[str, int]:
+    """An answer's text, and how many tokens it took."""
+    return answer["choices"][0]["text"], answer["usage"]["completion_tokens"]
+
+
+def long(**fields: Any) -> dict[str, Any]:
+    """A request that nobody waits to see the end of."""
+    return {"prompt": "12 + 30 =", "max_tokens": 1900, "temperature": 2.0, "stream": True, **fields}
+
+
+def test_a_client_that_leaves_frees_its_place(stack: Stack) -> None:
+    stack.use("near-far")
+    before = outcomes(stack, "cancelled")
+    with stack.bs.stream("POST", "/v1/completions", json=long(seed=1)) as response:
+        next(response.iter_lines())
+    until(lambda: outcomes(stack, "cancelled") == before + 1, "the request is cancelled")
+    assert stack.complete()["timings"]["batch"] == 1
+
+
+def test_a_full_queue_refuses_and_is_free_again_when_clients_leave(stack: Stack) -> None:
+    stack.use("near-far")
+    limits = httpx.Limits(max_connections=None)
+    with (
+        httpx.Client(
+            base_url=stack.bs.base_url, timeout=PATIENCE_S, limits=limits, trust_env=False
+        ) as client,
+        contextlib.ExitStack() as open_streams,
+    ):
+        statuses = []
+        for seed in range(MAX_RUNNING + MAX_WAITING + 8):
+            stream = client.stream("POST", "/v1/completions", json=long(seed=seed))
+            statuses.append(open_streams.enter_context(stream).status_code)
+            if statuses[-1] != 200:
+                break
+        assert statuses[-1] == 429
+        assert set(statuses[:-1]) == {200}
+        assert len(statuses) > MAX_RUNNING + MAX_WAITING - 8
+    until(lambda: stack.bs.post("/v1/completions", json=PLAIN).status_code == 200, "there is room")
+    assert stack.complete()["timings"]["batch"] == 1
+
+
+PLAIN = {"prompt": "12 + 30 =", "max_tokens": 1}

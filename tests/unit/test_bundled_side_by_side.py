@@ -1,0 +1,51 @@
+"""The bundled model's answers do not depend on who else is served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.state import ChannelState, DeviceState, Direction
+from tests.unit.conftest import Cell, around
+from tests.unit.engine_room import EngineRoom, asking
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "models" / "bundled"
+
+
+@pytest.fixture
+def bundled() -> Iterator[Cell]:
+    checkpoint = Checkpoint(MODEL)
+    with around(checkpoint) as cell:
+        devices = (DeviceState(Direction(), Direction()),) * checkpoint.info.experts
+        cell.channel.state = ChannelState(1, 0, 0.0, "test", "0" * 64, devices)
+        cell.start_all()
+        yield cell
+
+
+def prompts() -> list[list[int]]:
+    """Seventeen, of every bundled set."""
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    texts = [
+        json.loads(line)["prompt"]
+        for path in sorted((ROOT / "prompts").glob("*.jsonl"))
+        for line in path.read_text().splitlines()[:4]
+    ]
+    return [tokenizer.encode(text).ids for text in texts[:17]]
+
+
+def test_an_answer_is_the_same_alone_and_among_sixteen_others(bundled: Cell) -> None:
+    room = EngineRoom(bundled, ends=frozenset([0]))
+    alone = [asking([prompt], 16) for prompt in prompts()]
+    for answer in alone:
+        room.serve(answer)
+    together = [asking([prompt], 16) for prompt in prompts()]
+    room.serve(*together)
+    assert len(together) == 17
+    assert [answer.text() for answer in together] == [answer.text() for answer in alone]
+    assert max(answer.end.timings["batch"] for answer in together) > 10
