@@ -29,9 +29,9 @@ class Serving:
 
 
 def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:
-    """What a policy draws with for a sequence: it depends on what that begins with, and on no other
+    """What a policy draws with for a sequence that begins with these tokens.
 
-    sequence beside it, so that a request that is repeated gets the same.
+    It depends on nothing else, so that a request that is repeated gets the same.
     """
     digest = hashlib.sha256(",".join(map(str, tokens)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)
