@@ -94,7 +94,7 @@ def main() -> None:
 
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
-    desk = Desk(engine, vocabulary, conf.model_name, trunk.context_length)
+    desk = Desk(engine, vocabulary, conf.model_name, trunk.context_length, trunk.words)
     app = api.create(desk, template, conf.devices, health)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,8 +27,12 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         desk.check_model(body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise refused("top_logprobs", "allowed: with logprobs only")
-        text = template.prompt([{"role": m.role, "content": m.text} for m in body.messages])
-        ids, _ = desk.vocabulary.encode(text, special=False)
+        messages = [{"role": m.role, "content": m.text} for m in body.messages]
+
+        def read() -> list[int]:
+            return desk.vocabulary.encode(template.prompt(messages), special=False)[0]
+
+        ids = await asyncio.to_thread(read)  # long ones take seconds
         max_tokens = _max_tokens(body, max(1, desk.context_length - len(ids)))
         desk.check_length(ids, max_tokens, "messages")
         wanted = (body.top_logprobs or 0) if body.logprobs else None

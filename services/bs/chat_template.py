@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from orchestrator.errors import InputError
@@ -35,6 +34,6 @@ class ChatTemplate:
             text = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except Exception as error:  # whatever a checkpoint's template may raise
             raise refused("messages", f"the chat template refuses them: {error}") from None
         return str(text)

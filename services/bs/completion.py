@@ -70,7 +70,7 @@ class Completion:
         """Go on after a step; `before` has the tokens of its prompt that are not its own."""
         logits, request = self.part.logits, self._request
         if request.want_logits:
-            self.rows.append(logits)
+            self.rows.append(logits.clone())  # of the step's, which then need not be kept
         if not self._prefilled:
             self._prefilled = True
             if request.echo:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,8 @@ def router(desk: Desk) -> APIRouter:
         desk.check_model(body.model)
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         _check(body, max_tokens)
-        prompts = [_read(prompt, desk.vocabulary) for prompt in body.prompt]
-        for prompt in prompts:
-            desk.check_length(prompt.ids, max_tokens, "prompt")
+        # Long texts take seconds, in which nobody else would be heard.
+        prompts = await asyncio.to_thread(_read, body.prompt, desk, max_tokens)
         asking = await desk.ask(
             http,
             "cmpl",
@@ -70,11 +70,19 @@ class _Prompt:
     offsets: list[int]
 
 
-def _read(prompt: Prompt, vocabulary: Vocabulary) -> _Prompt:
-    if isinstance(prompt, str):
-        ids, offsets = vocabulary.encode(prompt)
-        return _Prompt(ids, prompt, offsets)
-    return _Prompt(prompt, vocabulary.decode(prompt), Offsets(vocabulary).add(prompt))
+def _read(prompts: Sequence[Prompt], desk: Desk, max_tokens: int) -> list[_Prompt]:
+    """Every prompt; ApiError at the first that cannot be served."""
+    vocabulary, read = desk.vocabulary, []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            ids, offsets = vocabulary.encode(prompt)
+            desk.check_length(ids, max_tokens, "prompt")
+            read.append(_Prompt(ids, prompt, offsets))
+        else:
+            desk.check_length(prompt, max_tokens, "prompt")
+            offsets = Offsets(vocabulary).add(prompt)
+            read.append(_Prompt(prompt, vocabulary.decode(prompt), offsets))
+    return read
 
 
 class _Choices:

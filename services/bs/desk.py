@@ -25,6 +25,8 @@ class Desk:
     vocabulary: Vocabulary
     model: str
     context_length: int
+    words: int
+    """How many tokens the model knows."""
 
     def check_model(self, name: str | None) -> None:
         """ApiError unless it is the one that is served."""
@@ -40,9 +42,8 @@ class Desk:
         """ApiError unless the tokens are there, known, and leave room for `max_tokens` more."""
         if not ids:
             raise refused(param, "must have at least one token")
-        size = self.vocabulary.size
-        if not 0 <= min(ids) <= max(ids) < size:
-            raise refused(param, f"tokens must be from 0 to {size - 1}")
+        if not 0 <= min(ids) <= max(ids) < self.words:
+            raise refused(param, f"tokens must be from 0 to {self.words - 1}")
         if len(ids) + max_tokens > self.context_length:
             raise refused(
                 param,

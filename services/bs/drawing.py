@@ -10,10 +10,12 @@ from services.bs.requests import TokenLogprob
 
 # Rows at a time: a log-softmax of all of a long prompt's would take as much memory again as those.
 _ROWS = 512
+# Below that the softmax is greedy anyway, and soon no number.
+_LEAST_TEMPERATURE = 1e-6
 
 
 class Draw:
-    """Greedy at temperature 0; else a draw from the softmax, repeatable by its seed."""
+    """Greedy at temperature 0, or next to it; else a draw from the softmax, by its seed."""
 
     def __init__(self, temperature: float, seed: int | None) -> None:
         self._temperature = temperature
@@ -25,7 +27,7 @@ class Draw:
 
     def __call__(self, logits: torch.Tensor) -> int:
         """A token, by its logits (vocabulary,)."""
-        if self._temperature == 0:
+        if self._temperature < _LEAST_TEMPERATURE:
             return int(logits.argmax())
         chances = torch.softmax(logits / self._temperature, dim=-1)
         return int(torch.multinomial(chances, 1, generator=self._generator))

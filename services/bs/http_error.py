@@ -20,6 +20,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
     ) -> None:
+        message = " ".join(message.split())
         super().__init__(message)
         self.status = status
         self.body: dict[str, Any] = {

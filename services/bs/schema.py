@@ -32,7 +32,13 @@ def _prompts(value: Any) -> list[Prompt]:
 
 
 def _is_text(prompt: Any) -> bool:
-    return isinstance(prompt, str) and len(prompt) <= MAX_PROMPT_CHARACTERS
+    if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT_CHARACTERS:
+        return False
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def _are_tokens(prompt: Any) -> bool:
@@ -136,6 +142,7 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)]
+    refusal: NotServed = None  # OpenAI's client sends back what it was told, this too
 
     @property
     def text(self) -> str:

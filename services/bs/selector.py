@@ -50,11 +50,19 @@ class Selector:
         self._masked_s = np.empty(0)
         self._given = torch.empty(0)
 
+    def channel(self) -> ChannelState | None:
+        """The state in force; asked once a layer, as it may change at any moment."""
+        return self._channel.current()
+
     def select(
-        self, logits: torch.Tensor, k: int, policy: Policy, generator: torch.Generator
+        self,
+        logits: torch.Tensor,
+        k: int,
+        policy: Policy,
+        generator: torch.Generator,
+        channel: ChannelState | None,
     ) -> Choice:
         """Choose among all experts; `logits` is n × E, `k` the number that the model would use."""
-        channel = self._channel.current()
         reachable = self._roster.reachable(channel)
         if reachable is not self._reachable:
             self._reachable, self._everyone = reachable, bool(reachable.all())

@@ -68,6 +68,11 @@ class Trunk:
         return int(self._config.max_position_embeddings)
 
     @property
+    def words(self) -> int:
+        """Tokens that the model knows; a tokenizer may have more."""
+        return int(self._config.vocab_size)
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that the trunk's weights take."""
         return sum(parameter.nbytes for parameter in self._model.parameters())
@@ -128,8 +133,11 @@ class RemoteMoe(nn.Module):
         started_s = time.monotonic()
         logits = nn.functional.linear(hidden[0], self.gate.weight)  # type: ignore[arg-type]
         gated_s = time.monotonic()
+        channel = self._selector.channel()
         choices = [
-            self._selector.select(logits[group.rows], self._top_k, group.policy, group.generator)
+            self._selector.select(
+                logits[group.rows], self._top_k, group.policy, group.generator, channel
+            )
             for group in step.groups
         ]
         selected_s = time.monotonic()

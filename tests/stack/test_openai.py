@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from orchestrator.replay import prompt_sets
 from tests.stack.conftest import MODEL, PATIENCE_S, Stack
@@ -112,6 +114,16 @@ def test_a_chat(client: OpenAI, answer: str) -> None:
     spoken = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
     assert spoken.decode().startswith(answer)
     assert all(token.top_logprobs[0].token == token.token for token in choice.logprobs.content)
+
+
+def test_a_chat_goes_on_with_what_was_answered(client: OpenAI, answer: str) -> None:
+    asked: ChatCompletionMessageParam = {"role": "user", "content": PROMPT.prompt}
+    first = client.chat.completions.create(model=MODEL.name, messages=[asked], stop=PROMPT.stop)
+    said = cast(ChatCompletionMessageParam, first.choices[0].message.model_dump(exclude_unset=True))
+    again = client.chat.completions.create(
+        model=MODEL.name, messages=[asked, said, asked], stop=PROMPT.stop
+    )
+    assert again.choices[0].message.content == answer
 
 
 def test_a_streamed_chat(client: OpenAI, answer: str) -> None:

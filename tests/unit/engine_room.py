@@ -100,9 +100,11 @@ class EngineRoom:
         """Serve all of these side by side, to their ends."""
         for one in (*asked, ProbeRequest(0, 1, 0, stop)):
             self.engine.submit(one.request if isinstance(one, Answer) else one)
-        thread = threading.Thread(target=self._run)  # of its own, as it lowers its priority
+        # One of its own, as it lowers its priority.
+        thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
-        thread.join()
+        thread.join(60)
+        assert not thread.is_alive(), "a request has not ended"
 
     def _run(self) -> None:
         with contextlib.suppress(StopError):

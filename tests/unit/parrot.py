@@ -98,7 +98,7 @@ class Parrot:
 @contextmanager
 def base_station(parrot: Parrot, folder: Path = FOLDER) -> Iterator[str]:
     """Its URL; `folder` has the chat template."""
-    desk = Desk(parrot, Vocabulary(tokenizer()), "parrot", CONTEXT_LENGTH)
+    desk = Desk(parrot, Vocabulary(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
     with serve(api.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
         yield url
 

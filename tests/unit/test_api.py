@@ -90,6 +90,20 @@ def test_a_body_that_is_too_large_is_refused_unread(http: Http) -> None:
     assert "at most" in http.refused("/v1/completions", {"prompt": "a" * (8 << 20)}, 413)
 
 
+def test_errors_are_of_one_line(http: Http) -> None:
+    reply = http.post("/v1/completions", {"prompt": "a", "x\ny": 1})
+    assert reply.status_code == 400
+    assert "\n" not in reply.json()["error"]["message"]
+
+
+def test_half_a_surrogate_pair_is_no_text(http: Http) -> None:
+    body, kind = b'{"prompt": "\\ud800"}', {"content-type": "application/json"}
+    with httpx.Client(base_url=http.url, trust_env=False) as client:
+        reply = client.post("/v1/completions", content=body, headers=kind)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"].startswith("prompt: allowed: a text")
+
+
 def test_a_body_that_is_no_json_is_refused(http: Http) -> None:
     answer = httpx.post(
         f"{http.url}/v1/completions",
@@ -113,7 +127,7 @@ def test_a_client_that_leaves_cancels_its_request(
     ):
         client.post(path, json=body | {"stream": stream})
     deadline = time.monotonic() + 10
-    while not parrot.requests[0].cancelled:
+    while not (parrot.requests and parrot.requests[0].cancelled):
         assert time.monotonic() < deadline, "the request was not cancelled"
         time.sleep(0.01)
     parrot.go.set()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
 from services.bs.step import Part
 from services.bs.trunk import Trunk
-from tests.unit.conftest import CPU, TINY, Cell, around, forward, part, trunk
+from tests.unit.conftest import CPU, TINY, Cell, around, emulating, forward, part, trunk
 
 
 @torch.inference_mode()
@@ -103,6 +106,7 @@ def test_only_the_logits_that_are_wanted_are_given(cell: Cell) -> None:
 
 
 def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e15, rate_bps=1e9)
     cell.start_all()
     split, policies = trunk(cell), (TopK(), Random(), Top1(), TopK(), Random())
     ids = [[n, n + 1, n + 2] for n in range(len(policies))]
@@ -122,7 +126,24 @@ def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
         assert np.array_equal(routes(one), routes(other))
     assert together[2].serving.meter.used.total() == 3 * 3
     assert together[2].serving.meter.deselected.total() == 3 * 3
-    assert together[0].serving.meter.batched_s == together[2].serving.meter.batched_s
+    assert together[0].serving.meter.batched_s == together[2].serving.meter.batched_s > 0
+
+
+def test_a_layer_has_one_channel_state_however_often_policies_are_asked(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = emulating(flops=1e15, rate_bps=1e9)
+    away = replace(near.devices[0], reachable=False)
+    states = itertools.cycle([replace(near, devices=(away, *near.devices[1:])), near])
+    cell.channel.state = near
+    cell.start_all()
+    split = trunk(cell)
+    parts = [part([n, n + 1, n + 2], split.cache(), Serving(Random())) for n in range(8)]
+    monkeypatch.setattr(cell.channel, "current", lambda: next(states))
+    split.forward(parts)
+    for one in parts:
+        assert 0 < one.serving.meter.eq8_s < math.inf
+        assert one.serving.meter.batched_s < math.inf
 
 
 def routes(one: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -134,6 +155,7 @@ def routes(one: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 
 
 def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e15, rate_bps=1e9)
     cell.start_all()
     cell.roster.lose(2, "silent")
     split, parts = trunk(cell), []
@@ -150,4 +172,5 @@ def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) 
         alone = Serving(TopK())
         forward(split, one.ids, split.cache(), alone)
         assert alone.meter.dropped == own
-        assert alone.meter.eq8_s == one.serving.meter.eq8_s
+        assert alone.meter.eq8_s == pytest.approx(one.serving.meter.eq8_s)
+        assert alone.meter.eq8_s > 0

@@ -99,7 +99,7 @@ def test_a_device_that_is_not_there_is_as_far_away_as_one_in_outage(
     cell.admit(0)
     policy = WeightToLatencyRatio(theta=0.0, latency=source)
     logits = torch.tensor([[1.0, 2.0, -1.0, -1.0]])
-    choice = cell.selector.select(logits, 2, policy, generator([1], CPU))
+    choice = cell.selector.select(logits, 2, policy, generator([1], CPU), cell.selector.channel())
     assert np.isinf(choice.latency_s).tolist() == [False, True, True, True]
     assert choice.selected.index.tolist() == [[4, 0]]
     assert choice.used.weight.tolist() == [[0, 1]]
@@ -110,10 +110,12 @@ def test_latencies_are_those_of_now_after_a_policy_that_needs_none(cell: Cell) -
     all_there(cell)
     wlr, draw = WeightToLatencyRatio(theta=0.0), generator([1], CPU)
     logits = torch.zeros(1, EXPERTS)
-    assert np.isfinite(cell.selector.select(logits, 2, wlr, draw).latency_s).all()
+    assert np.isfinite(
+        cell.selector.select(logits, 2, wlr, draw, cell.selector.channel()).latency_s
+    ).all()
     cell.roster.lose(1, "silent")
-    cell.selector.select(logits, 2, TopK(), draw)
-    later = cell.selector.select(logits, 2, wlr, draw).latency_s
+    cell.selector.select(logits, 2, TopK(), draw, cell.selector.channel())
+    later = cell.selector.select(logits, 2, wlr, draw, cell.selector.channel()).latency_s
     assert np.isfinite(later).tolist() == [True, False, True, True]
 
 
