@@ -61,7 +61,8 @@ def verify(
 def _print(found: Verification) -> None:
     typer.echo(
         f"profile {found.profile}, backend {', '.join(found.backends)}; times in ms; "
-        "error = (median - cost - expected) / expected, where cost is the smallest size unshaped; "
+        "error = (median - cost - expected) / expected, where cost is the smallest size unshaped, "
+        "and what a larger one takes more on loopback; "
         "as is: cost and all"
     )
     heads = [

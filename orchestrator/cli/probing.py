@@ -12,7 +12,7 @@ from orchestrator import verification
 from orchestrator.airtime import SEGMENT_BYTES
 from orchestrator.cli import common
 from orchestrator.errors import StackError
-from orchestrator.verification import Loss, Series, Verification
+from orchestrator.verification import Loss, Series, Unshaped, Verification
 
 # What the base station answers to /probe, by device and size.
 _Probes: TypeAlias = dict[tuple[int, int], dict[str, Any]]
@@ -93,9 +93,7 @@ def _series(
     device = link["device"]
     found = shaped[device, size_bytes]
 
-    def unshaped_s(size: int) -> list[float]:
-        return [one["measured_s"] for one in unshaped[device, size][name]]
-
+    smallest, same = unshaped[device, SIZES_BYTES[0]], unshaped[device, size_bytes]
     return verification.summarise(
         device,
         name,
@@ -103,9 +101,13 @@ def _series(
         found["wire_bits"],
         link[name]["delay_s"] if link["backend"] == "netem" else 0.0,
         [(one["measured_s"], one["expected_s"]) for one in found[name]],
-        unshaped_s(size_bytes),
-        unshaped_s(SIZES_BYTES[0]),
+        _unshaped(same, name),
+        _unshaped(smallest, name),
     )
+
+
+def _unshaped(probes: dict[str, Any], name: str) -> Unshaped:
+    return Unshaped([one["measured_s"] for one in probes[name]], probes["loopback_s"])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from orchestrator.airtime import airtime_s, wire_bits
 from orchestrator.state import Direction
 from services import wire
 from services.bs.dispatch import Dispatcher
+from services.bs.loopback import Loopback
 from services.channel import ChannelFeed
 
 
@@ -30,11 +31,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Probes:
-    """What became of a series of probes; `wire_bits` as the link's queue counts a message."""
+    """What became of a series of probes.
+
+    `wire_bits` is a message's as the link's queue counts it; `loopback_s` what the same message
+    takes without a link, as often.
+    """
 
     wire_bits: int
     down: list[Timing]
     up: list[Timing]
+    loopback_s: list[float]
 
 
 @dataclass
@@ -54,14 +60,17 @@ class Prober:
         self._dispatcher = dispatcher
         self._channel = channel
         self._curve = curve
+        self._loopback = Loopback(curve)
 
     def run(self, request: ProbeRequest) -> Probes | None:
         """Probe a device again and again; None if it is not there, or falls silent."""
         q, pad = request.device, wire.padding(0, request.size_bytes)
         sample = wire.encode(wire.Probed(0, pad, 0.0, 0.0))
         bits = wire_bits(wire.bytes_on_tcp(sample, self._curve))
-        probes = Probes(bits, [], [])
+        probes = Probes(bits, [], [], [])
         for _ in range(request.count):
+            time.sleep(wire.PROBE_PAUSE_S)
+            probes.loopback_s.append(self._loopback.time_s(sample))
             time.sleep(wire.PROBE_PAUSE_S)
             sent_unix_s = time.time()
             answer = self._dispatcher.probe(q, pad)

@@ -38,7 +38,8 @@ def test_each_direction_is_timed_against_its_own_rate(cell: Cell) -> None:
     probes = probe(cell, 1)
     assert probes is not None
     assert 8 * (8192 + 6 * 66) < probes.wire_bits < 8 * (8192 + 6 * 66 + 150)
-    assert (len(probes.down), len(probes.up)) == (3, 3)
+    assert (len(probes.down), len(probes.up), len(probes.loopback_s)) == (3, 3, 3)
+    assert min(probes.loopback_s) > 0
     for down, up in zip(probes.down, probes.up, strict=True):
         assert down.measured_s > 0 < up.measured_s
         assert down.expected_s == pytest.approx(probes.wire_bits / 8e6)
