@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 
+import torch
 import zmq
 
 from orchestrator.metrics import BsMetrics
@@ -34,6 +35,9 @@ from services.settings import COMPUTE_NICENESS
 
 MAX_RUNNING = 32
 STEP_TOKENS = 4096
+# A small model's operations are done before another thread has woken for its share, and waiting for
+# that one costs more than they do where devices run on the same cores.
+SMALL_TRUNK_BYTES = 64 << 20
 _IDLE_POLL_MS = 200
 _WAKE = "inproc://wake"
 
@@ -78,6 +82,8 @@ class Engine(threading.Thread):
     def run(self) -> None:
         """Forever: keep up with the radio, and serve."""
         os.nice(COMPUTE_NICENESS)  # of this thread, and of torch's that it starts
+        if self._trunk.weight_bytes < SMALL_TRUNK_BYTES:
+            torch.set_num_threads(1)
         poller = zmq.Poller()
         for socket in (self._dispatcher.socket, self._channel.socket, self._woken):
             poller.register(socket, zmq.POLLIN)
