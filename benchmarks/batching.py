@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
 from benchmarks.links import DEVICES, wdmoe
@@ -57,7 +58,7 @@ class Load:
     equations_s: float
 
 
-def completion(seed: int, words: int) -> dict[str, Any]:
+def completion(http: httpx.Client, seed: int, words: int) -> dict[str, Any]:
     """The timings of one. Drawn, and hotly, lest it end after a few tokens."""
     draw = random.Random(seed)
     body = {
@@ -67,7 +68,7 @@ def completion(seed: int, words: int) -> dict[str, Any]:
         "temperature": 2.0,
         "timings": True,
     }
-    answer: dict[str, Any] = ask_bs("/v1/completions", body, PATIENCE_S)
+    answer = http.post("/v1/completions", json=body).raise_for_status().json()
     return answer["timings"]  # type: ignore[no-any-return]
 
 
@@ -78,12 +79,15 @@ def load(clients: int, seconds: float, words: int, layers: int) -> Load:
     def client(number: int) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
         while True:
-            timings = completion(number + clients * len(told), words)
+            timings = completion(http, number + clients * len(told), words)
             if time.monotonic() > until_s:
                 return told
             told.append(timings)
 
-    with ThreadPoolExecutor(clients) as pool:
+    with (
+        httpx.Client(base_url=bs_url(), timeout=PATIENCE_S, trust_env=False) as http,
+        ThreadPoolExecutor(clients) as pool,
+    ):
         told = [timings for some in pool.map(client, range(clients)) for timings in some]
     made = np.array([timings["completion_tokens"] for timings in told])
     radio = [sum(timings[f"{part}_s"] for part in RADIO) for timings in told]
