@@ -27,8 +27,9 @@ demo: setup
 	    done
 	done
 
-test: setup
-	@rm -rf $(REPORTS)
+test:
+	@./setup.sh --tests
+	rm -rf $(REPORTS)
 	mkdir -p $(REPORTS)
 	ruff check
 	ruff format --check

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the testbed needs on this host, and nothing that is there already:
 #   1. .venv with the project and its development tools
-#   2. a browser, in which the tests look at reports
+#   2. with --tests: a browser, in which the tests look at reports
 #   3. a Docker Engine that answers, with compose
 #   4. the container images; where no image registry answers, from Debian packages
 # Run it as often as you like. What its steps print goes to .build/*.log.
@@ -51,8 +51,10 @@ apt_install() {
 }
 
 browser() {
-    command -v chromium >/dev/null && return
-    command -v google-chrome >/dev/null && return
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && return
+    done
     may_install Chromium
     say "Chromium: installing"
     apt_install chromium
@@ -137,9 +139,13 @@ stack_images() {
     logged build docker compose build
 }
 
+case "$*" in
+    "" | --tests) ;;
+    *) fail "unknown arguments: $*; allowed: none, or --tests" ;;
+esac
 mkdir -p .build
 python_environment
-browser
+[ "$*" != --tests ] || browser
 docker_engine
 compose_plugin
 local_images

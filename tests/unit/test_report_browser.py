@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from orchestrator.report import page, recorded
 from tests.unit.recorded_runs import WLR, record, record_sweep
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # as setup.sh looks for them
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @pytest.fixture(scope="module")
