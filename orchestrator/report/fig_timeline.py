@@ -11,19 +11,16 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator.rate_plot import asks_for_log
 from orchestrator.replay.records import Request
-from orchestrator.report import style
+from orchestrator.report import columns, style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
-from orchestrator.report.rates import Rates, over_time
+from orchestrator.report.rates import COMPUTED, Rates, over_time
 from orchestrator.sweep.tables import ms
 
-# An interval that begins later than so many intervals after the one before is not its successor.
-GAP = 1.5
 LEAST_PAIRS = 10  # fewer requests say nothing about a correlation
 _OUTAGE: dict[str, Any] = {
     "facecolor": style.PAGE,
@@ -97,7 +94,7 @@ def _figure(rates: Rates | None, requests: Runs) -> Figure:
 
 def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s: float) -> None:
     """A row a device, darker where it is slower; crosses: it is out; empty: nothing is known."""
-    edges, shown = _without_gaps(rates)
+    edges, shown = columns.columns(rates)
     limited = rates.mbps[rates.mbps > 0]
     low, high = np.percentile(limited, [1, 99]) if len(limited) else (0.0, 1.0)
     norm = LogNorm(low, high) if asks_for_log(rates.mbps) else Normalize(0, high)
@@ -124,21 +121,6 @@ def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s
     bar.outline.set_visible(False)
 
 
-def _without_gaps(rates: Rates) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where rates change, and the rates between: NaN where no interval is known."""
-    assert rates.lasts_s is not None
-    edges: list[float] = []
-    values = []
-    following = [*rates.begin_s[1:], np.inf]
-    for begin_s, next_s, of_devices in zip(rates.begin_s, following, rates.mbps, strict=True):
-        edges.append(begin_s)
-        values.append(of_devices)
-        if next_s - begin_s > GAP * rates.lasts_s:
-            edges.append(begin_s + rates.lasts_s)
-            values.append(np.full_like(of_devices, np.nan))
-    return np.array(edges), np.array(values[:-1])
-
-
 def _finding(rates: Rates | None, requests: Runs) -> str:
     answered = [one for found in requests.values() for one in found if one.error is None]
     if rates is None:
@@ -156,8 +138,6 @@ def _finding(rates: Rates | None, requests: Runs) -> str:
         f"; devices were in outage {100 * out.mean():.1f} % of the time. " if out.any() else ". "
     )
     text += "Darker is slower, and blank where no interval is recorded. "
-    if rates.every > 1:
-        text = f"{text}One interval in {rates.every} is drawn. "
     return text + _correlation(rates, requests)
 
 
@@ -175,6 +155,11 @@ def _drift(answered: Sequence[Request]) -> str:
 
 def _correlation(rates: Rates, requests: Runs) -> str:
     """How far the slowest link at its time explains a request's."""
+    if rates.every > 1:
+        return (
+            f"Of more than {COMPUTED:,} intervals, one in {rates.every} was computed: too few to "
+            "tell how rates and times go together."
+        )
     told = []
     for label, found in requests.items():
         answered = [one for one in found if one.error is None]

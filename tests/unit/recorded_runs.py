@@ -26,6 +26,7 @@ from orchestrator.replay.records import (
 )
 from orchestrator.replay.run_folder import RunFolder, write_summary
 from orchestrator.replay.summary import summarise
+from orchestrator.report import page, recorded
 from orchestrator.sweep import report
 from orchestrator.sweep.plan import Plan
 
@@ -173,3 +174,8 @@ def record_sweep(path: Path, *, ended: bool = True) -> Path:
     if ended:
         report.write(plan, asked)
     return path
+
+
+def report_of(out: Path, *folders: Path) -> str:
+    """The page that is written of folders."""
+    return page.write(recorded.read(folders), out).page.read_text()

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import profiles
 from orchestrator.errors import InputError
-from orchestrator.report import conditions, page, rates, recorded, tables
+from orchestrator.report import conditions, page, recorded, tables
 from orchestrator.report.groups import group
 from tests.unit.conftest import Wdmoe
-from tests.unit.recorded_runs import BEGIN_S, SLOW, WLR, record, record_sweep
-
-
-def report_of(out: Path, *folders: Path) -> str:
-    return page.write(recorded.read(folders), out).page.read_text()
+from tests.unit.recorded_runs import SLOW, WLR, record, record_sweep, report_of
 
 
 def test_runs_of_the_same_prompts_and_profile_stand_beside_each_other(tmp_path: Path) -> None:
@@ -75,34 +70,6 @@ def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
     ]
     assert [row[3:] for row in table.rows][3] == ["120", "0", "24"]
     assert [row[3:] for row in table.rows][7] == ["120", "48", "0"]
-
-
-def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:
-    read = recorded.read([record(tmp_path / "a", "mobility")]).runs
-    found = rates.over_time(read)
-    assert found is not None
-    assert found.begin_s[0] == BEGIN_S - 1
-    device = profiles.find("mobility").devices(17)[3]
-    assert device.up.rate_bps is not None
-    assert found.mbps[17, 3, 1] == pytest.approx(device.up.rate_bps / 1e6)
-    begin_s = float(found.begin_s[17])
-    assert found.least_mbps(begin_s, begin_s + 0.01) == found.mbps[17].min()
-
-
-def test_a_device_that_was_out_of_reach_is_told(tmp_path: Path) -> None:
-    text = report_of(tmp_path / "out", record(tmp_path / "a", "outage"))
-    assert "device 5 was out of reach" in text
-
-
-def test_outages_are_counted_and_drawn(tmp_path: Path) -> None:
-    text = profiles.find("mobility").text.replace("seed: 7", "seed: 7\noutage_bps: 100e6")
-    folder = record(tmp_path / "a", "mobility")
-    run_json = json.loads((folder / "run.json").read_text())
-    run_json["channel"]["profile_text"] = text
-    (folder / "run.json").write_text(json.dumps(run_json))
-    told = report_of(tmp_path / "out", folder)
-    assert "devices were in outage" in told
-    assert ">outage</text>" in told
 
 
 def test_warnings_come_first_and_are_told_once(tmp_path: Path) -> None:
