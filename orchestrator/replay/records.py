@@ -5,9 +5,9 @@ Times are Unix seconds, durations seconds.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from orchestrator import selection
 from orchestrator.errors import InputError
@@ -27,6 +27,9 @@ PARTS = (
     "overhead_s",
 )
 
+# Far beyond any run; what is larger makes readers fail where they reckon with it.
+INTERVALS_MOST = 1 << 41
+
 ArrivalsKind = Literal["closed", "poisson", "gamma", "trace"]
 
 
@@ -34,6 +37,9 @@ class _Record(BaseModel):
     """Strict in what it names; what the stack says beyond that is kept, not lost."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+
+ByDevice = dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], int]
 
 
 class Policy(_Record):
@@ -59,10 +65,10 @@ class Experts(_Record):
     its candidates, the policy left it out.
     """
 
-    used: dict[str, int]
-    dropped: dict[str, int]
-    outage: dict[str, int] = {}
-    deselected: dict[str, int]
+    used: ByDevice
+    dropped: ByDevice
+    outage: ByDevice = {}
+    deselected: ByDevice
 
 
 class Timings(_Record):
@@ -205,7 +211,7 @@ class Interval(_Record):
 
     device: int
     epoch: int
-    interval: int
+    interval: Annotated[int, Field(ge=0, lt=INTERVALS_MOST)]
     apply_at_s: float
     applied_at_s: float
 

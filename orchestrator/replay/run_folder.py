@@ -115,6 +115,11 @@ def read_code(path: Path) -> dict[int, CodeResult]:
     return {one.id: one for one in _read_lines(path / CODE, CodeResult, "a program's result")}
 
 
+def read_intervals(path: Path) -> list[Interval]:
+    """What devices have applied, as far as a folder's run saw it; InputError as `read_requests`."""
+    return _read_lines(path / INTERVALS, Interval, "an interval")
+
+
 def write_summary(path: Path, summary: Summary) -> None:
     """Write the summary of the run in a folder."""
     json_file.write(path / SUMMARY, summary)

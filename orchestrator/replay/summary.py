@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from orchestrator.replay.distribution import (
     Average,
@@ -92,6 +92,14 @@ class Summary(BaseModel):
     tokens_per_s: float | None
     goodput: Goodput | None
     overruns_share: float | None
+
+    @field_validator("split")
+    @classmethod
+    def _has_all_parts(cls, split: dict[str, Average]) -> dict[str, Average]:
+        lacking = [part for part in (*PARTS, "http_s") if part not in split]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)} missing")
+        return split
 
 
 def summarise(
