@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from orchestrator.errors import InputError
 from orchestrator.replay import json_file
 from orchestrator.replay.records import Interval, Request, Run, Timings
 from orchestrator.replay.run_folder import (
-    INTERVALS,
     RUN,
     SUMMARY,
+    read_intervals,
     read_requests,
     read_run,
     read_summary,
@@ -77,31 +75,11 @@ def read(folders: Sequence[Path]) -> Material:
             sweeps.append(sweep)
             runs += sweep.runs
         elif (folder / RUN).exists():
-            runs.append(_read_run(folder, folder, turns=False))
+            runs.append(_read_run(folder, folder))
         else:
             fault = f"holds neither {RUN} nor {SWEEP}" if folder.is_dir() else "is no folder"
             raise InputError(f"{folder}: {fault}; allowed: folders of runs and of sweeps")
     return Material(runs, sweeps)
-
-
-def read_intervals(path: Path) -> list[Interval]:
-    """The intervals that a folder's run has seen; InputError names the line that is none.
-
-    A last line without its end, of a host that went down, does not count.
-    """
-    file = path / INTERVALS
-    if not file.exists():
-        return []
-    intervals = []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            intervals.append(Interval.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(
-                f"{file}, line {number}: not an interval of this version: "
-                f"{json_file.first_fault(error)}"
-            ) from None
-    return intervals
 
 
 def _read_sweep(folder: Path) -> Sweep:
@@ -112,7 +90,7 @@ def _read_sweep(folder: Path) -> Sweep:
         for prompts in asked.sets
         for policy in asked.policies
     ]
-    runs = [_read_run(folder, cell, turns=True) for cell in cells if (cell / RUN).exists()]
+    runs = [_read_run(folder, cell) for cell in cells if (cell / RUN).exists()]
     if not runs:
         raise InputError(f"{folder}: the sweep has not begun; allowed: one with a run in it")
     summary = None
@@ -121,13 +99,13 @@ def _read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, summary, runs)
 
 
-def _read_run(given: Path, path: Path, *, turns: bool) -> Recorded:
-    """`turns`: it shared the stack with others."""
+def _read_run(given: Path, path: Path) -> Recorded:
     run, requests, intervals = read_run(path), read_requests(path), read_intervals(path)
     if (path / SUMMARY).exists():
         summary = read_summary(path)
     else:
-        summary = summarise(run, requests, run.channel, continuous=not turns)
+        # It may have been stopped, and gone on later: what counts per second would be wrong.
+        summary = summarise(run, requests, run.channel, continuous=False)
         so_far = f"the run has not ended: {len(requests)} of {run.prompts.items} requests are there"
         summary = summary.model_copy(update={"warnings": [so_far, *summary.warnings]})
     return Recorded(given, path, run, requests, intervals, summary)
