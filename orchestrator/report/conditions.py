@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.replay.json_file import first_fault
+from orchestrator.replay.records import Run
 from orchestrator.replay.run_folder import RUN
-from orchestrator.report.groups import Group
+from orchestrator.report.groups import Group, order
 from orchestrator.report.recorded import Recorded
 from orchestrator.verification import Verification
 
@@ -74,31 +75,36 @@ _TELLING = ("Command", "Prompts", "Profile", "Policy")
 def _told(one: Recorded) -> dict[str, str]:
     run, channel, station = one.run, one.run.channel, one.run.base_station
     backends = sorted({link.backend or "not reported" for link in channel.links})
-    told = {
+    prompts = run.prompts
+    of_prompts = [f"{prompts.name}: {prompts.items}", f"sha256 {prompts.sha256[:12]}"]
+    of_prompts += [f"template {prompts.template}"] if prompts.template else []
+    of_prompts += filter(None, [order(one)])
+    return {
         "Command": shlex.join([Path(run.command[0]).name, *run.command[1:]] if run.command else []),
         "Started": run.started_at[:10],
         "Code": run.git_revision or "no checkout",
         "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
         "Model": f"{station.model.name}, {station.model.layers} layers, fingerprint "
         f"{station.model.fingerprint[:12]}",
-        "Prompts": f"{run.prompts.name}: {run.prompts.items}, sha256 {run.prompts.sha256[:12]}",
+        "Prompts": ", ".join(of_prompts),
         "Profile": f"{channel.profile}: seed of the channel {channel.seed}, sha256 "
         f"{channel.profile_sha256[:12]}",
         "Policy": channel.policy.label,
+        "Arrivals": _arrivals(run),
         "Links": f"{' + '.join(backends)}, congestion control {station.tcp_congestion_control}",
         "Wire": f"{station.wire_dtype}, CURVE {'on' if station.curve else 'off'}",
         "Host": f"kernel {run.kernel}, {run.host.get('machine', 'unknown machine')}, "
         f"{run.host.get('cpus', '?')} CPUs, base station on {station.torch_device}",
     }
-    recorded = run.model_dump()
-    arrivals = recorded.get("arrivals")
-    if arrivals is not None:
-        known = [f"{key} {value}" for key, value in arrivals.items() if value is not None]
-        told["Arrivals"] = ", ".join([*known, f"warm-up {recorded['warmup']}"]).replace("_", " ")
-    shuffle_seed = recorded["prompts"].get("shuffle_seed")
-    if shuffle_seed is not None:
-        told["Prompts"] += f", shuffled by seed {shuffle_seed}"
-    return told
+
+
+def _arrivals(run: Run) -> str:
+    told = []
+    for field, value in run.arrivals.model_dump().items():
+        if value is not None:
+            shown = value[:12] if field == "trace_sha256" else value
+            told.append(f"{field.replace('_', ' ')} {shown}")
+    return ", ".join([*told, f"warm-up {run.warmup}"])
 
 
 def _count(names: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def draw(group: Group) -> Drawing | None:
                     linewidth=0.6,
                 )
                 below += height
-            axes.set_title(label, pad=3)
+            axes.set_title(style.short(label), pad=3)
             axes.grid(visible=False, axis="x")
         panels[-1].set_xlabel("device")
         figure.supylabel("tokens, over all layers", fontsize=9.5)

@@ -1,8 +1,8 @@
-"""Which runs belong beside each other: those of one prompt set under one profile."""
+"""Which runs belong beside each other: those of the same prompts under one profile."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,39 +11,51 @@ from orchestrator.report.recorded import Recorded
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ in policy, or were made again, each under a label of its own."""
+    """Runs that differ in policy, or were made again, each under a label of its own.
+
+    Attributes:
+        name: what they have in common.
+        slug: the name as part of an id and of a file's name; no other group's.
+        runs: by label.
+    """
 
     name: str
+    slug: str
     runs: dict[str, Recorded]
-
-    @property
-    def slug(self) -> str:
-        """The name as part of an id and of a file's name."""
-        return "-".join(
-            "".join(char if char.isalnum() else " " for char in self.name).lower().split()
-        )
 
 
 def group(runs: Sequence[Recorded]) -> list[Group]:
     """Group runs by profile and prompts, in the order in which each group's first one is given."""
-    together: dict[tuple[str, ...], list[Recorded]] = {}
+    together: dict[tuple[object, ...], list[Recorded]] = {}
     for one in runs:
         together.setdefault(_key(one), []).append(one)
     names = _distinct(
         [found[0] for found in together.values()],
         lambda one: f"{one.run.prompts.name} under {one.run.channel.profile}",
+        lambda one: f"{one.run.prompts.items} prompts",
+        lambda one: one.run.prompts.template or "no template",
+        lambda one: order(one) or "in the file's order",
         lambda one: f"profile {one.run.channel.profile_sha256[:8]}",
         lambda one: f"prompts {one.run.prompts.sha256[:8]}",
     )
     return [
-        Group(name, dict(zip(_labels(found), found, strict=True)))
-        for name, found in zip(names, together.values(), strict=True)
+        Group(name, slug, dict(zip(_labels(found), found, strict=True)))
+        for name, slug, found in zip(names, _slugs(names), together.values(), strict=True)
     ]
 
 
-def _key(one: Recorded) -> tuple[str, ...]:
+def order(one: Recorded) -> str:
+    """How a run's prompts were ordered; empty if they were not."""
+    seed = one.run.prompts.shuffle_seed
+    return "" if seed is None else f"shuffled by seed {seed}"
+
+
+def _key(one: Recorded) -> tuple[object, ...]:
     channel, prompts = one.run.channel, one.run.prompts
-    return channel.profile, channel.profile_sha256, prompts.name, prompts.sha256
+    return (
+        *(channel.profile, channel.profile_sha256),
+        *(prompts.name, prompts.sha256, prompts.items, prompts.template, prompts.shuffle_seed),
+    )
 
 
 def _labels(runs: Sequence[Recorded]) -> list[str]:
@@ -56,12 +68,27 @@ def _labels(runs: Sequence[Recorded]) -> list[str]:
 
 
 def _distinct(runs: Sequence[Recorded], *tellers: Callable[[Recorded], str]) -> list[str]:
-    """Each run told by the first teller, and by the further ones where that is not enough."""
+    """Each run told by the first teller, and by the further ones that tell more of them apart."""
     told = [tellers[0](one) for one in runs]
     for teller in tellers[1:]:
-        count = Counter(told)
+        alike = defaultdict(set)
+        for text, one in zip(told, runs, strict=True):
+            alike[text].add(teller(one))
         told = [
-            f"{text}, {teller(one)}" if count[text] > 1 else text
+            f"{text}, {teller(one)}" if len(alike[text]) > 1 else text
             for text, one in zip(told, runs, strict=True)
         ]
     return told
+
+
+def _slugs(names: Sequence[str]) -> list[str]:
+    """Letters, digits and hyphens of each name; numbered where that is the same."""
+    slugs: list[str] = []
+    for name in names:
+        first = "-".join("".join(c if c.isalnum() else " " for c in name).lower().split())
+        slug, number = first, 1
+        while slug in slugs:
+            number += 1
+            slug = f"{first}-{number}"
+        slugs.append(slug)
+    return slugs

@@ -6,6 +6,7 @@ value depends on light, dark or print (`style.css`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -34,6 +35,7 @@ VARIABLES = {
 }
 
 WIDTH_IN = 4.4  # 317 points: a phone shows a figure at about its size
+ROW_IN = 0.19  # a row of a key
 LABEL_MOST = 30  # characters of a label that fit beside a figure's bars
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
@@ -68,6 +70,7 @@ def applied() -> AbstractContextManager[None]:
         "legend.fontsize": 9,
         "legend.frameon": False,
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a folder may be named $a_$b
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
     }
@@ -98,12 +101,23 @@ def point(number: int) -> dict[str, Any]:
 
 
 def key(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend below the figure, in as many columns as its labels let it have."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(4, len(handles), 50 // (longest + 5)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    """A legend below the figure, which grows by its rows.
+
+    It has as many columns as its labels let it have, and no more than its rows need.
+    """
+    labels = [short(str(handle.get_label())) for handle in handles]
+    fit = max(1, min(4, 50 // (max(map(len, labels)) + 5)))
+    rows = math.ceil(len(labels) / fit)
+    figure.set_figheight(figure.get_figheight() + ROW_IN * (rows - 1))
+    figure.legend(
+        handles=handles,
+        labels=labels,
+        loc="outside lower center",
+        ncols=math.ceil(len(labels) / rows),
+        columnspacing=1.2,
+    )
 
 
 def short(label: str) -> str:
-    """A label, cut to what fits beside a figure's bars."""
+    """A label, cut to what fits beside a figure's bars and into its key."""
     return label if len(label) <= LABEL_MOST else f"{label[: LABEL_MOST - 1]}…"
