@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
+from orchestrator.report.recorded import Recorded
 from orchestrator.sweep import analysis
 from orchestrator.sweep.tables import ms
 
 LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise does not look large
 
 
+@dataclass(frozen=True)
+class Point:
+    """A run's median latency, and its accuracy with Wilson's 95 % interval [%].
+
+    Of no wrong answer, too, that interval has a length; the standard error would be 0.
+    """
+
+    latency: analysis.Estimate
+    accuracy: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """The accuracy in words."""
+        return f"{self.accuracy:.1f} % (95 % interval {self.low:.1f} to {self.high:.1f} %)"
+
+
 def draw(group: Group) -> Drawing | None:
     """Each run's accuracy and median latency with their uncertainties; None of fewer than two."""
-    points = {}
-    for label, one in group.runs.items():
-        accuracy, error = one.summary.accuracy, one.summary.accuracy_standard_error
-        if accuracy is not None and error is not None and one.answered:
-            latency = analysis.median([request.end_to_end_s for request, _ in one.answered])
-            points[label] = (latency, accuracy, error)
+    found = {label: _point(one) for label, one in group.runs.items()}
+    points = {label: point for label, point in found.items() if point is not None}
     if len(points) < 2:
         return None
     with style.applied():
         figure = style.figure(3.3)
         axes = figure.add_subplot()
-        for number, (latency, accuracy, error) in enumerate(points.values()):
+        for number, point in enumerate(points.values()):
+            latency = point.latency
             low, high = latency.low or latency.value, latency.high or latency.value
             axes.errorbar(
                 1e3 * latency.value,
-                100 * accuracy,
-                yerr=100 * error,
+                point.accuracy,
+                yerr=[[point.accuracy - point.low], [point.high - point.accuracy]],
                 xerr=[[1e3 * (latency.value - low)], [1e3 * (high - latency.value)]],
                 markersize=7,
                 elinewidth=1.0,
@@ -39,9 +58,9 @@ def draw(group: Group) -> Drawing | None:
                 **style.point(number),
             )
         axes.set_xlabel("median end to end [ms], 95 % interval")
-        axes.set_ylabel("accuracy [%] ± s.e.")
+        axes.set_ylabel("accuracy [%], 95 % interval")
         axes.margins(x=0.12)
-        lowest = min(100 * (accuracy - error) for _, accuracy, error in points.values())
+        lowest = min(point.low for point in points.values())
         axes.set_ylim(max(0.0, min(lowest - 2, 102 - LEAST_RANGE)), 102)
         style.key(
             figure,
@@ -53,15 +72,26 @@ def draw(group: Group) -> Drawing | None:
     return Drawing(f"{group.slug}-accuracy", "Accuracy against latency", _finding(points), figure)
 
 
-def _finding(points: dict[str, tuple[analysis.Estimate, float, float]]) -> str:
-    best = max(accuracy for _, accuracy, _ in points.values())
-    fastest, (latency, accuracy, error) = min(points.items(), key=lambda item: item[1][0].value)
-    first, (reference, was, _) = next(iter(points.items()))
-    of_best = [label for label, (_, value, _) in points.items() if value == best]
+def _point(one: Recorded) -> Point | None:
+    accuracy, scored = one.summary.accuracy, one.summary.scored
+    if accuracy is None or not one.answered:
+        return None
+    interval = stats.binomtest(round(accuracy * scored), scored).proportion_ci(method="wilson")
+    return Point(
+        analysis.median([request.end_to_end_s for request, _ in one.answered]),
+        *(100 * share for share in (accuracy, interval.low, interval.high)),
+    )
+
+
+def _finding(points: dict[str, Point]) -> str:
+    best = max(point.accuracy for point in points.values())
+    fastest, found = min(points.items(), key=lambda item: item[1].latency.value)
+    first, reference = next(iter(points.items()))
+    of_best = [label for label, point in points.items() if point.accuracy == best]
     text = (
-        f"{fastest} is fastest, {ms(latency.value)} ms in the median at an accuracy of "
-        f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
+        f"{fastest} is fastest, {ms(found.latency.value)} ms in the median at an accuracy of "
+        f"{found.text}"
     )
     if fastest != first:
-        text += f" ({first}: {ms(reference.value)} ms, {100 * was:.1f} %)"
-    return f"{text}. The highest accuracy, {100 * best:.1f} %, is that of {', '.join(of_best)}."
+        text += f"; {first}: {ms(reference.latency.value)} ms, {reference.accuracy:.1f} %"
+    return f"{text}. The highest accuracy, {best:.1f} %, is that of {', '.join(of_best)}."

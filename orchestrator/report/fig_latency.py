@@ -48,10 +48,10 @@ def distribution(group: Group) -> Drawing | None:
                 **style.line(number),
             )
         axes.set_xlabel("end to end, at most [ms]")
-        axes.set_ylabel("share of requests [%]")
+        axes.set_ylabel("share of answered requests [%]")
         axes.set_ylim(0, 101)
         style.key(figure, axes.get_lines())
-    return Drawing(f"{group.slug}-cdf", "Distribution of end-to-end times", _spread(times), figure)
+    return Drawing(f"{group.slug}-cdf", "Distribution of end-to-end times", _spread(group), figure)
 
 
 def split(group: Group) -> Drawing | None:
@@ -149,12 +149,14 @@ def _mean(one: Recorded, fields: tuple[str, ...]) -> float:
     return sum(one.summary.split[field].mean_s or 0.0 for field in fields)
 
 
-def _spread(times: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> str:
-    told = [
-        f"{label} half within {ms(float(np.median(ordered)))} ms, 95 % within "
-        f"{ms(float(np.percentile(ordered, 95)))} ms (n = {len(ordered)})"
-        for label, ordered in times.items()
-    ]
+def _spread(group: Group) -> str:
+    told = []
+    for label, one in group.runs.items():
+        total = one.summary.end_to_end
+        if total.p50_s is None:
+            continue
+        most = "" if total.p95_s is None else f", 95 % within {ms(total.p95_s)} ms"
+        told.append(f"{label} half within {ms(total.p50_s)} ms{most} (n = {total.n})")
     return f"{'; '.join(told)}."
 
 

@@ -109,7 +109,7 @@ def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s
             cmap="cividis",
             rasterized=True,
         )
-        axes.set_title(f"{name} rate by device", pad=3)
+        axes.set_title(f"{name} rate by device; darker is slower", pad=3)
         axes.set_ylim(devices - 0.5, -0.5)
         axes.set_ylabel("device")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -137,7 +137,6 @@ def _finding(rates: Rates | None, requests: Runs) -> str:
     text += (
         f"; devices were in outage {100 * out.mean():.1f} % of the time. " if out.any() else ". "
     )
-    text += "Darker is slower, and blank where no interval is recorded. "
     return text + _correlation(rates, requests)
 
 

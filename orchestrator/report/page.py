@@ -62,6 +62,11 @@ def write(material: Material, out: Path) -> Written:
     """Write OUT/index.html and OUT/figures/NAME.png and .svg; InputError if that cannot be."""
     groups = group(material.runs)
     doubts = conditions.warnings(groups)
+    unfinished = [
+        f"The sweep in {sweep.path} has not ended: its policies are not compared here."
+        for sweep in material.sweeps
+        if sweep.summary is None
+    ]
     verified = conditions.verifications(material.runs)
     drawn = [(each, _draw(each)) for each in groups]
     try:
@@ -82,7 +87,7 @@ def write(material: Material, out: Path) -> Written:
             conditions=conditions.conditions(groups),
             overview=tables.overview(groups),
             sweeps=_of_sweeps(material),
-            unfinished=[str(sweep.path) for sweep in material.sweeps if sweep.summary is None],
+            unfinished=unfinished,
             links=[tables.links(one) for one in verified],
             sections=[_section(each, drawings) for each, drawings in drawn],
             folders=list(dict.fromkeys(one.given.resolve().name for one in material.runs)),
@@ -96,7 +101,7 @@ def write(material: Material, out: Path) -> Written:
         for drawing in drawings
         for kind in ("png", "svg")
     ]
-    return Written(out / PAGE, files, list(doubts))
+    return Written(out / PAGE, files, [*unfinished, *doubts])
 
 
 def _draw(of: Group) -> list[Drawing]:

@@ -80,14 +80,13 @@ def latency(group: Group) -> Table:
             if isinstance(value, dict) and "p95_s" in value:
                 found = [key for key in value if _PERCENTILE.fullmatch(key)]
                 columns = columns or found
-                n = value.get("n", one.summary.n - one.summary.errors)
-                rows.append(
-                    [label, name.replace("_", " "), str(n), *(_quantile(value, k) for k in columns)]
-                )
+                told = [str(value["n"]), *(_quantile(value, key) for key in columns)]
+                rows.append([label, name.replace("_", " "), *told])
     heads = ["Policy", "Duration", "n", *(name.removesuffix("_s") for name in columns)]
     return Table(
-        "Latency [ms], from the intended start, of answered requests, and 95 % intervals where "
-        f"there are any; {NONE}: too few requests for that percentile",
+        "Latency [ms] and 95 % intervals where there are any. First token and end to end count "
+        "from the intended start, of answered requests; dispatch delay is how much later than "
+        f"intended any request was sent. {NONE}: too few for that percentile",
         heads,
         rows,
         heads=2,
