@@ -42,6 +42,8 @@ from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
 from services.device.experts import Experts
 from services.device.server import DeviceServer
+from tests.unit.control_plane import STILL, Stack, running
+from tests.unit.parrot import Http, Parrot, base_station
 
 CPU = torch.device("cpu")
 # Small enough to save and load in a moment; large enough for every layout.
@@ -278,3 +280,20 @@ def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         yield url
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def parrot() -> Parrot:
+    return Parrot()
+
+
+@pytest.fixture
+def http(parrot: Parrot) -> Iterator[Http]:
+    with base_station(parrot) as url:
+        yield Http(url)
+
+
+@pytest.fixture(params=["curve", "plain"])
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    with running(STILL, tmp_path if request.param == "curve" else None) as stack:
+        yield stack

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.unit.parrot import Http, Parrot, base_station
+from tests.unit.parrot import Http, Parrot
 
 COMPLETION = ("/v1/completions", {"prompt": "a b"})
 CHAT = ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b"}]})
 BOTH = pytest.mark.parametrize(("path", "body"), [COMPLETION, CHAT], ids=["completion", "chat"])
-
-
-@pytest.fixture
-def parrot() -> Parrot:
-    return Parrot()
-
-
-@pytest.fixture
-def http(parrot: Parrot) -> Iterator[Http]:
-    with base_station(parrot) as url:
-        yield Http(url)
 
 
 def get(http: Http, path: str) -> httpx.Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ PATH = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Answer."}
 USER = {"role": "user", "content": "What is 4 + 5?"}
 IDS: list[int] = tokenizer().encode("What is 4 + 5?").ids
-
-
-@pytest.fixture
-def parrot() -> Parrot:
-    return Parrot()
-
-
-@pytest.fixture
-def http(parrot: Parrot) -> Iterator[Http]:
-    with base_station(parrot) as url:
-        yield Http(url)
 
 
 def templated(folder: Path, template: str) -> Path:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.unit.parrot import TIMINGS, Http, Parrot, base_station, tokenizer
+from tests.unit.parrot import TIMINGS, Http, Parrot, tokenizer
 
 PATH = "/v1/completions"
 PROMPT = "What is 4 + 5?"
 IDS: list[int] = tokenizer().encode(PROMPT).ids
-
-
-@pytest.fixture
-def parrot() -> Parrot:
-    return Parrot()
-
-
-@pytest.fixture
-def http(parrot: Parrot) -> Iterator[Http]:
-    with base_station(parrot) as url:
-        yield Http(url)
 
 
 def chunks(http: Http, **body: Any) -> list[dict[str, Any]]:

@@ -1,8 +1,6 @@
 """The control plane over real sockets: states ahead of time, late joiners, switching."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import zmq
@@ -23,12 +21,6 @@ from tests.unit.control_plane import (
     profile,
     running,
 )
-
-
-@pytest.fixture(params=["curve", "plain"])
-def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    with running(STILL, tmp_path if request.param == "curve" else None) as stack:
-        yield stack
 
 
 def test_early_and_late_joiners_hear_what_is_in_force(stack: Stack) -> None:

@@ -1,7 +1,6 @@
 """What devices report to the control plane, and what becomes of it."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from tests.unit.control_plane import (
     report,
     running,
 )
-
-
-@pytest.fixture(params=["curve", "plain"])
-def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    with running(STILL, tmp_path if request.param == "curve" else None) as stack:
-        yield stack
 
 
 def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:
