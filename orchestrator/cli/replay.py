@@ -16,7 +16,7 @@ from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import code_tests, prompt_sets, table
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.prompt import CodePrompt, Prompt
+from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome
@@ -62,7 +62,10 @@ def replay(
     concurrency: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="C", help="Requests in flight: closed so many (1), others at most."
+            min=1,
+            max=4096,
+            metavar="C",
+            help="Requests in flight: closed so many (1), others at most.",
         ),
     ] = None,
     warmup: Annotated[
@@ -122,6 +125,11 @@ def replay(
     chosen = chosen.head(limit)
     if run_code and not any(isinstance(one, CodePrompt) for one in chosen.prompts):
         raise InputError(f"--run-code: {prompts} asks for no programs; allowed: humaneval:PATH")
+    if routing and any(isinstance(one, ChoicePrompt) for one in chosen.prompts):
+        raise InputError(
+            f"--routing: {prompts} has multiple choices, each several sequences in one request; "
+            "allowed: with sets of single prompts"
+        )
     common.interrupt_when_terminated()
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         outcome = _replay(chosen, client, out, options, run_code=run_code, resume=resume)
@@ -158,7 +166,10 @@ def _replay(
             asked: Sequence[Prompt],
             on_done: Callable[[CodeResult], None],
         ) -> None:
-            tests = progress.add_task("tests", total=len(requests))
+            programs = sum(
+                isinstance(asked[one.id], CodePrompt) and one.error is None for one in requests
+            )
+            tests = progress.add_task("tests", total=programs)
 
             def done(result: CodeResult) -> None:
                 on_done(result)

@@ -24,7 +24,7 @@ SPEED_OVER_S = 600.0
 
 def sweep(
     sets: Annotated[
-        list[str], typer.Argument(metavar="SET", help="Bundled prompt sets, or jsonl:PATH.")
+        list[str], typer.Argument(metavar="SET", help="Bundled prompt sets, or FORMAT:PATH.")
     ],
     theta: Annotated[
         str, typer.Option(metavar="θ,…", help="Thresholds to run wlr with; empty: no wlr.")

@@ -32,6 +32,7 @@ MEMORY_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 64 << 10
 # Exit codes: of `timeout`; of one that had to be killed; of a docker that had to be.
 TIMED_OUT, KILLED, NO_END = 124, 137, -9
+OF_DOCKER = "docker: "
 
 Outcome = Literal["passed", "failed", "timeout", "too much output"]
 
@@ -76,18 +77,25 @@ def judge(
         if isinstance(prompt := prompts[request.id], CodePrompt) and request.error is None
     ]
     if asked:
-        outcome, detail = run("")
-        if outcome != "passed":
-            raise StackError(f"--run-code: a container of {IMAGE} cannot be used: {detail}")
+        _check_engine()
     results = {}
     for request, prompt in asked:
         outcome, detail = run(program(prompt, request.completion))
+        if detail.startswith(OF_DOCKER):  # or of a program that says so
+            _check_engine()
         result = CodeResult(
             id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail=detail
         )
         results[request.id] = result
         on_done(result)
     return results
+
+
+def _check_engine() -> None:
+    """StackError if not even an empty program can be run."""
+    outcome, detail = run("")
+    if outcome != "passed":
+        raise StackError(f"--run-code: a container of {IMAGE} cannot be used: {detail}")
 
 
 def program(prompt: CodePrompt, completion: str) -> str:
@@ -99,7 +107,7 @@ def run(source: str) -> tuple[Outcome, str]:
     """Run a Python program in a container: what became of it, and the last line of its output.
 
     Raises:
-        StackError: docker is not installed.
+        StackError: docker is not installed, or does not end a container.
     """
     word = secrets.token_hex(16)
     name = f"wdmoe-code-{word}"
@@ -137,11 +145,13 @@ def run(source: str) -> tuple[Outcome, str]:
 def _outcome(code: int, lines: list[str], word: str) -> tuple[Outcome, str]:
     if code == 0 and lines[-1] == word:
         return "passed", ""
-    if code in (TIMED_OUT, NO_END):
+    if code == NO_END:  # within the container the program has long been ended
+        raise StackError(f"--run-code: docker did not end a container within {GIVE_UP_S} s")
+    if code == TIMED_OUT:
         return "timeout", f"no end after {TIME_LIMIT_S} s"
     if code == KILLED:
         return "failed", "killed: out of memory, or it would not end"
-    of_docker = [line for line in lines if line.startswith("docker: ")]
+    of_docker = [line for line in lines if line.startswith(OF_DOCKER)]
     return "failed", one_line([*of_docker, lines[-1]][0]) or f"exit code {code}"
 
 

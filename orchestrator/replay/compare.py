@@ -83,9 +83,15 @@ def compare(a: Path, b: Path) -> Comparison:
     """Compare the runs in two folders, finished or not.
 
     Raises:
-        InputError: one of them is no run, or they have no prompt in common.
+        InputError: one of them is no run, or they have no prompt in common, or other sets.
     """
     run_a, run_b = _run(a), _run(b)
+    one, other = run_a.prompts, run_b.prompts
+    # Sets that number their items have the same ids for other prompts.
+    if one.name != other.name and one.sha256 != other.sha256:
+        raise InputError(
+            f"{a} and {b}: their prompt sets are {one.name} and {other.name}; allowed: the same"
+        )
     of_a, of_b = _by_prompt(read_requests(a)), _by_prompt(read_requests(b))
     common = [key for key in of_a if key in of_b]
     if not common:

@@ -17,6 +17,8 @@ from scipy import stats
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+# Numbers in memory at a time.
+MOST_DRAWN = 2_000_000
 
 
 class Estimate(BaseModel):
@@ -102,7 +104,7 @@ def _bootstrapped(
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=1000,
+        batch=max(1, min(1000, MOST_DRAWN // data[0].size)),
         confidence_level=CONFIDENCE,
         method="percentile",
         random_state=SEED,

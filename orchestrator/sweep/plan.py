@@ -23,6 +23,7 @@ from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.profiles import Profile
 from orchestrator.replay import json_file
+from orchestrator.replay.prompt import CodePrompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Policy, PromptsUsed
 from orchestrator.replay.run_folder import check_same
@@ -97,6 +98,12 @@ class Plan:
                 raise InputError(
                     f"policies {other} and {policy.label} have the same folder {slug(policy)}; "
                     "allowed: one of them"
+                )
+        for prompts in self.sets:
+            if any(isinstance(one, CodePrompt) for one in prompts.prompts):
+                raise InputError(
+                    f"prompt set {prompts.name}: asks for programs, which no sweep runs; "
+                    "allowed: wdmoe replay --run-code"
                 )
         last = max(len(prompts.prompts) for prompts in self.sets) - 1
         for profile in self.profiles:

@@ -36,7 +36,8 @@ class Measured(BaseModel):
         parts_p50_s: of each part of the end-to-end time; medians do not add up exactly.
         ratio: end to end over Eq. 8, by request.
         devices_ratio: the devices' part as measured over the batched model's, by request.
-        experts_per_token: that worked on a token in a layer, on average.
+        experts_per_token: that worked on a token in a layer, on average; None of multiple choice,
+            where tokens that choices share are computed once.
     """
 
     latency: Estimate
@@ -47,7 +48,7 @@ class Measured(BaseModel):
     parts_p50_s: dict[str, float]
     ratio: Spread | None
     devices_ratio: Spread | None
-    experts_per_token: float
+    experts_per_token: float | None
 
 
 class Compared(BaseModel):
@@ -149,7 +150,9 @@ def measure(requests: Sequence[Request], layers: int) -> Measured | None:
         parts_p50_s=parts,
         ratio=_ratios(totals, [each.eq8_s for each in timings]),
         devices_ratio=_ratios(devices, [each.batched_s for each in timings]),
-        experts_per_token=_experts_per_token(timings, layers),
+        experts_per_token=_experts_per_token(
+            [each for one, each in answered if not one.choices], layers
+        ),
     )
 
 
@@ -196,7 +199,9 @@ def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | No
     return analysis.spread(ratios) if ratios else None
 
 
-def _experts_per_token(timings: Sequence[Timings], layers: int) -> float:
+def _experts_per_token(timings: Sequence[Timings], layers: int) -> float | None:
+    if not timings:
+        return None
     # A completion's last token is not fed back, so no expert sees it.
     tokens = sum(each.prompt_tokens + each.completion_tokens - 1 for each in timings)
     return sum(sum(each.experts.used.values()) for each in timings) / (tokens * layers)

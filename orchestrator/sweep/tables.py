@@ -147,7 +147,7 @@ def breakdown(summary: SweepSummary, profile: str) -> Grid:
 def _times(measured: Measured) -> list[str]:
     part = measured.parts_p50_s
     return [
-        f"{measured.experts_per_token:.2f}",
+        NONE if measured.experts_per_token is None else f"{measured.experts_per_token:.2f}",
         ms(measured.eq8_p50_s),
         ms(measured.batched_p50_s),
         ms(measured.devices_p50_s),

@@ -79,14 +79,15 @@ def test_an_endless_loop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_tests, "TIME_LIMIT_S", 2)
     assert code_tests.run("while True: pass") == ("timeout", "no end after 2 s")
     stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass"
-    assert code_tests.run(stubborn)[0] == "failed"
+    assert code_tests.run(stubborn)[0] in ("failed", "timeout")  # if it had not begun to ignore it
 
 
 def test_an_engine_that_does_not_end_a_container_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(code_tests, "GIVE_UP_S", 4)
-    assert code_tests.run("import time\ntime.sleep(9)")[0] == "timeout"
+    with pytest.raises(StackError, match="did not end a container"):
+        code_tests.run("import time\ntime.sleep(9)")
     assert docker("ps", "-aq", "--filter", "name=wdmoe-code-") == ""
 
 

@@ -53,7 +53,15 @@ def start(url: str, *arguments: str) -> subprocess.Popen[str]:
     # Of this checkout, whichever one is installed.
     env = {**os.environ, **urls, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # What a shell has in the background may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def run(url: str, *arguments: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from orchestrator.replay.prompt import Prompt
 from orchestrator.replay.scoring import read_number
 
 _Choice = Annotated[Text, Field(pattern=r"\S")]
+# As many and as long as the base station takes.
+_Stop = Annotated[Text, Field(max_length=256)]
 
 
 class _Strict(BaseModel):
@@ -27,11 +29,14 @@ class _Strict(BaseModel):
 class _Question(_Strict):
     answer: Text
     max_tokens: int = Field(ge=1, le=1 << 17, description="an integer of at least 1")
-    stop: list[Text] = Field(description="a list of non-empty texts, which may be empty")
+    stop: list[_Stop] = Field(
+        max_length=16, description="a list of at most 16 texts of 1 to 256 characters"
+    )
     scoring: Literal["match", "number"] = Field("match", description="match or number")
 
 
 class _MultipleChoice(_Strict):
+    prompt: _Choice  # whose first token has no log-probability: it must not be a choice's
     choices: list[_Choice] = Field(
         min_length=2, max_length=64, description="a list of 2 to 64 texts that are not blank"
     )
