@@ -33,6 +33,7 @@ OPTIONS = {
 NEEDED = ("--rate", "--burstiness")
 ALLOWED = "closed, poisson, gamma or trace:FILE"
 TRACE_BYTES = 1 << 26
+LONGEST_S = 30 * 86400.0
 SHOWN_CHARACTERS = 60
 
 
@@ -47,7 +48,7 @@ class Schedule:
         """How long after the first of `count` requests each is to start; None: as answers come.
 
         Raises:
-            InputError: a trace is shorter than that.
+            InputError: a trace is shorter than that, or the last one would start too late.
         """
         arrivals = self.arrivals
         if arrivals.kind == "closed":
@@ -63,9 +64,18 @@ class Schedule:
             assert arrivals.rate_per_s is not None
             shape = arrivals.burstiness or 1.0
             rng = np.random.default_rng(arrivals.seed)
-            gaps = rng.gamma(shape, 1 / (arrivals.rate_per_s * shape), count)
-            times = np.cumsum(gaps)
-        return [float(each) for each in (times - times[0]) * arrivals.time_scale]
+            with np.errstate(all="ignore"):  # what comes of it is checked
+                scale = np.divide(1.0, np.multiply(arrivals.rate_per_s, shape))
+                times = np.cumsum(rng.gamma(shape, scale, count))
+        with np.errstate(all="ignore"):
+            times = (times - times[0]) * arrivals.time_scale
+        if not times[-1] <= LONGEST_S:  # nor if it is not a number
+            raise InputError(
+                f"--arrivals {arrivals.kind}: the last of {count} requests would start "
+                f"{times[-1]:g} s after the first; allowed: at most {LONGEST_S:g} s, times are in "
+                "seconds"
+            )
+        return [float(each) for each in times]
 
 
 CLOSED = Schedule(Arrivals())

@@ -53,14 +53,14 @@ def send(due: Sequence[Due], ask: Ask, senders: int) -> Iterator[Answer]:
 
     def work() -> None:
         while not stopped.is_set():
-            with turn:
-                item = next(left, None)
-                if item is None:
-                    return
-                start_s = now_s() if item.start_s is None else item.start_s
-                if stopped.wait(start_s - now_s()):
-                    return
             try:
+                with turn:
+                    item = next(left, None)
+                    if item is None:
+                        return
+                    start_s = now_s() if item.start_s is None else item.start_s
+                    if stopped.wait(start_s - now_s()):
+                        return
                 ended.put(ask(item.number, item.prompt, start_s))
             except Exception as error:
                 stopped.set()

@@ -94,6 +94,30 @@ def test_options_that_do_not_fit_are_refused(
     assert str(refused.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate_per_s": 1e-320},
+        {"rate_per_s": 1e-11},
+        {"rate_per_s": 1.0, "time_scale": 1e300},
+        {"rate_per_s": 1.0, "burstiness": 1e-320},
+        {"rate_per_s": 1e-200, "burstiness": 1e-200},
+    ],
+)
+def test_a_schedule_that_would_not_end_is_refused(options: dict[str, float]) -> None:
+    kind = "gamma" if "burstiness" in options else "poisson"
+    with pytest.raises(InputError) as refused:
+        starts_s(99, kind, **options)
+    assert str(refused.value).startswith(f"--arrivals {kind}: the last of 99 requests would start ")
+
+
+def test_a_trace_in_nanoseconds_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    trace.write_text("1700000000000000000\n1700000001000000000\n")
+    with pytest.raises(InputError, match=r"would start 1e\+09 s after the first; allowed: at most"):
+        choose(f"trace:{trace}").starts_s(2)
+
+
 def test_a_trace_begins_with_its_first_arrival(tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text('100\n100.5\n{"timestamp_s": 100.5, "tokens": 7}\n1.03e2\n')
