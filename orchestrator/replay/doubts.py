@@ -70,7 +70,8 @@ def doubts(
         dropped = _overflows(link) - before.get(link.device, 0)
         if dropped > 0:
             warnings.append(
-                f"the queues of device-{link.device} were too short: {dropped} packets dropped"
+                f"the queues of device-{link.device} were too short: {dropped} packets dropped "
+                "since the run began, others' traffic included"
             )
     for link in channel.links:
         if link.error or link.backend is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeAlias
 
+from orchestrator.errors import InputError, StackError
 from orchestrator.replay.arrivals import CLOSED, Schedule
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
@@ -23,6 +24,7 @@ from orchestrator.replay.run_folder import (
     default_path,
     read_code,
     read_requests,
+    read_summary,
     write_summary,
 )
 from orchestrator.replay.summary import Summary, summarise
@@ -113,16 +115,26 @@ def replay(
         done = {request.id for request in requests}
         if len(done) < len(prompts.prompts):
             _warm_up(prompts, options.warmup, ask_one)
+        _catch_up(folder, client)
         began_s = seen_s = now_s()
+
+        def see_intervals() -> None:
+            folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
+
         due = _due(prompts, done, starts_s)
-        for request, trace in send(due, ask_one, arrivals.concurrency or MOST_IN_FLIGHT):
-            folder.add(request, trace)
-            requests.append(request)
-            on_request(request)
-            if now_s() - seen_s > INTERVALS_EVERY_S:
-                folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
-                seen_s = now_s()
-        folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
+        try:
+            for request, trace in send(due, ask_one, arrivals.concurrency or MOST_IN_FLIGHT):
+                folder.add(request, trace)
+                requests.append(request)
+                on_request(request)
+                if now_s() - seen_s > INTERVALS_EVERY_S:
+                    see_intervals()
+                    seen_s = now_s()
+        except BaseException:
+            with suppress(StackError):  # what ended the run is told
+                see_intervals()
+            raise
+        see_intervals()
         after = client.channel()
         if judge is not None:
             tested = read_code(path)
@@ -133,7 +145,7 @@ def replay(
             folder.run,
             requests,
             after,
-            continuous=not folder.recorded,
+            continuous=_continuous(folder, sent=bool(due)),
             goodput_limit_s=options.goodput_limit_s,
         )
         write_summary(path, summary)
@@ -148,6 +160,24 @@ def _asker(client: Client, model: str, *, routing: bool) -> Ask:
         return answer
 
     return ask_one
+
+
+def _catch_up(folder: RunFolder, client: Client) -> None:
+    """Add the intervals that a run was stopped before it could ask for."""
+    if folder.recorded:
+        began_s = min(one.intended_start_s for one in folder.recorded)
+        ended_s = max(one.intended_start_s + one.end_to_end_s for one in folder.recorded)
+        applied = client.intervals(began_s)
+        folder.add_intervals([one for one in applied if one.apply_at_s <= ended_s])
+
+
+def _continuous(folder: RunFolder, *, sent: bool) -> bool:
+    """Whether a run had no pause; one that only summed up again is as its summary had it."""
+    if sent or not folder.recorded:
+        return not folder.recorded
+    with suppress(InputError):  # there is none, or one of another version
+        return read_summary(folder.path).requests_per_s is not None
+    return False
 
 
 def _warm_up(prompts: PromptSet, count: int, ask_one: Ask) -> None:

@@ -7,10 +7,12 @@ on is as it was; any other is refused rather than mixed in.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -43,11 +45,10 @@ class RunFolder:
         """Claim `path` for this run.
 
         Raises:
-            InputError: it cannot be written; or it holds a run already, and `resume` is not set or
-                the run is not the same.
+            InputError: it cannot be written; or it holds a run already, and `resume` is not set,
+                the run is not the same, or another process is at it.
         """
         self.path = path
-        self._newest: dict[int, tuple[int, int]] = {}
         if resume and (path / RUN).exists():
             self.run = read_run(path)
             check_same(path / RUN, essence(self.run), essence(run))
@@ -58,9 +59,16 @@ class RunFolder:
             if self.run is run:
                 path.mkdir(parents=True, exist_ok=True)
                 json_file.create(path / RUN, run)  # of two runs at once, one is refused
-            self.recorded = read_requests(path)
-            self._requests = _append_to(path / REQUESTS)
-            self._intervals = _append_to(path / INTERVALS)
+            with ExitStack() as opened:
+                self._requests = opened.enter_context(_append_to(path / REQUESTS))
+                self._intervals = opened.enter_context(_append_to(path / INTERVALS))
+                self.recorded = read_requests(path)
+                self._newest = _newest(read_intervals(path))
+                opened.pop_all()
+        except BlockingIOError:
+            raise InputError(
+                f"--out {path}: a run is writing to it; allowed: when that has ended"
+            ) from None
         except OSError as error:
             raise InputError(f"--out {path}: {error.strerror or error}") from None
 
@@ -203,9 +211,25 @@ def _read_lines(file: Path, kind: type[_Line], what: str) -> list[_Line]:
     return read
 
 
+def _newest(intervals: Sequence[Interval]) -> dict[int, tuple[int, int]]:
+    """The last epoch and interval of each device."""
+    newest: dict[int, tuple[int, int]] = {}
+    for one in intervals:
+        newest[one.device] = max((one.epoch, one.interval), newest.get(one.device, (-1, -1)))
+    return newest
+
+
 def _append_to(file: Path) -> TextIO:
-    """Open for further lines, behind the last whole one."""
+    """Open for further lines, behind the last whole one.
+
+    Raises:
+        BlockingIOError: another process has it open so; its lock ends with it, however it ends.
+    """
     lines = file.open("a+", encoding="utf-8")
-    whole = file.read_bytes().rfind(b"\n") + 1
-    lines.truncate(whole)
+    try:
+        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lines.truncate(file.read_bytes().rfind(b"\n") + 1)
+    except OSError:
+        lines.close()
+        raise
     return lines

@@ -141,6 +141,23 @@ def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert received == []
 
 
+def test_summing_up_again_keeps_the_rates_of_a_run_without_pauses(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec, out = prompts_file(tmp_path, "ok 1", "ok 2"), tmp_path / "run"
+    arguments = (spec, "--out", str(out), "--json")
+    before = json.loads(invoke(url, monkeypatch, *arguments)[0])
+    assert before["requests_per_s"] is not None
+    again = (*arguments, "--resume", "--goodput-limit-s", "9")
+    output, error = invoke(url, monkeypatch, *again)
+    assert error is None
+    after = json.loads(output)
+    assert after["goodput"]["n"] == 2
+    assert after == before | {"goodput": after["goodput"]}
+    (out / "summary.json").unlink()  # then nobody knows
+    assert json.loads(invoke(url, monkeypatch, *again)[0])["requests_per_s"] is None
+
+
 def test_a_run_ends_with_its_stack(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -66,7 +66,10 @@ def test_dropped_packets_and_a_degraded_profile_are_told() -> None:
     after = run.channel.model_copy(update={"links": [link(0, dropped=5), link(1)]})
     assert summed([request(0)], run).warnings == []
     (warning,) = summed([request(0)], run, after).warnings
-    assert warning == "the queues of device-0 were too short: 2 packets dropped"
+    assert warning == (
+        "the queues of device-0 were too short: 2 packets dropped since the run began, others' "
+        "traffic included"
+    )
     (warning,) = summed(
         [request(0)], run, run.channel.model_copy(update={"degraded": True})
     ).warnings

@@ -3,49 +3,82 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.replay.run_folder import read_intervals, read_requests, read_summary
-from tests.unit.recorded_runs import record
+from orchestrator.replay.records import Interval
+from orchestrator.replay.run_folder import (
+    RunFolder,
+    read_intervals,
+    read_requests,
+    read_summary,
+)
+from tests.unit.recorded_runs import TOPK, record, request, run
 
 
 def test_intervals_are_read_as_they_were_written(tmp_path: Path) -> None:
-    run = record(tmp_path / "run", profile="mobility", count=2)
-    intervals = read_intervals(run)
-    assert len(intervals) == len((run / "intervals.jsonl").read_text().splitlines())
+    folder = record(tmp_path / "run", profile="mobility", count=2)
+    intervals = read_intervals(folder)
+    assert len(intervals) == len((folder / "intervals.jsonl").read_text().splitlines())
     assert {one.device for one in intervals} == set(range(8))
-    (run / "intervals.jsonl").unlink()
-    assert read_intervals(run) == []
+    (folder / "intervals.jsonl").unlink()
+    assert read_intervals(folder) == []
+
+
+def test_a_folder_that_a_run_is_writing_to_is_left_as_it_is(tmp_path: Path) -> None:
+    told = run("near-far", TOPK, 9)
+    with closing(RunFolder(tmp_path, told)) as first:
+        first.add(request(0, TOPK, "near-far"))
+        lines = tmp_path / "requests.jsonl"
+        with lines.open("a") as half:
+            half.write('{"id": 1, ')
+        before = lines.read_bytes()
+        with pytest.raises(InputError, match="a run is writing to it; allowed: when that has end"):
+            RunFolder(tmp_path, told, resume=True)
+        assert lines.read_bytes() == before
+    with closing(RunFolder(tmp_path, told, resume=True)) as after:
+        assert [one.id for one in after.recorded] == [0]
+
+
+def test_a_run_that_goes_on_records_each_interval_once(tmp_path: Path) -> None:
+    told = run("near-far", TOPK, 9)
+    applied = [
+        Interval(device=0, epoch=1, interval=n, apply_at_s=n, applied_at_s=n) for n in range(6)
+    ]
+    for until in (2, 4, 6):
+        with closing(RunFolder(tmp_path, told, resume=until > 2)) as folder:
+            folder.add_intervals(applied[:until])
+    assert read_intervals(tmp_path) == applied
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 41])
 def test_an_interval_that_cannot_be_is_refused_by_its_line(tmp_path: Path, number: int) -> None:
-    run = record(tmp_path / "run", count=2)
+    folder = record(tmp_path / "run", count=2)
     one = {"device": 0, "epoch": 1, "interval": number, "apply_at_s": 0.0, "applied_at_s": 0.0}
-    (run / "intervals.jsonl").write_text(json.dumps(one) + "\n")
+    (folder / "intervals.jsonl").write_text(json.dumps(one) + "\n")
     with pytest.raises(InputError, match=r"intervals\.jsonl, line 1: not an interval of this"):
-        read_intervals(run)
+        read_intervals(folder)
 
 
 def test_experts_that_are_no_device_numbers_are_refused_by_their_line(tmp_path: Path) -> None:
-    run = record(tmp_path / "run", count=2)
-    lines = (run / "requests.jsonl").read_text().splitlines()
+    folder = record(tmp_path / "run", count=2)
+    lines = (folder / "requests.jsonl").read_text().splitlines()
     second: dict[str, Any] = json.loads(lines[1])
     second["timings"]["experts"]["used"] = {"all": 3}
-    (run / "requests.jsonl").write_text(f"{lines[0]}\n{json.dumps(second)}\n")
+    (folder / "requests.jsonl").write_text(f"{lines[0]}\n{json.dumps(second)}\n")
     with pytest.raises(InputError, match=r"requests\.jsonl, line 2: .*experts\.used"):
-        read_requests(run)
+        read_requests(folder)
 
 
 def test_a_summary_that_lacks_a_part_of_the_time_is_refused(tmp_path: Path) -> None:
-    run = record(tmp_path / "run", count=2)
-    summary = json.loads((run / "summary.json").read_text())
+    folder = record(tmp_path / "run", count=2)
+    summary = json.loads((folder / "summary.json").read_text())
     del summary["split"]["uplink_s"]
-    (run / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match=r"summary\.json: .*split: .*uplink_s missing") as refused:
-        read_summary(run)
+        read_summary(folder)
     assert "\n" not in str(refused.value)
