@@ -26,6 +26,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.profiles import MAX_DRAWN, Profile
+from orchestrator.progress import ProgressBoard
 from orchestrator.reports import AppliedInterval, Reports, decode_report
 from orchestrator.state import Param
 from orchestrator.verification import Verification, export
@@ -40,6 +41,9 @@ class Control:
         metrics: where to count.
         keys_dir: folder of the CURVE keys; None turns CURVE off.
         state_address, report_address: where to bind; a `*` for the port takes a free one.
+
+    Attributes:
+        replay: how far the newest one is.
 
     Raises:
         InputError: the profile does not fit the stack.
@@ -62,6 +66,7 @@ class Control:
         self._addresses = (state_address, report_address)
         self._lock = threading.Lock()
         self._reports = Reports()
+        self.replay = ProgressBoard(metrics)
         self._verification: Verification | None = None
         self._announced = (0, -1)  # order of the last state sent
         self._last = b""
@@ -183,6 +188,7 @@ class Control:
             "degraded": plan.profile.needs_netem and bool(self._reports.without_netem()),
             "links": links,
             "verification": verification and verification.model_dump(),
+            "replay": self.replay.status(),
         }
 
     def intervals(self, since_s: float) -> list[AppliedInterval]:

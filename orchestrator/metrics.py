@@ -61,6 +61,12 @@ class OrchestratorMetrics:
     policy: Info
     interval: Gauge
     refused_messages_total: Counter
+    replay: Info
+    replay_running: Gauge
+    replay_planned_requests: Gauge
+    replay_done_requests: Gauge
+    replay_failed_requests: Gauge
+    replay_accuracy_ratio: Gauge
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,24 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
             "wdmoe_refused_messages_total",
             "Messages refused as invalid",
             ["reason"],
+            registry=registry,
+        ),
+        replay=Info("wdmoe_replay", "Prompt set of the newest replay", registry=registry),
+        replay_running=Gauge(
+            "wdmoe_replay_running", "1 while a replay tells how far it is", registry=registry
+        ),
+        replay_planned_requests=Gauge(
+            "wdmoe_replay_planned_requests", "Requests of the newest replay", registry=registry
+        ),
+        replay_done_requests=Gauge(
+            "wdmoe_replay_done_requests", "Those that ended, failed ones too", registry=registry
+        ),
+        replay_failed_requests=Gauge(
+            "wdmoe_replay_failed_requests", "Those that failed", registry=registry
+        ),
+        replay_accuracy_ratio=Gauge(
+            "wdmoe_replay_accuracy_ratio",
+            "Mean score of those that have one; NaN: none has",
             registry=registry,
         ),
     )

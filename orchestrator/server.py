@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator import profiles, state, strict_yaml, traces
+from orchestrator import profiles, progress, state, strict_yaml, traces
 from orchestrator.control import Control
 from orchestrator.errors import InputError
 from orchestrator.verification import Verification
@@ -115,6 +115,11 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
         control.verified(await _body(request, Verification))
         return await run_in_threadpool(control.status)
 
+    @app.post("/replay", status_code=204)
+    async def replay(request: Request) -> None:
+        told = await _body(request, progress.Progress, progress.MAX_BYTES)
+        control.replay.take(told)
+
     return app
 
 
@@ -129,13 +134,13 @@ def _use_policy(control: Control, asked: PolicyRequest) -> dict[str, Any]:
     return control.status()
 
 
-async def _body(request: Request, kind: type[_Body]) -> _Body:
+async def _body(request: Request, kind: type[_Body], max_bytes: int = MAX_BODY_BYTES) -> _Body:
     """The body as `kind`; read no further than a body may be long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"body larger than the {MAX_BODY_BYTES} bytes allowed")
+        if len(body) > max_bytes:
+            raise HTTPException(413, f"body larger than the {max_bytes} bytes allowed")
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -39,6 +39,8 @@ def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:
         typer.echo("         DEGRADED: no netem here, so delay, jitter and loss are left out")
     typer.echo(f"policy   {Policy.model_validate(channel['policy']).label}")
     typer.echo(f"verified {_verified(channel)}")
+    if channel["replay"] is not None:
+        typer.echo(f"replay   {_replay(channel['replay'])}")
     admitted = bs["devices"] if bs else {}
     common.print_table(
         ["Device", "At the BS", "Backend", "Asked down", "Asked up", "Applied", "Fault"],
@@ -74,6 +76,17 @@ def _verified(channel: dict[str, Any]) -> str:
         return "never (wdmoe link verify)"
     same = found["profile_sha256"] == channel["profile_sha256"]
     return f"{found['verified_at']}, under {'this profile' if same else found['profile']}"
+
+
+def _replay(told: dict[str, Any]) -> str:
+    text = f"{told['prompts']} {told['done']} of {told['planned']}"
+    if told["failed"]:
+        text += f", {told['failed']} failed"
+    if told["accuracy"] is not None:
+        text += f", {100 * told['accuracy']:.1f} % right"
+    if told["running"]:
+        return text
+    return text + (", ended" if told["done"] == told["planned"] else ", stopped")
 
 
 def _at_bs(device: dict[str, Any] | None) -> str:
