@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
 from orchestrator.profiles import Profile
+from orchestrator.progress import Progress
 from orchestrator.replay import likelihood
 from orchestrator.replay.json_file import first_fault
 from orchestrator.replay.prompt import ChoicePrompt, Prompt
@@ -31,6 +32,7 @@ from orchestrator.replay.stream import AnswerError, chunks, one_line
 # Long silences are legitimate: a slow link in the profile delays every token.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 CONTROL_TIMEOUT_S = 10.0
+TELL_TIMEOUT_S = 1.0
 
 _UNIX_ZERO_S = time.time() - time.perf_counter()
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -93,6 +95,12 @@ class Client:
         url = f"{self._orchestrator_url}/profile"
         told = self._ask("orchestrator", url, _ProfileText)
         return profiles.parse(told.text, told.name, f"profile {told.name} in force", told.traces)
+
+    def tell(self, progress: Progress) -> None:
+        """Tell the orchestrator how far a replay is, whether it listens or not."""
+        with suppress(httpx.HTTPError, RuntimeError):  # the latter once this client is closed
+            url, body = f"{self._orchestrator_url}/replay", progress.model_dump()
+            self._http.post(url, json=body, timeout=TELL_TIMEOUT_S)
 
     def use_policy(self, policy: Policy) -> Channel:
         """Switch to a policy; the fading goes on.

@@ -28,6 +28,7 @@ from orchestrator.replay.run_folder import (
     write_summary,
 )
 from orchestrator.replay.summary import Summary, summarise
+from orchestrator.replay.telling import Tally, Telling
 
 # As `code_tests.judge`.
 Judge: TypeAlias = Callable[
@@ -107,8 +108,10 @@ def replay(
         routing=options.routing,
     )
     path = out or default_path(prompts.name, channel.profile)
-    with closing(RunFolder(path, run, resume=resume)) as folder:
+    with closing(RunFolder(path, run, resume=resume)) as folder, Telling(client) as telling:
         requests = list(folder.recorded)
+        tally = Tally(prompts, requests)
+        telling.show(tally)
         for request in requests:
             on_request(request)
         ask_one = _asker(client, health.model.name, routing=options.routing)
@@ -126,6 +129,7 @@ def replay(
             for request, trace in send(due, ask_one, arrivals.concurrency or MOST_IN_FLIGHT):
                 folder.add(request, trace)
                 requests.append(request)
+                tally.add(request)
                 on_request(request)
                 if now_s() - seen_s > INTERVALS_EVERY_S:
                     see_intervals()
@@ -139,7 +143,12 @@ def replay(
         if judge is not None:
             tested = read_code(path)
             left = [request for request in requests if request.id not in tested]
-            judge(left, prompts.prompts, folder.add_code)
+
+            def add_code(result: CodeResult) -> None:
+                folder.add_code(result)
+                tally.add_code(result)
+
+            judge(left, prompts.prompts, add_code)
             requests = read_requests(path)
         summary = summarise(
             folder.run,

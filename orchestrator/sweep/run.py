@@ -32,6 +32,7 @@ from orchestrator.replay.run_folder import (
     write_summary,
 )
 from orchestrator.replay.summary import summarise
+from orchestrator.replay.telling import Tally, Telling
 from orchestrator.sweep.plan import Cell, Plan, blocks, start
 from orchestrator.sweep.put_back import put_back
 
@@ -57,6 +58,7 @@ class Runner:
         self._client = client
         self._allow_degraded = allow_degraded
         self._on_request = on_request
+        self._telling = Telling(client)
         self._in_force: Profile | None = None  # as far as this sweep has put it there
 
     def run(self) -> None:
@@ -72,7 +74,7 @@ class Runner:
             return
         health = self._client.health()
         self._check_stack(health)
-        with put_back(self._client):
+        with self._telling, put_back(self._client):
             for profile in self._plan.profiles:
                 for prompts in self._plan.sets:
                     self._fill(self._plan.cells(profile, prompts), health)
@@ -88,7 +90,9 @@ class Runner:
     def _fill(self, cells: Sequence[Cell], health: Health) -> None:
         profile, prompts = cells[0].profile, cells[0].prompts
         size = BLOCK if profile.interval_s is None else 1
-        recorded = {cell: {one.id for one in read_requests(cell.path)} for cell in cells}
+        before = {cell: read_requests(cell.path) for cell in cells}
+        recorded = {cell: {one.id for one in requests} for cell, requests in before.items()}
+        tallies = {cell: Tally(prompts, requests) for cell, requests in before.items()}
         with ExitStack() as stack:
             folders: dict[Cell, RunFolder] = {}
             for turn, block in enumerate(blocks(len(prompts.prompts), size)):
@@ -102,8 +106,12 @@ class Runner:
                         run = describe(prompts, health, self._client.channel())
                         folder = RunFolder(cell.path, run, resume=True)
                         folders[cell] = stack.enter_context(closing(folder))
+                    self._telling.show(tallies[cell])
                     for item in left:
-                        channel = self._send(item, cell, folders[cell], channel, health.model.name)
+                        channel, request = self._send(item, cell, channel, health.model.name)
+                        folders[cell].add(request)
+                        tallies[cell].add(request)
+                        self._on_request(request)
                     applied = self._client.intervals(channel.apply_at_s)
                     folders[cell].add_intervals([a for a in applied if a.epoch == channel.epoch])
         for cell in cells:
@@ -134,18 +142,16 @@ class Runner:
         return channel
 
     def _send(
-        self, item: Numbered, cell: Cell, folder: RunFolder, channel: Channel, model: str
-    ) -> Channel:
-        """Make a request and record it; the channel that it had."""
+        self, item: Numbered, cell: Cell, channel: Channel, model: str
+    ) -> tuple[Channel, Request]:
+        """Make a request; the channel that it had, and the request."""
         request = self._request(item, model)
         if not _ran_under(request, channel):  # once it may be that the switch was told too late
             if cell.profile.interval_s is not None:
                 channel = self._switch(cell, item[0])  # the fading has gone on
             request = self._request(item, model)
             _check(request, channel)
-        folder.add(request)
-        self._on_request(request)
-        return channel
+        return channel, request
 
     def _request(self, item: Numbered, model: str) -> Request:
         request, _ = ask(*item, self._client, model, now_s())

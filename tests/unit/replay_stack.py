@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from orchestrator.progress import Progress
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS
 
@@ -73,6 +75,10 @@ ROUTING = b"PK\x03\x04 routing"
 
 app = FastAPI()
 received: list[dict[str, Any]] = []
+told: list[Progress] = []
+# Clear it, and whoever tells of a replay gets no answer until it is set again.
+answering = threading.Event()
+answering.set()
 
 
 @app.get("/healthz")
@@ -90,6 +96,12 @@ def status() -> dict[str, Any]:
 def intervals(since_s: float) -> list[dict[str, Any]]:
     assert since_s > 1e9
     return INTERVALS[::-1]
+
+
+@app.post("/replay", status_code=204)
+def replay(body: dict[str, Any]) -> None:
+    told.append(Progress.model_validate(body))
+    assert answering.wait(60)
 
 
 @app.post("/v1/completions")

@@ -13,6 +13,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 
 from orchestrator import profiles
+from orchestrator.progress import Progress
 from orchestrator.replay.records import PARTS
 
 STILL = """
@@ -41,6 +42,7 @@ class Stack:
         self.apply_at_s = time.time()
         self.first_interval: int | None = None
         self.sent: list[tuple[str, str, str, int | None]] = []  # profile, policy, prompt, interval
+        self.told: list[Progress] = []
         self.well = True
         self.deaf_to_policies = False
         self.late = 0  # so many answers tell the epoch of before a switch
@@ -140,6 +142,11 @@ def intervals(since_s: float) -> list[dict[str, Any]]:
     at = {"apply_at_s": stack.apply_at_s, "applied_at_s": stack.apply_at_s + 0.001}
     epochs = (stack.epoch - 1, stack.epoch)
     return [{"device": 0, "epoch": epoch, "interval": 0, **at} for epoch in epochs]
+
+
+@app.post("/replay", status_code=204)
+def replay(body: dict[str, Any]) -> None:
+    stack.told.append(Progress.model_validate(body))
 
 
 @app.post("/v1/completions")

@@ -17,7 +17,7 @@ from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Outcome, replay
 from tests.unit.conftest import Wdmoe
-from tests.unit.replay_stack import app, prompt
+from tests.unit.replay_stack import app, prompt, told
 from tests.unit.serving import serve
 
 PROGRAM = {"max_tokens": 5, "stop": ["\n"], "answer": "x", "test": "t", "entry_point": "f"}
@@ -78,6 +78,7 @@ def test_tests_that_were_stopped_go_on_where_they_were(url: str, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         run(url, out, first)
     assert first.seen == [0, 1]
+    assert (told[-1].done, told[-1].scored, told[-1].running) == (4, 2, False)
     outcome = run(url, out, second)
     assert second.seen == [3]
     assert {request.id: request.score for request in outcome.requests} == {
@@ -88,6 +89,7 @@ def test_tests_that_were_stopped_go_on_where_they_were(url: str, tmp_path: Path)
     }
     assert outcome.summary.scored == 3
     assert outcome.summary.accuracy == pytest.approx(2 / 3)
+    assert (told[-1].scored, told[-1].accuracy) == (3, outcome.summary.accuracy)
     assert run_folder.read_requests(out) == outcome.requests
     (out / "code.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match=r"code\.jsonl, line 1: not a program's result of this"):

@@ -78,6 +78,10 @@ def test_policies_take_turns_in_blocks_of_ten() -> None:
     assert order == [(policy, prompt) for policy, block in turns for prompt in block]
     assert stack.policy == {"name": "top1", "params": {}}
     assert stack.profile["name"] == "before"
+    assert {(one.prompts, one.planned) for one in stack.told} == {("mine", 12)}
+    last = stack.told[-1]  # of the cell whose turn was last
+    assert (last.done, last.scored, last.score_sum, last.running) == (12, 12, 12.0, False)
+    assert all(one.running for one in stack.told[:-1])
 
     cells = Path("out/still/mine")
     assert sorted(cell.name for cell in cells.iterdir()) == ["topk", "wlr-theta-0", "wlr-theta-0.2"]
@@ -205,6 +209,7 @@ def test_the_stack_gets_back_what_it_had(
     with closing(Client(url, url)) as client, pytest.raises(ended, match="enough"):
         Runner(plan, client, on_request=end).run()
     assert [sent[1] for sent in stack.sent] == ["topk", "topk", "wlr"]
+    assert (stack.told[-1].done, stack.told[-1].running) == (1, False)
     assert stack.profile["name"] == "before"
     assert stack.policy["name"] == ("top1" if policy == "top1" else "wlr")
     told = "wdmoe: channel and before could not be put back: policy channel: not today\n"

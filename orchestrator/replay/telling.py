@@ -1,0 +1,101 @@
+"""A replay tells the orchestrator how far it is, beside what it measures.
+
+    main thread    an answer ─► tally            an answer ─► tally                   the end
+    teller           └─► POST /replay ── 1 s ──► POST /replay ── 1 s ──► …  ──► POST /replay
+
+What is measured waits for nobody here: an orchestrator that is silent is told again a second later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Event, Thread
+from types import TracebackType
+
+from orchestrator.progress import MAX_NAME, Progress
+from orchestrator.replay.client import Client
+from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.records import Request
+
+EVERY_S = 1.0
+# How long the last word may keep a replay from its end.
+PARTING_S = 2.0
+
+
+class Tally:
+    """Counts what became of a run's requests, beginning with those recorded before.
+
+    Attributes:
+        progress: the count so far; each is a new one.
+    """
+
+    def __init__(self, prompts: PromptSet, recorded: Iterable[Request] = ()) -> None:
+        self.progress = Progress(
+            prompts=prompts.name[:MAX_NAME],
+            planned=len(prompts.prompts),
+            done=0,
+            failed=0,
+            scored=0,
+            score_sum=0.0,
+            running=True,
+        )
+        for request in recorded:
+            self.add(request)
+
+    def add(self, request: Request) -> None:
+        """Count a request that has ended."""
+        now = self.progress
+        counts = {"done": now.done + 1, "failed": now.failed + (request.error is not None)}
+        self.progress = now.model_copy(update=counts)
+        if request.score is not None:
+            self._score(request.score)
+
+    def add_code(self, result: CodeResult) -> None:
+        """Count the score of a request that had none until its program was tested."""
+        self._score(result.score)
+
+    def _score(self, score: float) -> None:
+        now = self.progress
+        sums = {"scored": now.scored + 1, "score_sum": now.score_sum + score}
+        self.progress = now.model_copy(update=sums)
+
+
+class Telling:
+    """Tells how far the tally is that was shown last; between `with` and its end."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._tally: Tally | None = None
+        self._something = Event()
+        self._ended = Event()
+        self._thread = Thread(target=self._run, name="teller", daemon=True)
+
+    def __enter__(self) -> Telling:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._something.set()
+        self._thread.join(PARTING_S)
+
+    def show(self, tally: Tally) -> None:
+        """Tell of this one from now on, at once if it is the first."""
+        self._tally = tally
+        self._something.set()
+
+    def _run(self) -> None:
+        self._something.wait()
+        while self._tally is not None:
+            ended = self._ended.is_set()
+            progress = self._tally.progress
+            self._client.tell(progress.model_copy(update={"running": not ended}))
+            if ended:
+                return
+            self._ended.wait(EVERY_S)

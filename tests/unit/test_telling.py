@@ -1,0 +1,136 @@
+"""A replay tells how far it is: at its begin, now and then, and at its end, whoever listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import InputError
+from orchestrator.progress import Progress
+from orchestrator.replay.client import Client
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.records import Request
+from orchestrator.replay.run import Outcome, replay
+from orchestrator.replay.telling import EVERY_S, Tally
+from tests.unit import recorded_runs
+from tests.unit.control_plane import eventually
+from tests.unit.recorded_runs import TOPK
+from tests.unit.replay_stack import answering, app, prompt, told
+from tests.unit.serving import serve
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet() -> None:
+    told.clear()
+
+
+def prompt_set(*texts: str) -> PromptSet:
+    return PromptSet("mine", Path("mine"), "ab", tuple(map(prompt, texts)))
+
+
+def run(
+    url: str,
+    out: Path,
+    *texts: str,
+    on_request: Callable[[Request], None] = lambda request: None,
+) -> Outcome:
+    with closing(Client(url, url)) as client:
+        return replay(prompt_set(*texts), client, out, on_request, resume=out.exists())
+
+
+def counts(progress: Progress) -> tuple[int, int, int, float, bool]:
+    return (
+        *(progress.done, progress.failed, progress.scored, progress.score_sum),
+        progress.running,
+    )
+
+
+def test_the_begin_and_the_end_are_told(url: str, tmp_path: Path) -> None:
+    outcome = run(url, tmp_path / "run", "slow 1", "500", "mute", "slow 2")
+    assert {(one.prompts, one.planned) for one in told} == {("mine", 4)}
+    assert counts(told[0]) == (0, 0, 0, 0.0, True)
+    assert counts(told[-1]) == (4, 1, 3, 2.0, False)
+    assert told[-1].accuracy == outcome.summary.accuracy
+
+
+def test_it_is_told_in_between_but_not_of_each_answer(url: str, tmp_path: Path) -> None:
+    def until_told(request: Request) -> None:
+        if request.id == 1:
+            eventually(lambda: told[-1].done == 2)
+
+    began_s = time.monotonic()
+    run(url, tmp_path / "run", *(f"ok {n}" for n in range(20)), on_request=until_told)
+    took_s = time.monotonic() - began_s
+    assert 3 <= len(told) <= 2 + took_s / EVERY_S
+    assert all(one.running for one in told[:-1])
+    done = [one.done for one in told]
+    assert done == sorted(done)
+
+
+def test_a_run_that_is_interrupted_runs_no_longer_and_goes_on_from_there(
+    url: str, tmp_path: Path
+) -> None:
+    def interrupt(request: Request) -> None:
+        if request.id == 1:
+            raise KeyboardInterrupt
+
+    texts = ("ok 1", "mute", "ok 2", "ok 3")
+    with pytest.raises(KeyboardInterrupt):
+        run(url, tmp_path / "run", *texts, on_request=interrupt)
+    assert counts(told[-1]) == (2, 0, 2, 1.0, False)
+    told.clear()
+    run(url, tmp_path / "run", *texts)
+    assert counts(told[0])[0] >= 2
+    assert counts(told[-1]) == (4, 0, 4, 3.0, False)
+
+
+def test_a_silent_orchestrator_is_not_waited_for(url: str, tmp_path: Path) -> None:
+    answering.clear()
+    try:
+        outcome = run(url, tmp_path / "run", "ok 1", "slow 1", "ok 2")
+    finally:
+        answering.set()
+    assert [(one.error, one.score) for one in outcome.requests] == [(None, 1.0)] * 3
+
+
+def test_a_run_that_is_refused_tells_nothing(url: str, tmp_path: Path) -> None:
+    recorded_runs.record(tmp_path / "run")
+    with pytest.raises(InputError, match="name was facts, it is mine now"):
+        run(url, tmp_path / "run", "ok")
+    assert told == []
+
+
+scores = st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
+
+
+@given(before=st.lists(scores, max_size=5), after=st.lists(scores, max_size=5))
+def test_a_tally_is_always_one_that_the_orchestrator_takes(
+    before: Sequence[float | None], after: Sequence[float | None]
+) -> None:
+    requests = [
+        recorded_runs.failed(n, TOPK, "ideal")
+        if score is None
+        else recorded_runs.request(n, TOPK, "ideal", score=score)
+        for n, score in enumerate([*before, *after])
+    ]
+    prompts = prompt_set(*("ok" for _ in requests))
+    tally = Tally(prompts, requests[: len(before)])
+    for request in requests[len(before) :]:
+        tally.add(request)
+    sent = Progress.model_validate_json(tally.progress.model_dump_json())
+    known = [score for score in (*before, *after) if score is not None]
+    assert (sent.done, sent.planned) == (len(requests), len(requests))
+    assert (sent.failed, sent.scored) == (len(requests) - len(known), len(known))
+    assert sent.score_sum == pytest.approx(sum(known))
