@@ -57,15 +57,15 @@ class Compared(BaseModel):
     Attributes:
         cut: of the median latency, as a share of the reference's.
         speedup: the reference's median latency over this one's.
-        accuracy_change: as a share of the prompts.
+        accuracy_change: as a share of the prompts that have both scores; None if there are none.
         mcnemar_p: how probable so uneven a change is by chance.
     """
 
     n: int
     cut: Estimate
     speedup: float
-    accuracy_change: float
-    mcnemar_p: float
+    accuracy_change: float | None
+    mcnemar_p: float | None
 
 
 class CellSummary(BaseModel):
@@ -165,13 +165,14 @@ def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compar
     cut = analysis.cut(
         [was.end_to_end_s for was, _ in pairs], [one.end_to_end_s for _, one in pairs]
     )
-    right = [(was.score == 1, one.score == 1) for was, one in pairs]
+    scores = [(was.score, one.score) for was, one in pairs]
+    right = [(was == 1, now == 1) for was, now in scores if was is not None and now is not None]
     return Compared(
         n=len(pairs),
         cut=cut,
         speedup=1 / (1 - cut.value),
-        accuracy_change=sum(now - then for then, now in right) / len(right),
-        mcnemar_p=analysis.mcnemar_p([then for then, _ in right], [now for _, now in right]),
+        accuracy_change=sum(now - then for then, now in right) / len(right) if right else None,
+        mcnemar_p=analysis.mcnemar_p(*zip(*right, strict=True)) if right else None,
     )
 
 
@@ -200,11 +201,10 @@ def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | No
 
 
 def _experts_per_token(timings: Sequence[Timings], layers: int) -> float | None:
-    if not timings:
-        return None
     # A completion's last token is not fed back, so no expert sees it.
     tokens = sum(each.prompt_tokens + each.completion_tokens - 1 for each in timings)
-    return sum(sum(each.experts.used.values()) for each in timings) / (tokens * layers)
+    used = sum(sum(each.experts.used.values()) for each in timings)
+    return used / (tokens * layers) if tokens else None
 
 
 def _median(values: Sequence[float]) -> float:

@@ -115,8 +115,9 @@ def _accuracy(cell: CellSummary) -> str:
     text = f"{100 * cell.accuracy:.1f} ± {100 * cell.accuracy_standard_error:.1f}"
     if cell.compared is None or cell.label == REFERENCE:
         return text
-    change = cell.compared.accuracy_change
-    p = cell.compared.mcnemar_p
+    change, p = cell.compared.accuracy_change, cell.compared.mcnemar_p
+    if change is None or p is None:
+        return text
     chance = f"p {p:.2g}" if p >= LEAST_P else f"p < {LEAST_P:g}"
     return f"{text}\n{100 * change:+.1f}, {chance}".replace("-", "−")
 

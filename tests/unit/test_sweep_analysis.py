@@ -10,7 +10,7 @@ import pytest
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.records import Experts, Policy
+from orchestrator.replay.records import Choice, Experts, Policy
 from orchestrator.sweep import analysis, figure
 from orchestrator.sweep.plan import Plan, blocks, policies, slug
 from orchestrator.sweep.summary import CellSummary, compare, measure
@@ -145,6 +145,24 @@ def test_only_what_both_answered_is_compared() -> None:
     assert compared.accuracy_change == 0.0  # one gained, one lost
     assert compared.mcnemar_p == 1.0
     assert compare([request(2)], reference) is None
+
+
+def test_without_scores_no_change_of_accuracy_is_told() -> None:
+    untested = [request(n).model_copy(update={"score": None}) for n in range(3)]
+    compared = compare(untested, [request(n) for n in range(3)])
+    assert compared is not None
+    assert (compared.n, compared.accuracy_change, compared.mcnemar_p) == (3, None, None)
+    compared = compare([*untested[:2], request(2, 0.0)], [request(n) for n in range(3)])
+    assert compared is not None
+    assert (compared.accuracy_change, compared.mcnemar_p) == (-1.0, 1.0)
+
+
+def test_experts_per_token_are_not_told_of_multiple_choices() -> None:
+    choice = Choice(log_likelihood=-1.0, tokens=1, characters=4)
+    chosen = request(0).model_copy(update={"choices": [choice, choice]})
+    measured = measure([chosen], layers=4)
+    assert measured is not None
+    assert measured.experts_per_token is None
 
 
 def test_a_picture_even_of_little(tmp_path: Path) -> None:
