@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -28,10 +29,11 @@ TIME_LIMIT_S = 10
 # When a container that did not end itself is removed; slow engines need time to make one.
 GIVE_UP_S = 70
 REMOVE_TIMEOUT_S = 60
+AGAIN_AFTER_S = 0.5
 MEMORY_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 64 << 10
-# Exit codes: of `timeout`; of one that had to be killed; of a docker that had to be.
-TIMED_OUT, KILLED, NO_END = 124, 137, -9
+# Exit codes: of `timeout`; of a program that had to be killed.
+TIMED_OUT, KILLED = 124, 137
 OF_DOCKER = "docker: "
 
 Outcome = Literal["passed", "failed", "timeout", "too much output"]
@@ -83,6 +85,7 @@ def judge(
         outcome, detail = run(program(prompt, request.completion))
         if detail.startswith(OF_DOCKER):  # or of a program that says so
             _check_engine()
+            outcome, detail = run(program(prompt, request.completion))  # it was, and is well again
         result = CodeResult(
             id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail=detail
         )
@@ -123,11 +126,21 @@ def run(source: str) -> tuple[Outcome, str]:
     command = ["docker", "run", "--rm", "-i", "--name", name, *limits, IMAGE, *python]
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is not for docker: it would leave what it is making
         )
     except FileNotFoundError:
         raise StackError("docker is not installed: run ./setup.sh") from None
-    late = threading.Timer(GIVE_UP_S, _remove, [name, process])
+    given_up = threading.Event()
+
+    def give_up() -> None:
+        given_up.set()
+        _remove(name, process)
+
+    late = threading.Timer(GIVE_UP_S, give_up)
     late.start()
     try:
         output = _talk(process, f"{source}\nprint('\\n' + {word!r})\n")
@@ -138,15 +151,17 @@ def run(source: str) -> tuple[Outcome, str]:
         late.cancel()
         late.join()  # it may be at work
         if process.poll() is None:
+            assert process.stdout is not None
+            process.stdout.close()  # docker would wait for a reader before it ends
             _remove(name, process)
+    if given_up.is_set():  # within the container the program has long been ended
+        raise StackError(f"--run-code: docker did not end a container within {GIVE_UP_S} s")
     return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
 
 
 def _outcome(code: int, lines: list[str], word: str) -> tuple[Outcome, str]:
     if code == 0 and lines[-1] == word:
         return "passed", ""
-    if code == NO_END:  # within the container the program has long been ended
-        raise StackError(f"--run-code: docker did not end a container within {GIVE_UP_S} s")
     if code == TIMED_OUT:
         return "timeout", f"no end after {TIME_LIMIT_S} s"
     if code == KILLED:
@@ -166,9 +181,17 @@ def _talk(process: subprocess.Popen[bytes], source: str) -> bytes:
 
 
 def _remove(name: str, process: subprocess.Popen[bytes]) -> None:
-    """End the docker that waits for a container, and it; not while its output is not read."""
+    """End a container, and with it the docker that waits for it.
+
+    Not the other way round: of a docker that is killed while the engine still makes the container,
+    a container may stay.
+    """
+    deadline_s = time.monotonic() + REMOVE_TIMEOUT_S
+    command = ["docker", "rm", "--force", name]
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, check=False, timeout=left_s)
+            process.wait(AGAIN_AFTER_S)
+            return
     process.kill()
-    with suppress(subprocess.TimeoutExpired):
-        command = ["docker", "rm", "--force", name]
-        subprocess.run(command, capture_output=True, check=False, timeout=REMOVE_TIMEOUT_S)
     process.wait()

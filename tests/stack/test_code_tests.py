@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.errors import StackError
 from orchestrator.replay import code_tests, prompt_sets
-from orchestrator.replay.records import Request
 from tests.stack.conftest import docker
+from tests.unit.recorded_runs import program
 
 TASK = {
     "task_id": "Own/0",
@@ -29,36 +29,18 @@ def _image() -> None:
     docker("compose", "build", "--quiet", "device-0")
 
 
-def request(number: int, completion: str, error: str | None = None) -> Request:
-    return Request(
-        id=number,
-        prompt_id=f"Own/{number}",
-        completion=completion,
-        answer=completion,
-        expected="",
-        score=None,
-        intended_start_s=0.0,
-        actual_start_s=0.0,
-        time_to_first_token_s=None,
-        end_to_end_s=0.0,
-        http_s=None,
-        timings=None,
-        error=error,
-    )
-
-
 def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     tasks = [TASK | {"task_id": f"Own/{number}"} for number in range(6)]
     file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     prompts = prompt_sets.load(f"humaneval:{file}").prompts
     asked = [
-        request(0, "    return 2 * x"),
-        request(1, "    return x + 4"),
-        request(2, "    return (2 * x"),
-        request(3, "    import sys\n    sys.exit(0)"),
-        request(4, "", error="the base station was gone"),
-        request(5, "    return x << 1\n\nprint('a word of its own')"),
+        program(0, "    return 2 * x"),
+        program(1, "    return x + 4"),
+        program(2, "    return (2 * x"),
+        program(3, "    import sys\n    sys.exit(0)"),
+        program(4, "", error="the base station was gone"),
+        program(5, "    return x << 1\n\nprint('a word of its own')"),
     ]
     told: list[code_tests.CodeResult] = []
     results = code_tests.judge(asked, prompts, told.append)
@@ -128,4 +110,4 @@ def test_an_image_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     prompts = prompt_sets.load(f"humaneval:{file}").prompts
     monkeypatch.setattr(code_tests, "IMAGE", "wdmoe-none:latest")
     with pytest.raises(StackError, match=r"wdmoe-none:latest cannot be used: docker: .*such image"):
-        code_tests.judge([request(0, "    return 2 * x")], prompts)
+        code_tests.judge([program(0, "    return 2 * x")], prompts)

@@ -88,6 +88,12 @@ def failed(number: int, policy: Policy, profile: str) -> Request:
     return request(number, policy, profile, **nothing, error="gone")
 
 
+def program(number: int, completion: str, error: str | None = None) -> Request:
+    """One that was answered with a program, which nobody has tested yet."""
+    told = {"prompt_id": f"Own/{number}", "completion": completion, "score": None, "error": error}
+    return request(number, TOPK, "ideal", **told)
+
+
 def run(profile: str, policy: Policy, items: int) -> Run:
     """What was in force, with a bundled profile."""
     found = profiles.find(profile)

@@ -1,12 +1,38 @@
 """What of HumanEval's judging needs no container; tests/stack has the rest."""
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 from orchestrator.errors import StackError
 from orchestrator.replay import code_tests
 from orchestrator.replay.prompt import CodePrompt, Prompt
-from orchestrator.replay.records import Request
+from tests.unit.recorded_runs import program
 
+RIGHT = "    return 1"
+# An engine that makes containers in its own time, whatever becomes of who asked for one. A
+# container is a file; a program runs without one.
+DOCKER = """\
+#!/bin/bash
+cd "$ENGINE"
+[ "$1" = rm ] && { rm --force "containers/$3"; exit; }
+while [ "$1" != --name ]; do shift; done
+name=$2
+if [ -e slow ]; then
+    (sleep 1; touch "containers/$name") & wait
+    while [ -e "containers/$name" ]; do sleep 0.1; done
+    exit 137
+fi
+echo >> asked
+if [ -e faults ] && [ $(wc --lines < asked) = $(cat faults) ]; then
+    echo "docker: Error response from daemon: no more memory"
+    exit 125
+fi
+while [ "$1" != python ]; do shift; done
+exec "$@"
+"""
 CODE = CodePrompt(
     id="Own/0",
     prompt="def one():\n",
@@ -19,38 +45,58 @@ CODE = CodePrompt(
 TEXT = Prompt(id="text", prompt="1 + 1", answer="2", max_tokens=5, stop=[])
 
 
-def request(number: int, error: str | None = None) -> Request:
-    return Request(
-        id=number,
-        prompt_id="x",
-        completion="    return 1",
-        answer="",
-        expected="",
-        score=None,
-        intended_start_s=0.0,
-        actual_start_s=0.0,
-        time_to_first_token_s=None,
-        end_to_end_s=0.0,
-        http_s=None,
-        timings=None,
-        error=error,
-    )
-
-
 def test_a_program_is_the_prompt_its_completion_and_the_tests() -> None:
-    program = code_tests.program(CODE, "    return 1")
-    assert program == (
+    source = code_tests.program(CODE, RIGHT)
+    assert source == (
         "def one():\n    return 1\ndef check(candidate):\n    assert candidate() == 1\ncheck(one)\n"
     )
-    exec(program, {})
+    exec(source, {})
 
 
 def test_only_answered_programs_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # nothing is
-    assert code_tests.judge([request(0), request(1, error="gone")], [TEXT, CODE]) == {}
+    assert (
+        code_tests.judge([program(0, RIGHT), program(1, RIGHT, error="gone")], [TEXT, CODE]) == {}
+    )
 
 
 def test_without_docker_there_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StackError, match="docker is not installed"):
-        code_tests.judge([request(0)], [CODE])
+        code_tests.judge([program(0, RIGHT)], [CODE])
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("ENGINE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path
+
+
+def test_an_engine_that_runs_nothing_gives_no_result(engine: Path) -> None:
+    (engine / "faults").write_text("1")
+    with pytest.raises(StackError, match="cannot be used: docker: Error response from daemon"):
+        code_tests.judge([program(0, RIGHT)], [CODE])
+
+
+@pytest.mark.parametrize("fault", [2, 3])
+def test_a_passing_fault_of_docker_is_no_result(engine: Path, fault: int) -> None:
+    (engine / "faults").write_text(str(fault))
+    results = code_tests.judge([program(n, RIGHT) for n in range(2)], [CODE, CODE])
+    assert [result.outcome for result in results.values()] == ["passed", "passed"]
+    # An empty program, both, and for the fault another empty one and the same program again.
+    assert len((engine / "asked").read_text()) == 5
+
+
+def test_a_container_that_is_made_after_docker_was_given_up_is_removed(
+    engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (engine / "slow").touch()
+    monkeypatch.setattr(code_tests, "GIVE_UP_S", 0.2)
+    with pytest.raises(StackError, match=r"docker did not end a container within 0\.2 s"):
+        code_tests.run("")
+    time.sleep(1)  # what was still to be made has been made by now
+    assert list((engine / "containers").iterdir()) == []
