@@ -58,6 +58,14 @@ def render(summaries: Sequence[Summary]) -> Group:
     return Group(*warnings, table, *details)
 
 
+def ms(seconds: float | None) -> str:
+    """A duration in milliseconds, with three digits or all before the point."""
+    if seconds is None:
+        return NONE
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
+
+
 def _times(summary: Summary) -> Table:
     """Mean and percentiles, below them the intervals that they have."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
@@ -79,11 +87,11 @@ def _times(summary: Summary) -> Table:
         table.add_row(
             name,
             str(times.n),
-            _ms(times.mean_s) + mean,
-            _ms(times.p50_s) + p50,
-            _ms(times.p90_s),
-            _ms(times.p95_s) + p95,
-            _ms(times.p99_s),
+            ms(times.mean_s) + mean,
+            ms(times.p50_s) + p50,
+            ms(times.p90_s),
+            ms(times.p95_s) + p95,
+            ms(times.p99_s),
         )
     return table
 
@@ -130,7 +138,7 @@ def _scores(accuracy: float | None, interval: Interval | None) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"\n[{_ms(interval[0])}, {_ms(interval[1])}]"
+    return "" if interval is None else f"\n[{ms(interval[0])}, {ms(interval[1])}]"
 
 
 def _cells(summary: Summary) -> list[str]:
@@ -143,17 +151,10 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.policy.label}\n{' + '.join(summary.backends) or NONE}",
         f"{summary.n}\n{summary.errors}",
         f"{_percent(summary.accuracy)}\n± {_percent(summary.accuracy_standard_error)}",
-        f"{_ms(first.p50_s)}\n{_ms(first.p95_s)}",
-        f"{_ms(total.p50_s)}\n{_ms(total.p95_s)}",
-        *(f"{_ms(part)}\n{_share(part, mean_s)}" for part in [*split, rest]),
+        f"{ms(first.p50_s)}\n{ms(first.p95_s)}",
+        f"{ms(total.p50_s)}\n{ms(total.p95_s)}",
+        *(f"{ms(part)}\n{_share(part, mean_s)}" for part in [*split, rest]),
     ]
-
-
-def _ms(seconds: float | None) -> str:
-    if seconds is None:
-        return NONE
-    milliseconds = seconds * 1e3
-    return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
 
 
 def _percent(value: float | None) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from orchestrator.replay.table import ms
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.recorded import Recorded
 from orchestrator.sweep import analysis
-from orchestrator.sweep.tables import ms
 
 LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise does not look large
 

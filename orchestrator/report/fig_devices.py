@@ -54,10 +54,7 @@ def draw(group: Group) -> Drawing | None:
                     height,
                     bottom=below,
                     width=0.75,
-                    color=colour,
-                    edgecolor=style.PAGE,
-                    hatch=hatch,
-                    linewidth=0.6,
+                    **style.filling(colour, hatch),
                 )
                 below += height
             axes.set_title(style.short(label), pad=3)
@@ -67,7 +64,7 @@ def draw(group: Group) -> Drawing | None:
         style.key(
             figure,
             [
-                Patch(label=name, facecolor=colour, edgecolor=style.PAGE, hatch=hatch)
+                Patch(label=name, **style.filling(colour, hatch))
                 for name, colour, hatch in (FATES[fate] for fate in fates)
             ],
         )

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from orchestrator.replay.table import ms
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.recorded import Recorded
 from orchestrator.sweep.summary import DEVICE_PARTS
-from orchestrator.sweep.tables import ms
 
 # Parts of the end-to-end time as bars show them: what the paper's model has, then the rest.
 PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -70,10 +70,7 @@ def split(group: Group) -> Drawing | None:
                 width,
                 left=left,
                 height=0.7,
-                color=colour,
-                edgecolor=style.PAGE,
-                hatch=hatch,
-                linewidth=0.6,
+                **style.filling(colour, hatch),
             )
             left += width
         axes.set_yticks(range(len(runs)), [style.short(label) for label in runs])
@@ -83,7 +80,7 @@ def split(group: Group) -> Drawing | None:
         style.key(
             figure,
             [
-                Patch(label=name, facecolor=colour, edgecolor=style.PAGE, hatch=hatch)
+                Patch(label=name, **style.filling(colour, hatch))
                 for name, (_, colour, hatch) in PARTS.items()
             ],
         )

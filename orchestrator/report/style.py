@@ -100,6 +100,11 @@ def point(number: int) -> dict[str, Any]:
     }
 
 
+def filling(colour: str, hatch: str) -> dict[str, Any]:
+    """What a bar's piece looks like, and its place in the key: no colour tells it alone."""
+    return {"facecolor": colour, "edgecolor": PAGE, "hatch": hatch, "linewidth": 0.6}
+
+
 def key(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend below the figure, which grows by its rows.
 

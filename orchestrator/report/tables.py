@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from orchestrator.replay.summary import Summary
+from orchestrator.replay.table import NONE, ms
 from orchestrator.report.fig_devices import FATES, tokens
 from orchestrator.report.fig_latency import PARTS
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import over_time
-from orchestrator.sweep.tables import NONE, TEXTS, Grid, ms
+from orchestrator.sweep.tables import TEXTS, Grid
 from orchestrator.verification import Verification
 
 _PERCENTILE = re.compile(r"p(\d+)_s")
@@ -50,9 +51,9 @@ def overview(groups: Sequence[Group]) -> Table:
                     str(summary.n),
                     str(summary.errors),
                     _plus_minus(summary.accuracy, summary.accuracy_standard_error),
-                    _ms(first.p50_s),
-                    _ms(total.p50_s),
-                    _ms(total.p95_s),
+                    ms(first.p50_s),
+                    ms(total.p50_s),
+                    ms(total.p95_s),
                 ]
             )
     columns = ["Prompts, profile", "Policy", "Requests", "Failed", "Accuracy [%] ± s.e."]
@@ -100,7 +101,7 @@ def split(group: Group) -> Table:
         summary = one.summary
         parts = [_sum(summary, fields) for fields, _, _ in PARTS.values()]
         models = (summary.eq8, summary.batched, summary.eq8_measured)
-        rows.append([label, *map(_ms, parts), *(_ms(model.mean_s) for model in models)])
+        rows.append([label, *map(ms, parts), *(ms(model.mean_s) for model in models)])
     return Table(
         "Where the time goes [ms]: mean per request of each part; Eq. 8, the same with a layer's "
         "tokens in one message a device, and its three terms as measured",
@@ -176,8 +177,8 @@ def _scores(summary: Summary) -> dict[str, str]:
 
 def _quantile(value: dict[str, Any], key: str) -> str:
     interval = value.get(key.replace("_s", "_interval_s"))
-    text = _ms(value[key])
-    return text if interval is None else f"{text}\n[{_ms(interval[0])}, {_ms(interval[1])}]"
+    text = ms(value[key])
+    return text if interval is None else f"{text}\n[{ms(interval[0])}, {ms(interval[1])}]"
 
 
 def _sum(summary: Summary, fields: Sequence[str]) -> float | None:
@@ -200,7 +201,3 @@ def _plus_minus(value: float | None, error: float | None) -> str:
     if value is None:
         return NONE
     return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
-def _ms(seconds: float | None) -> str:
-    return NONE if seconds is None else ms(seconds)

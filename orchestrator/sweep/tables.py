@@ -14,12 +14,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.replay.table import NONE, ms
 from orchestrator.sweep.analysis import Spread
 from orchestrator.sweep.plan import REFERENCE
 from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
 
 WIDTH = 100
-NONE = "–"
 LEAST_P = 0.001
 TEXTS = ("Set", "Policy")  # columns of words; the others are of numbers
 ACCURACY = "accuracy [%] ± standard error; change in points, McNemar's p"
@@ -189,12 +189,6 @@ def _warnings(summary: SweepSummary) -> list[str]:
         for cell in summary.cells
         for line in cell.warnings
     ]
-
-
-def ms(seconds: float) -> str:
-    """A duration in milliseconds, with three digits or all before the point."""
-    milliseconds = 1e3 * seconds
-    return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
 
 
 def _spread(spread: Spread | None) -> str:
