@@ -94,10 +94,15 @@ def program(number: int, completion: str, error: str | None = None) -> Request:
     return request(number, TOPK, "ideal", **told)
 
 
+def link(q: int, backend: str | None = "tbf", error: str | None = None, dropped: int = 0) -> Link:
+    """What a device reports; without a backend: nothing yet."""
+    queues = Queues(down=Queue(overflows=0), up=Queue(overflows=dropped))
+    return Link(device=q, backend=backend, error=error, queues=queues if backend else None)
+
+
 def run(profile: str, policy: Policy, items: int) -> Run:
     """What was in force, with a bundled profile."""
     found = profiles.find(profile)
-    queues = Queues(down=Queue(overflows=0), up=Queue(overflows=0))
     return Run(
         command=["/somewhere/bin/wdmoe", "replay", "facts"],
         started_at="2025-01-01T00:00:00+00:00",
@@ -124,7 +129,7 @@ def run(profile: str, policy: Policy, items: int) -> Run:
             emulate=None,
             degraded=False,
             verification=None,
-            links=[Link(device=q, backend="tbf", error=None, queues=queues) for q in range(8)],
+            links=[link(q) for q in range(8)],
         ),
     )
 

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.replay.records import Experts, Policy
 from orchestrator.replay.summary import summarise
-from tests.unit.test_replay_summary import RUN, WLR, link, request, summed
+from tests.unit.recorded_runs import WLR, link
+from tests.unit.test_replay_summary import RUN, request, summed
 
 
 def test_answers_without_a_score_are_told() -> None:

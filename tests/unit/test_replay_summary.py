@@ -12,21 +12,14 @@ from orchestrator.replay.records import (
     PARTS,
     Channel,
     Experts,
-    Health,
-    Link,
-    Model,
     Policy,
-    PromptsUsed,
-    Queue,
-    Queues,
     Request,
     Run,
     Timings,
 )
 from orchestrator.replay.run_folder import to_line
 from orchestrator.replay.summary import Summary, summarise
-
-WLR = Policy(name="wlr", params={"theta": 0.2})
+from tests.unit.recorded_runs import WLR, run
 
 
 def test_percentiles_by_hand() -> None:
@@ -64,7 +57,7 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
         "device_messages": 8,
         "policy": WLR,
         "profile": "near-far",
-        "epoch": 3,
+        "epoch": 1,
     }
     return Request(
         id=number,
@@ -83,40 +76,7 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
     )
 
 
-def link(q: int, backend: str | None = "tbf", error: str | None = None, dropped: int = 0) -> Link:
-    queues = Queues(down=Queue(overflows=0), up=Queue(overflows=dropped))
-    return Link(device=q, backend=backend, error=error, queues=queues if backend else None)
-
-
-RUN = Run(
-    command=["wdmoe"],
-    started_at="2025-01-01T00:00:00+00:00",
-    git_revision=None,
-    versions={},
-    host={},
-    kernel="6",
-    prompts=PromptsUsed(name="arithmetic", path="x", sha256="0", items=4),
-    base_station=Health(
-        model=Model(name="tiny", fingerprint="ab12", layers=4),
-        wire_dtype="fp16",
-        curve=True,
-        torch_device="cpu",
-        tcp_congestion_control="cubic",
-    ),
-    channel=Channel(
-        profile="near-far",
-        profile_sha256="cd34",
-        profile_text="seed: 7",
-        seed=7,
-        epoch=3,
-        apply_at_s=1000.5,
-        policy=WLR,
-        emulate=None,
-        degraded=False,
-        verification=None,
-        links=[link(q) for q in range(2)],
-    ),
-)
+RUN = run("near-far", WLR, items=4)
 
 
 def summed(requests: list[Request], run: Run = RUN, after: Channel | None = None) -> Summary:

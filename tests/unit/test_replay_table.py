@@ -23,8 +23,8 @@ def test_the_table_fits_100_columns() -> None:
     summary = summed([slow]).model_copy(update={"profile": "rayleigh-100m"})
     lines = shown(summary).splitlines()
     assert max(map(len, lines)) <= 100
-    row = next(index for index, line in enumerate(lines) if "arithmetic" in line)
-    first = "arithmetic wlr θ=0.2 1 100.0 % 100 999900 99900 99900 99900 700200"
+    row = next(index for index, line in enumerate(lines) if "facts" in line)
+    first = "facts wlr θ=0.2 1 100.0 % 100 999900 99900 99900 99900 700200"
     assert lines[row].split() == first.split()
     assert lines[row + 1].split()[:3] == ["rayleigh-100m", "tbf", "0"]
 
@@ -54,5 +54,5 @@ def test_times_and_load_of_many_slow_requests_fit_100_columns() -> None:
 
 def test_a_run_of_failures_has_dashes() -> None:
     lines = shown(summed([request(0, None)])).splitlines()
-    (row,) = (line.split() for line in lines if line.startswith("arithmetic"))
+    (row,) = (line.split() for line in lines if line.startswith("facts"))
     assert row[3:] == ["1"] + 7 * ["–"]
