@@ -71,7 +71,8 @@ def sweep(
         plan = Plan(path, found or (client.profile(),), prompts, chosen)
         asked = plan.claim(resume=resume)
         common.interrupt_when_terminated()  # then, too, the stack gets back what it had
-        _run(plan, client, allow_degraded=allow_degraded)
+        with plan.alone():
+            _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load
 
     summary = report.write(plan, asked)

@@ -7,11 +7,13 @@ DIR/summary.json, table.md, PROFILE.png, PROFILE.svg
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -172,6 +174,18 @@ class Plan:
         except OSError as error:
             raise InputError(f"--out {self.path}: {error.strerror or error}") from None
         return asked
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the folder that was claimed; InputError if one is at it."""
+        with (self.path / SWEEP).open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"--out {self.path}: a sweep is writing to it; allowed: when that has ended"
+                ) from None
+            yield
 
 
 def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[Policy, ...]:

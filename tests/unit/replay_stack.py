@@ -1,4 +1,4 @@
-"""A small HTTP server that answers a replay as base station and orchestrator do.
+"""A small HTTP server that answers a replay as base station and orchestrator do; and replays.
 
 What the server does with a prompt is the prompt's first word.
 """
@@ -9,15 +9,19 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from orchestrator.progress import Progress
-from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.records import PARTS
+from orchestrator.replay.client import Client
+from orchestrator.replay.prompt_sets import Prompt, PromptSet
+from orchestrator.replay.records import PARTS, Request
+from orchestrator.replay.run import Outcome, replay
 
 HEALTH = {
     "status": "ok",
@@ -51,8 +55,8 @@ CHANNEL = {
     ],
 }
 INTERVALS = [
-    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 9.0 + n, "applied_at_s": 9.01 + n}
-    for n in range(3)
+    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.5}
+    for n in range(3)  # of any run: they are still to come
 ]
 TIMINGS: dict[str, Any] = {
     "request_id": "r",
@@ -94,12 +98,11 @@ def status() -> dict[str, Any]:
 
 @app.get("/intervals")
 def intervals(since_s: float) -> list[dict[str, Any]]:
-    assert since_s > 1e9
-    return INTERVALS[::-1]
+    return [one for one in INTERVALS[::-1] if one["apply_at_s"] >= since_s]
 
 
 @app.post("/replay", status_code=204)
-def replay(body: dict[str, Any]) -> None:
+def hear(body: dict[str, Any]) -> None:
     told.append(Progress.model_validate(body))
     assert answering.wait(60)
 
@@ -151,3 +154,21 @@ async def _stream(word: str, extra: dict[str, str]) -> AsyncIterator[str]:
 
 def prompt(text: str) -> Prompt:
     return Prompt(id=f"id-{text}", prompt=text, answer="12", max_tokens=5, stop=["\n"])
+
+
+def run(
+    url: str,
+    out: Path,
+    *texts: str,
+    on_request: Callable[[Request], None] = lambda request: None,
+) -> Outcome:
+    """Replay prompts of these texts, or go on with it."""
+    prompts = PromptSet("mine", Path("mine"), "ab", tuple(map(prompt, texts)))
+    with closing(Client(url, url)) as client:
+        return replay(prompts, client, out, on_request, resume=out.exists())
+
+
+def interrupt(request: Request) -> None:
+    """What Ctrl-C does as the second request ends."""
+    if request.id == 1:
+        raise KeyboardInterrupt

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,13 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
 from orchestrator.progress import Progress
-from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
-from orchestrator.replay.run import Outcome, replay
 from orchestrator.replay.telling import EVERY_S, Tally
 from tests.unit import recorded_runs
 from tests.unit.control_plane import eventually
 from tests.unit.recorded_runs import TOPK
-from tests.unit.replay_stack import answering, app, prompt, told
+from tests.unit.replay_stack import answering, app, interrupt, prompt, run, told
 from tests.unit.serving import serve
 
 
@@ -34,20 +31,6 @@ def url() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def nothing_told_yet() -> None:
     told.clear()
-
-
-def prompt_set(*texts: str) -> PromptSet:
-    return PromptSet("mine", Path("mine"), "ab", tuple(map(prompt, texts)))
-
-
-def run(
-    url: str,
-    out: Path,
-    *texts: str,
-    on_request: Callable[[Request], None] = lambda request: None,
-) -> Outcome:
-    with closing(Client(url, url)) as client:
-        return replay(prompt_set(*texts), client, out, on_request, resume=out.exists())
 
 
 def counts(progress: Progress) -> tuple[int, int, int, float, bool]:
@@ -82,10 +65,6 @@ def test_it_is_told_in_between_but_not_of_each_answer(url: str, tmp_path: Path) 
 def test_a_run_that_is_interrupted_runs_no_longer_and_goes_on_from_there(
     url: str, tmp_path: Path
 ) -> None:
-    def interrupt(request: Request) -> None:
-        if request.id == 1:
-            raise KeyboardInterrupt
-
     texts = ("ok 1", "mute", "ok 2", "ok 3")
     with pytest.raises(KeyboardInterrupt):
         run(url, tmp_path / "run", *texts, on_request=interrupt)
@@ -125,7 +104,7 @@ def test_a_tally_is_always_one_that_the_orchestrator_takes(
         else recorded_runs.request(n, TOPK, "ideal", score=score)
         for n, score in enumerate([*before, *after])
     ]
-    prompts = prompt_set(*("ok" for _ in requests))
+    prompts = PromptSet("mine", Path("mine"), "ab", tuple(prompt("ok") for _ in requests))
     tally = Tally(prompts, requests[: len(before)])
     for request in requests[len(before) :]:
         tally.add(request)
