@@ -1,4 +1,4 @@
-"""A small HTTP server that answers a sweep as base station and orchestrator do.
+"""A small HTTP server that answers a sweep as base station and orchestrator do; and sweeps.
 
 Answers are right, and fast, by what is in force; a prompt's first word can make it misbehave.
 """
@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+import typer
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
+from typer.testing import CliRunner
 
 from orchestrator import profiles
+from orchestrator.cli.sweep import sweep
 from orchestrator.progress import Progress
+from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS
+from tests.unit.serving import serve
 
 STILL = """
 description: raw links
@@ -28,6 +36,7 @@ fading: {kind: none}
 devices:
   - {distance_m: 50, flops: 1e12}
 """
+MOVING = STILL.replace("{kind: none}", "{kind: rayleigh, coherence_s: 0.05}")
 TOPK: dict[str, Any] = {"name": "topk", "params": {}}
 LEAD_S = 0.02
 
@@ -165,3 +174,41 @@ def completions(body: dict[str, Any]) -> Response:
     return Response(
         f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", media_type="text/event-stream"
     )
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def ready(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server that has heard nothing yet, where commands look for it; and two profiles."""
+    stack.__init__()  # type: ignore[misc]
+    monkeypatch.setenv("WDMOE_BS_URL", url)
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("still", STILL), ("moving", MOVING)):
+        Path(f"{name}.yaml").write_text(text)
+
+
+def invoke(*arguments: str) -> tuple[str, Any]:
+    """`wdmoe sweep` with these arguments: what it prints, and the error it ends with."""
+    command = typer.Typer()
+    command.command()(sweep)
+    result = CliRunner().invoke(command, arguments)
+    return result.stdout, result.exception
+
+
+def prompts(name: str, *texts: str) -> str:
+    items = [
+        Prompt(id=f"{name}-{n}", prompt=text, answer="12", max_tokens=5, stop=[])
+        for n, text in enumerate(texts)
+    ]
+    Path(f"{name}.jsonl").write_text("".join(item.model_dump_json() + "\n" for item in items))
+    return f"jsonl:{name}.jsonl"
+
+
+def lines(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
