@@ -13,7 +13,7 @@ from services.bs.engine import Engine
 from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest, Probes
 from services.bs.requests import Echo, End, Event, Failure, Finished, Piece, Request, TokenLogprob
-from tests.unit.conftest import CPU, Cell, trunk
+from tests.unit.cell import CPU, Cell, trunk
 
 _numbers = itertools.count()
 

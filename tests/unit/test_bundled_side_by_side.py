@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.state import ChannelState, DeviceState, Direction
-from tests.unit.conftest import Cell, around
+from tests.unit.cell import Cell, around
 from tests.unit.engine_room import EngineRoom, asking
 
 ROOT = Path(__file__).parents[2]

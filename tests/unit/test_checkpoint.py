@@ -14,7 +14,7 @@ from transformers import MixtralForCausalLM
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
 from services.device.experts import Experts
-from tests.unit.conftest import TINY
+from tests.unit.cell import TINY
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 
 OWN = """\
 from pydantic import Field

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.server import MAX_BODY_BYTES
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 
 
 def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.replay.compare import compare
 from orchestrator.replay.records import Arrivals, Policy, Request, Run
 from orchestrator.replay.run_folder import RunFolder
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 from tests.unit.test_replay_summary import RUN, request
 
 TOPK = Policy(name="topk", params={})

@@ -19,7 +19,7 @@ from services.bs.selector import Choice
 from services.bs.serving import Serving
 from services.bs.step import Step
 from services.device.experts import Experts
-from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, forward, part, trunk
+from tests.unit.cell import CPU, EXPERTS, Cell, emulating, forward, part, trunk
 
 
 def run_layer(

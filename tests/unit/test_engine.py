@@ -14,7 +14,7 @@ from services.bs.engine import MAX_RUNNING
 from services.bs.prober import ProbeRequest, Probes
 from services.bs.requests import Event, FullError, Piece
 from services.bs.waiting import MAX_WAITING
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
 
 LIMITED = """\

@@ -20,7 +20,7 @@ from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
 from services.bs.step import Part
 from services.bs.trunk import Trunk
-from tests.unit.conftest import CPU, TINY, Cell, around, emulating, forward, part, trunk
+from tests.unit.cell import CPU, TINY, Cell, around, emulating, forward, part, trunk
 
 
 @torch.inference_mode()

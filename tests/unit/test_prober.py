@@ -9,7 +9,7 @@ from orchestrator.state import ChannelState, DeviceState, Direction
 from services import wire
 from services.bs.prober import Prober, ProbeRequest, Probes
 from services.channel import ChannelFeed
-from tests.unit.conftest import EXPERTS, Cell
+from tests.unit.cell import EXPERTS, Cell
 
 
 def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:

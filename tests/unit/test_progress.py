@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.progress import SILENT_AFTER_S, Progress, ProgressBoard
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 
 TOLD: dict[str, Any] = {
     "prompts": "arithmetic",

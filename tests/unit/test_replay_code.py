@@ -16,7 +16,7 @@ from orchestrator.replay.prompt import CodePrompt, Prompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Outcome, replay
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 from tests.unit.replay_stack import app, prompt, told
 from tests.unit.serving import serve
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.report import conditions, page, recorded, tables
 from orchestrator.report.groups import group
-from tests.unit.conftest import Wdmoe
+from tests.unit.command import Wdmoe
 from tests.unit.recorded_runs import SLOW, WLR, record, record_sweep, report_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services import wire
-from tests.unit.conftest import EXPERTS, Cell
+from tests.unit.cell import EXPERTS, Cell
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from transformers import MixtralForCausalLM
 
 from services.bs.requests import TokenLogprob
 from services.bs.running import shared_tokens
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 
 

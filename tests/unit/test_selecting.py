@@ -21,7 +21,7 @@ from orchestrator.state import Direction, PolicyState
 from services.bs.policies import Policies
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
-from tests.unit.conftest import CPU, EXPERTS, Cell, emulating, forward, trunk
+from tests.unit.cell import CPU, EXPERTS, Cell, emulating, forward, trunk
 
 
 def all_there(cell: Cell) -> None:

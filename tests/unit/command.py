@@ -1,0 +1,72 @@
+"""Commands run in this process, and a real orchestrator over HTTP for them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from orchestrator import cli, profiles
+from orchestrator.control import Control
+from orchestrator.metrics import orchestrator_metrics
+from orchestrator.server import create_app
+from tests.unit.serving import serve
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Wdmoe:
+    """Runs commands in this process, as the `wdmoe` script would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Result:
+        self._monkeypatch.setattr(sys, "argv", ["wdmoe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = self._capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    def json(self, *arguments: str) -> Any:
+        result = self(*arguments, "--json")
+        assert result.code == 0
+        return json.loads(result.out)
+
+
+@pytest.fixture
+def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wdmoe:
+    # Nothing listens there, unless a test says otherwise.
+    monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WDMOE_BS_URL", "http://127.0.0.1:9")
+    return Wdmoe(monkeypatch, capsys)
+
+
+@pytest.fixture
+def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A real orchestrator with eight devices; its URL, which the commands know too."""
+    registry = CollectorRegistry()
+    control = Control(
+        profiles.find("near-far"),
+        devices=8,
+        metrics=orchestrator_metrics(registry),
+        keys_dir=None,
+        state_address="tcp://127.0.0.1:*",
+        report_address="tcp://127.0.0.1:*",
+    )
+    with control, serve(create_app(control, registry)) as url:
+        monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+        yield url
