@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import ENVIRONMENT, PATIENCE_S, Stack
+from tests.stack.conftest import ENVIRONMENT, PATIENCE_S, Stack, until
 
 PROMPTS = 30
 
@@ -47,6 +47,10 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
         process.send_signal(signal.SIGKILL)
     before = lines(out)
     assert 5 <= len(before) < PROMPTS
+    until(lambda: not stack.status()["replay"]["running"], "the killed replay is given up", 30)
+    told = stack.status()["replay"]
+    assert (told["prompts"], told["planned"]) == ("compare", PROMPTS)
+    assert told["done"] <= len(before)
     summary = stack.wdmoe(*arguments, "--resume")
     requests = lines(out)
     assert requests[: len(before)] == before
@@ -55,6 +59,11 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
     assert (summary["n"], summary["errors"]) == (PROMPTS, 0)
     assert summary["end_to_end"]["n"] == PROMPTS
     assert summary["end_to_end"]["p99_s"] is None
+    told = stack.status()["replay"]
+    assert (told["done"], told["failed"], told["running"]) == (PROMPTS, 0, False)
+    assert told["accuracy"] == summary["accuracy"]
+    done = f"wdmoe_replay_done_requests == {PROMPTS} and wdmoe_replay_accuracy_ratio > 0"
+    until(lambda: stack.query(done), "the end of the replay is scraped", 30)
     run = json.loads((out / "run.json").read_text())
     seeds = (run["prompts"]["shuffle_seed"], run["arrivals"]["seed"], run["channel"]["seed"])
     assert seeds == (4, 3, stack.status()["seed"])
