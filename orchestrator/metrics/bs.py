@@ -1,0 +1,145 @@
+"""What the base station measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from orchestrator.array_histogram import ArrayHistogram
+from orchestrator.metrics.buckets import KAPPA_BUCKETS, SECONDS_BUCKETS, WLR_BUCKETS
+from orchestrator.metrics.build import build_info
+
+# What labels may say besides numbers of devices, layers and experts, and `down` and `up`.
+PARTS = (
+    *("queue", "gate", "selection", "downlink", "wait", "compute", "uplink"),
+    *("combine", "trunk", "overhead"),
+)
+OUTCOMES = ("ok", "error", "no_device", "cancelled", "refused")
+KINDS = ("prompt", "completion")
+DROP_REASONS = ("policy", "outage", "absent", "unreachable", "lost")
+
+
+@dataclass(frozen=True)
+class BsMetrics:
+    """What the base station measures; `direction` is `down` or `up`, `device`, `layer` numbers."""
+
+    build: Info
+    model: Info
+    request_seconds: Histogram
+    request_part_seconds_total: Counter
+    request_eq8_seconds_total: Counter
+    time_to_first_token_seconds: Histogram
+    requests_total: Counter
+    requests_running: Gauge
+    requests_waiting: Gauge
+    layer_seconds: Histogram
+    slowest_device_total: Counter
+    downlink_seconds: Histogram
+    compute_seconds: Histogram
+    uplink_seconds: Histogram
+    device_wait_seconds: Histogram
+    tokens_total: Counter
+    expert_tokens_total: Counter
+    expert_dropped_total: Counter
+    token_experts_total: Counter
+    kappa: ArrayHistogram
+    expert_wlr: ArrayHistogram
+    overruns_total: Counter
+    device_messages_total: Counter
+    device_up: Gauge
+    refused_messages_total: Counter
+    radio_bytes_total: Counter
+
+
+def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
+    """Register the base station's metrics."""
+
+    def seconds(name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"wdmoe_{name}_seconds", text, labels, buckets=SECONDS_BUCKETS, registry=registry
+        )
+
+    def count(name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"wdmoe_{name}_total", text, labels, registry=registry)
+
+    metrics = BsMetrics(
+        build=build_info(registry),
+        model=Info("wdmoe_model", "The model that is served", registry=registry),
+        request_seconds=seconds(
+            "request", "From a request's arrival at the base station to its last token"
+        ),
+        request_part_seconds_total=count(
+            "request_part_seconds",
+            "Time of answered requests by part; all parts add up to wdmoe_request_seconds_sum",
+            "part",
+        ),
+        request_eq8_seconds_total=count(
+            "request_eq8_seconds", "Eq. 8 for the same selections and rates, of answered requests"
+        ),
+        time_to_first_token_seconds=seconds(
+            "time_to_first_token", "From a request's arrival to its first token"
+        ),
+        requests_total=count("requests", "Requests ended, or refused at once", "outcome"),
+        requests_running=Gauge(
+            "wdmoe_requests_running", "Requests that take part in steps", registry=registry
+        ),
+        requests_waiting=Gauge(
+            "wdmoe_requests_waiting", "Requests that wait for room", registry=registry
+        ),
+        layer_seconds=seconds(
+            "layer", "One MoE layer of one step, from the gate to the sum of all experts' outputs"
+        ),
+        slowest_device_total=count(
+            "slowest_device", "Layers that waited for this device last", "device"
+        ),
+        downlink_seconds=seconds("downlink", "Tokens of one layer, BS to device", "device"),
+        compute_seconds=seconds("compute", "Expert computation of one layer", "device"),
+        uplink_seconds=seconds("uplink", "Expert outputs of one layer, device to BS", "device"),
+        device_wait_seconds=seconds(
+            "device_wait",
+            "From a layer's tokens being at the device to its beginning with them",
+            "device",
+        ),
+        tokens_total=count("tokens", "Tokens processed (kind: prompt, completion)", "kind"),
+        expert_tokens_total=count("expert_tokens", "Tokens sent to an expert", "device", "layer"),
+        expert_dropped_total=count(
+            "expert_dropped",
+            "Tokens whose expert was left out: by the policy, or because the device was not there",
+            *("device", "layer", "reason"),
+        ),
+        token_experts_total=count(
+            "token_experts", "Tokens by how many experts each was sent to", "layer", "experts"
+        ),
+        kappa=ArrayHistogram(
+            "wdmoe_kappa",
+            "Eq. 10 of each token: least WLR / (least + greatest) of its candidates",
+            "layer",
+            KAPPA_BUCKETS,
+            registry,
+        ),
+        expert_wlr=ArrayHistogram(
+            "wdmoe_expert_wlr",
+            "Eq. 9, weight / latency [1/s], of each token's candidates, kept or dropped",
+            "decision",
+            WLR_BUCKETS,
+            registry,
+        ),
+        overruns_total=count(
+            "overruns", "Replies later than the emulated device's would be", "device"
+        ),
+        device_messages_total=count("device_messages", "Layer messages answered", "device"),
+        device_up=Gauge(
+            "wdmoe_device_up", "1 while the device is admitted", ["device"], registry=registry
+        ),
+        refused_messages_total=count("refused_messages", "Messages refused as invalid", "reason"),
+        radio_bytes_total=count("radio_bytes", "Payload over the radio", "device", "direction"),
+    )
+    for counter, values in (
+        (metrics.request_part_seconds_total, PARTS),
+        (metrics.requests_total, OUTCOMES),
+        (metrics.tokens_total, KINDS),
+    ):
+        for value in values:  # a rate begins at 0, not with the first event
+            counter.labels(value)
+    return metrics
