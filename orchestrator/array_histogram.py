@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,11 @@ from prometheus_client.registry import Collector
 
 
 class ArrayHistogram(Collector):
-    """Exported as prometheus-client's own histograms are; these take one value a call."""
+    """Exported as prometheus-client's own histograms are; these take one value a call.
+
+    Attributes:
+        before_collect: called by every scrape first, so that what feeds it can do so in one go.
+    """
 
     def __init__(
         self,
@@ -31,10 +35,11 @@ class ArrayHistogram(Collector):
         self._counts: dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
         self._sums: dict[str, float] = {}
         self._lock = threading.Lock()
+        self.before_collect: Callable[[], None] = lambda: None
         registry.register(self)
 
     def observe(self, label: str, values: ArrayLike) -> None:
-        """Count every value of an array of any shape under one label."""
+        """Count every value of an array of any shape, perhaps empty, under one label."""
         flat = np.ravel(values)
         places = np.searchsorted(self._buckets, flat, side="left")
         counts = np.bincount(places, minlength=len(self._buckets) + 1)
@@ -44,6 +49,7 @@ class ArrayHistogram(Collector):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The state now; called for every scrape."""
+        self.before_collect()
         family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
         bounds = [*map(str, self._buckets.tolist()), "+Inf"]
         with self._lock:

@@ -32,7 +32,7 @@ class WeightToLatencyRatio(LatencyPolicy):
         chosen = TopK().select(gate)
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
         wlr = ratios(chosen.weight, gate.latency_s.take(chosen.index))
-        kappa = _kappa(wlr)
+        kappa = kappas(wlr)
         dropped = kappa < self.theta if self.strict else kappa <= self.theta
         # The largest WLR has a κ of exactly 1/2: below that, it is safe.
         if self.max_drops < gate.k - 1 or self.theta == 0.5:
@@ -56,7 +56,7 @@ def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
     return (weight.double() / latency_s).nan_to_num_(nan=0.0, posinf=math.inf)
 
 
-def _kappa(wlr: torch.Tensor) -> torch.Tensor:
+def kappas(wlr: torch.Tensor) -> torch.Tensor:
     """Eq. 10 of each expert against the largest WLR, n × k; the least of a token is the paper's κ.
 
     1/2 if both are infinite, and if both are 0: nothing tells them apart.

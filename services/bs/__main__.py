@@ -46,6 +46,14 @@ def main() -> None:
     vocabulary = Vocabulary(_tokenizer(conf.model_dir))
     template = ChatTemplate(conf.model_dir)
     metrics = bs_metrics()
+    metrics.model.info(
+        {
+            "name": conf.model_name,
+            "fingerprint": checkpoint.fingerprint,
+            "wire_dtype": conf.wire_dtype,
+            **{key: str(value) for key, value in vars(info).items()},
+        }
+    )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     address = radio.local_address(conf.bs_radio_host)
@@ -58,7 +66,7 @@ def main() -> None:
     channel = ChannelFeed(conf, "bs", refused, context)
     roster = Roster(conf, info, checkpoint.fingerprint, metrics)
     estimate = LatencyEstimate(info, conf.wire_dtype)
-    accounting = Accounting(metrics, estimate)
+    accounting = Accounting(metrics, estimate, info)
     dispatcher = Dispatcher(router, conf, info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)

@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter, Histogram
 
+from orchestrator.checkpoint import ModelInfo
 from orchestrator.latency import batched_latency_s, layer_latency_s
 from orchestrator.metrics import BsMetrics
+from orchestrator.metrics.bs import DROP_REASONS
 from services.bs.estimate import LatencyEstimate
 from services.bs.job import Job
 from services.bs.selector import Choice
 from services.bs.step import Counts, Step
+from services.bs.worth import Worth
+
+
+@dataclass(frozen=True)
+class _Device:
+    """One device's metrics; the last two by layer. Looked up once: that takes as long as to count.
+
+    Counters that are looked up begin at 0.
+    """
+
+    downlink: Histogram
+    wait: Histogram
+    compute: Histogram
+    uplink: Histogram
+    messages: Counter
+    overruns: Counter
+    slowest: Counter
+    tokens: list[Counter]
+    dropped: list[dict[str, Counter]]
+
+    @classmethod
+    def of(cls, metrics: BsMetrics, q: int, layers: int) -> _Device:
+        """Device q's."""
+        name, by_layer = str(q), [str(layer) for layer in range(layers)]
+        dropped = metrics.expert_dropped_total
+        return cls(
+            downlink=metrics.downlink_seconds.labels(name),
+            wait=metrics.device_wait_seconds.labels(name),
+            compute=metrics.compute_seconds.labels(name),
+            uplink=metrics.uplink_seconds.labels(name),
+            messages=metrics.device_messages_total.labels(name),
+            overruns=metrics.overruns_total.labels(name),
+            slowest=metrics.slowest_device_total.labels(name),
+            tokens=[metrics.expert_tokens_total.labels(name, layer) for layer in by_layer],
+            dropped=[
+                {reason: dropped.labels(name, layer, reason) for reason in DROP_REASONS}
+                for layer in by_layer
+            ],
+        )
 
 
 class Accounting:
@@ -22,9 +65,14 @@ class Accounting:
     Metrics are of the layer, whosesoever its tokens are; a step's counts are by request.
     """
 
-    def __init__(self, metrics: BsMetrics, estimate: LatencyEstimate) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: BsMetrics, estimate: LatencyEstimate, info: ModelInfo) -> None:
         self._estimate = estimate
+        self._devices = [_Device.of(metrics, q, info.layers) for q in range(info.experts)]
+        self._token_experts = [
+            [metrics.token_experts_total.labels(str(layer), str(n)) for n in range(info.top_k + 1)]
+            for layer in range(info.layers)
+        ]
+        self._worth = Worth(metrics, info.layers)
 
     def chosen(self, layer: int, choices: Sequence[Choice], step: Step) -> None:
         """Count what was selected and what was left out, and why.
@@ -47,18 +95,15 @@ class Accounting:
         passed = (selected == experts) & (used != candidates)
         for q, counts in _by_expert(candidates, passed, owner, step):
             step.deselected[:, q] += counts
-            label = self._metrics.expert_dropped_total.labels(str(q), str(layer), "policy")
-            label.inc(int(counts.sum()))
+            self._devices[q].dropped[layer]["policy"].inc(int(counts.sum()))
         lost = np.append(~choice.reachable.numpy(), False)[selected]
         for q, counts in _by_expert(selected, lost, owner, step):
             gone = choice.channel is not None and not choice.channel.devices[q].reachable
             self._dropped(layer, q, counts, "outage" if gone else "absent", step)
         a_token = np.bincount((used < experts).sum(axis=1))
         for number in np.flatnonzero(a_token).tolist():
-            label = self._metrics.token_experts_total.labels(str(layer), str(number))
-            label.inc(int(a_token[number]))
-        if choice.selected.kappa is not None:
-            self._metrics.kappa.observe(str(layer), choice.selected.kappa.cpu().numpy())
+            self._token_experts[layer][number].inc(int(a_token[number]))
+        self._worth.add(layer, choice)
 
     def dropped(self, layer: int, job: Job, reason: str, step: Step) -> None:
         """Count tokens that lose an expert which was to be used."""
@@ -66,8 +111,7 @@ class Accounting:
 
     def _dropped(self, layer: int, q: int, counts: Counts, reason: str, step: Step) -> None:
         (step.outage if reason == "outage" else step.dropped)[:, q] += counts
-        label = self._metrics.expert_dropped_total.labels(str(q), str(layer), reason)
-        label.inc(int(counts.sum()))
+        self._devices[q].dropped[layer][reason].inc(int(counts.sum()))
 
     def answered(
         self, layer: int, jobs: Sequence[Job], choices: Sequence[Choice], step: Step
@@ -75,16 +119,14 @@ class Accounting:
         """Metrics of every answer, the split of the slowest, and what Eq. 8 has for this layer."""
         answered = [(job, job.done) for job in jobs if job.done is not None]
         for job, done in answered:
-            label, tokens = str(job.device), len(job.rows)
-            self._metrics.downlink_seconds.labels(label).observe(done.received_s - job.sent_s)
-            self._metrics.device_wait_seconds.labels(label).observe(
-                done.started_s - done.received_s
-            )
-            self._metrics.compute_seconds.labels(label).observe(done.finished_s - done.started_s)
-            self._metrics.uplink_seconds.labels(label).observe(job.arrived_s - done.sent_s)
-            self._metrics.expert_tokens_total.labels(label, str(layer)).inc(tokens)
-            self._metrics.device_messages_total.labels(label).inc()
-            self._metrics.overruns_total.labels(label).inc(int(done.overrun))
+            device, tokens = self._devices[job.device], len(job.rows)
+            device.downlink.observe(done.received_s - job.sent_s)
+            device.wait.observe(done.started_s - done.received_s)
+            device.compute.observe(done.finished_s - done.started_s)
+            device.uplink.observe(job.arrived_s - done.sent_s)
+            device.tokens[layer].inc(tokens)
+            device.messages.inc()
+            device.overruns.inc(int(done.overrun))
             counts = _by_request(job, step)
             step.used[:, job.device] += counts
             concerned = counts > 0
@@ -96,6 +138,7 @@ class Accounting:
         if not answered:
             return
         job, done = max(answered, key=lambda pair: pair[0].arrived_s)
+        self._devices[job.device].slowest.inc()
         step.times.downlink_s += done.received_s - job.sent_s
         step.times.wait_s += done.started_s - done.received_s
         step.times.compute_s += done.finished_s - done.started_s

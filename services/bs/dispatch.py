@@ -50,6 +50,9 @@ class Dispatcher:
         self._wire_dtype = settings.wire_dtype
         self._timeout_s = settings.device_timeout_s
         self._hidden_size = info.hidden_size
+        numbers = [str(q) for q in range(len(roster.devices))]
+        self._sent_bytes = [metrics.radio_bytes_total.labels(q, "down") for q in numbers]
+        self._received_bytes = [metrics.radio_bytes_total.labels(q, "up") for q in numbers]
         self._jobs: dict[int, Job] = {}
         self._probing: tuple[int, int] | None = None
         self._probed: tuple[wire.Probed, float] | None = None
@@ -140,7 +143,7 @@ class Dispatcher:
                 self._lose(q, "unreachable")
                 self._accounting.dropped(layer, job, "unreachable", step)
                 continue
-            self._metrics.radio_bytes_total.labels(str(q), "down").inc(size)
+            self._sent_bytes[q].inc(size)
             self._jobs[self._next_id] = job
             self._next_id += 1
             jobs.append(job)
@@ -214,9 +217,7 @@ class Dispatcher:
         elif not device.admitted:
             self._try_send(q, wire.encode(wire.Identify()))
         elif isinstance(message, wire.Done):
-            self._metrics.radio_bytes_total.labels(str(q), "up").inc(
-                sum(len(frame.buffer) for frame in frames[1:])
-            )
+            self._received_bytes[q].inc(sum(len(frame.buffer) for frame in frames[1:]))
             self._finish(q, message, now)
         elif isinstance(message, wire.Probed) and self._probing == (q, message.id):
             self._probed = message, now

@@ -187,7 +187,7 @@ def around(checkpoint: Checkpoint) -> Iterator[Cell]:
     channel = Channel(local, "bs", _unheard, context)
     roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
     estimate = LatencyEstimate(checkpoint.info, conf.wire_dtype)
-    accounting = Accounting(metrics, estimate)
+    accounting = Accounting(metrics, estimate, checkpoint.info)
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)

@@ -41,6 +41,7 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     forward(split, list(range(tokens)), split.cache(), everything)
     before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
     assert before == tokens
+    would = cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2")
     forward(split, list(range(tokens)), split.cache(), served)
 
     left_out = served.meter.deselected
@@ -58,8 +59,12 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
         cell.counted("wdmoe_token_experts_total", layer="0", experts=number) for number in "12"
     )
     assert one + two - before == tokens
-    assert cell.counted("wdmoe_kappa_count", layer="0") == tokens
-    assert cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2") == one
+    assert would == one > 0  # told before, by a policy that drops nothing
+    assert cell.counted("wdmoe_kappa_count", layer="0") == 2 * tokens
+    assert cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2") == 2 * one
+    assert cell.counted("wdmoe_expert_wlr_count", decision="dropped") == left_out.total()
+    kept = cell.counted("wdmoe_expert_wlr_count", decision="kept")
+    assert kept == served.meter.used.total() + everything.meter.used.total()
 
 
 def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
