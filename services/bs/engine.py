@@ -22,11 +22,12 @@ import torch
 import zmq
 
 from orchestrator.metrics import BsMetrics
+from orchestrator.metrics.bs import PARTS
 from services.bs.completion import Language
 from services.bs.dispatch import Dispatcher
 from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest
-from services.bs.requests import End, Failure, Request
+from services.bs.requests import End, Failure, FullError, Request
 from services.bs.running import Running
 from services.bs.trunk import Trunk
 from services.bs.waiting import Asked, Waiting
@@ -67,6 +68,8 @@ class Engine(threading.Thread):
         self._policies = policies
         self._waiting = Waiting()
         self._running: list[Running] = []
+        metrics.requests_waiting.set_function(self._waiting.requests)
+        metrics.requests_running.set_function(lambda: len(self._running))
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
         self._wake = context.socket(zmq.PUSH)
@@ -75,7 +78,11 @@ class Engine(threading.Thread):
 
     def submit(self, asked: Asked) -> None:
         """Queue a request, from any thread; raises FullError."""
-        self._waiting.put(asked)
+        try:
+            self._waiting.put(asked)
+        except FullError:
+            self._metrics.requests_total.labels("refused").inc()
+            raise
         with self._wake_lock:
             self._wake.send(b"")
 
@@ -149,6 +156,8 @@ class Engine(threading.Thread):
                 self._failed(running.request, error)
             self._running = []
             return
+        for layer_s in self._trunk.step.layers_s:
+            self._metrics.layer_seconds.observe(layer_s)
         still = []
         for running in self._running:
             try:
@@ -163,6 +172,9 @@ class Engine(threading.Thread):
     def _end(self, request: Request, end: End) -> None:
         timings = end.timings
         self._metrics.request_seconds.observe(timings["end_to_end_s"])
+        for part in PARTS:
+            self._metrics.request_part_seconds_total.labels(part).inc(max(0, timings[f"{part}_s"]))
+        self._metrics.request_eq8_seconds_total.inc(timings["eq8_s"])
         self._metrics.time_to_first_token_seconds.observe(timings["time_to_first_token_s"])
         self._metrics.tokens_total.labels("prompt").inc(timings["prompt_tokens"])
         self._metrics.tokens_total.labels("completion").inc(end.completion_tokens)

@@ -63,7 +63,11 @@ class Group:
 
 
 class Step:
-    """Used by the engine's thread only. Counts have a row a request and a column an expert."""
+    """Used by the engine's thread only. Counts have a row a request and a column an expert.
+
+    Attributes:
+        layers_s: what each layer took, from the gate to the sum of its experts' outputs.
+    """
 
     def __init__(self, parts: Iterable[Part], experts: int) -> None:
         """Of parts in the order of their requests; those of equal policies are moved together."""
@@ -78,6 +82,7 @@ class Step:
         owners = [number[id(part.serving)] for part in self.parts]
         self.owner: Counts = np.repeat(owners, [len(part) for part in self.parts])
         self.times = Times()
+        self.layers_s: list[float] = []
         requests = len(self.servings)
         self.used, self.dropped, self.outage, self.deselected = np.zeros(
             (4, requests, experts), np.int64

@@ -144,5 +144,7 @@ class RemoteMoe(nn.Module):
         output = self._dispatcher.layer(self._layer, hidden[0], choices, step)
         step.times.gate_s += gated_s - started_s
         step.times.selection_s += selected_s - gated_s
-        step.times.moe_s += time.monotonic() - entered_s
+        left_s = time.monotonic()
+        step.layers_s.append(left_s - started_s)
+        step.times.moe_s += left_s - entered_s
         return output[None]

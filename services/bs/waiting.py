@@ -27,6 +27,11 @@ class Waiting:
                 raise FullError
             self._asked.append(asked)
 
+    def requests(self) -> int:
+        """How many of those that wait are requests."""
+        with self._lock:
+            return sum(isinstance(asked, Request) for asked in self._asked)
+
     def first(self) -> Asked | None:
         """The one whose turn it is; it stays."""
         with self._lock:
