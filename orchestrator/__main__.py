@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import uvicorn
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY
 
 from orchestrator import profiles
 from orchestrator.control import Control
@@ -18,15 +18,14 @@ def main() -> int:
     """Serve until told to stop; the exit code."""
     try:
         settings = Settings.from_environment()
-        registry = CollectorRegistry()
         control = Control(
             profiles.find(settings.profile),
             devices=settings.devices,
-            metrics=orchestrator_metrics(registry),
+            metrics=orchestrator_metrics(),
             keys_dir=settings.keys_dir,
         )
         with control:
-            app = create_app(control, registry)
+            app = create_app(control, REGISTRY)
             uvicorn.run(app, host="0.0.0.0", port=HTTP_PORT, log_level="warning")
     except InputError as error:
         print(f"orchestrator: {error}", file=sys.stderr)

@@ -60,6 +60,8 @@ class LinkAgent(threading.Thread):
             name: {"packets": 0, "drops": 0, "overflows": 0, "backlog_bytes": 0}
             for name in ("down", "up")
         }
+        for name in self._queues:  # a rate begins at 0, not with the first packet that is dropped
+            metrics.link_queue_drops_total.labels(name)
         metrics.link_backend.info({"backend": shaper.backend})
 
     def run(self) -> None:
