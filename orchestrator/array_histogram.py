@@ -16,6 +16,7 @@ class ArrayHistogram(Collector):
     """Exported as prometheus-client's own histograms are; these take one value a call.
 
     Attributes:
+        label: the name of its only one.
         before_collect: called by every scrape first, so that what feeds it can do so in one go.
     """
 
@@ -30,7 +31,7 @@ class ArrayHistogram(Collector):
         """`buckets` are upper bounds, in ascending order, without the infinite one."""
         self._name = name
         self._text = text
-        self._label = label
+        self.label = label
         self._buckets = np.array(buckets)
         self._counts: dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
         self._sums: dict[str, float] = {}
@@ -50,7 +51,7 @@ class ArrayHistogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The state now; called for every scrape."""
         self.before_collect()
-        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        family = HistogramMetricFamily(self._name, self._text, labels=[self.label])
         bounds = [*map(str, self._buckets.tolist()), "+Inf"]
         with self._lock:
             for label, counts in self._counts.items():

@@ -17,6 +17,10 @@ PARTS = (
 )
 OUTCOMES = ("ok", "error", "no_device", "cancelled", "refused")
 KINDS = ("prompt", "completion")
+REFUSALS = (
+    *("identity", "frames", "size", "malformed", "version", "kind", "fields", "tensor"),
+    *("hello", "failed", "late", "answer", "state", "policy"),
+)
 DROP_REASONS = ("policy", "outage", "absent", "unreachable", "lost")
 
 
@@ -139,6 +143,7 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
         (metrics.request_part_seconds_total, PARTS),
         (metrics.requests_total, OUTCOMES),
         (metrics.tokens_total, KINDS),
+        (metrics.refused_messages_total, REFUSALS),
     ):
         for value in values:  # a rate begins at 0, not with the first event
             counter.labels(value)

@@ -8,6 +8,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Info
 
 from orchestrator.metrics.build import build_info
 
+REFUSALS = ("malformed", "impostor")
+
 
 @dataclass(frozen=True)
 class OrchestratorMetrics:
@@ -31,7 +33,7 @@ class OrchestratorMetrics:
 
 def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> OrchestratorMetrics:
     """Register the orchestrator's metrics."""
-    return OrchestratorMetrics(
+    metrics = OrchestratorMetrics(
         build=build_info(registry),
         link_requested_rate_bps=Gauge(
             "wdmoe_link_requested_rate_bps",
@@ -79,3 +81,6 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
             registry=registry,
         ),
     )
+    for reason in REFUSALS:  # a rate begins at 0, not with the first event
+        metrics.refused_messages_total.labels(reason)
+    return metrics

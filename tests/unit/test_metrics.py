@@ -1,0 +1,84 @@
+"""Metrics are named by Prometheus' conventions, say what they are, have labels of few values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from orchestrator.array_histogram import ArrayHistogram
+from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
+from orchestrator.metrics.bs import PARTS
+
+ROLES: dict[str, Callable[[CollectorRegistry], Any]] = {
+    "bs": bs_metrics,
+    "orchestrator": orchestrator_metrics,
+    "device": device_metrics,
+}
+UNITS = ("seconds", "bytes", "bps", "ratio")
+# Counts of things, which have no unit, and what is a pure number by its definition.
+NUMBERS = {
+    *("wdmoe_requests", "wdmoe_requests_running", "wdmoe_requests_waiting", "wdmoe_tokens"),
+    *("wdmoe_expert_tokens", "wdmoe_expert_dropped", "wdmoe_token_experts", "wdmoe_overruns"),
+    *("wdmoe_device_messages", "wdmoe_refused_messages", "wdmoe_slowest_device"),
+    *("wdmoe_device_up", "wdmoe_interval", "wdmoe_kappa", "wdmoe_expert_wlr"),
+    *("wdmoe_link_queue_drops", "wdmoe_link_errors", "wdmoe_replay_running"),
+    *("wdmoe_replay_planned_requests", "wdmoe_replay_done_requests"),
+    "wdmoe_replay_failed_requests",
+}
+LABELS = {
+    *("device", "direction", "layer", "experts", "bytes", "part", "kind", "outcome", "reason"),
+    "decision",
+}
+
+
+@pytest.fixture(params=ROLES)
+def families(request: pytest.FixtureRequest) -> list[Metric]:
+    """What a role's registry exports at its start."""
+    registry = CollectorRegistry()
+    ROLES[request.param](registry)
+    return list(registry.collect())
+
+
+def test_every_metric_is_the_testbeds_and_says_what_it_is(families: list[Metric]) -> None:
+    texts = [family.documentation for family in families]
+    assert all(family.name.startswith("wdmoe_") for family in families)
+    assert all(texts)
+    assert len(set(texts)) == len(texts)
+
+
+def test_every_metric_has_its_base_unit_or_is_a_number(families: list[Metric]) -> None:
+    for family in families:
+        if family.type != "info":
+            assert family.name.endswith(UNITS) != (family.name in NUMBERS), family.name
+
+
+def test_every_label_is_of_a_fixed_list() -> None:
+    for role in ROLES.values():
+        for metric in vars(role(CollectorRegistry())).values():
+            if isinstance(metric, ArrayHistogram):
+                assert metric.label in LABELS
+            else:
+                assert set(metric._labelnames) <= LABELS
+
+
+def test_what_can_be_known_begins_at_zero() -> None:
+    registry = CollectorRegistry()
+    bs_metrics(registry)
+    for part in PARTS:
+        value = registry.get_sample_value("wdmoe_request_part_seconds_total", {"part": part})
+        assert value == 0
+
+
+def test_all_roles_of_one_source_tell_the_same_build() -> None:
+    builds = []
+    for role in ROLES.values():
+        registry = CollectorRegistry()
+        role(registry)
+        (build,) = (family for family in registry.collect() if family.name == "wdmoe_build")
+        builds.append(build.samples[0].labels)
+    assert builds[0] == builds[1] == builds[2]
+    assert len(builds[0]["source"]) == 12
