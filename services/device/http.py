@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from services.settings import DEVICE_HTTP_PORT
 
 
-def serve(health: Callable[[], tuple[bool, dict[str, Any]]]) -> None:
+def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_HTTP_PORT) -> None:
     """Answer in the background; `health` says whether the device is of use, and details."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,5 +42,5 @@ def serve(health: Callable[[], tuple[bool, dict[str, Any]]]) -> None:
         def log_message(self, format: str, *args: Any) -> None:
             """Scrapes every two seconds would bury what matters."""
 
-    server = ThreadingHTTPServer(("", DEVICE_HTTP_PORT), Handler)
+    server = ThreadingHTTPServer(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
