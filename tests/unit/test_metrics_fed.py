@@ -1,0 +1,70 @@
+"""What the base station's metrics amount to after requests that were really served."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.metrics.bs import PARTS
+from services.bs.requests import Event
+from tests.unit.conftest import EXPERTS, Cell, emulating
+from tests.unit.engine_room import EngineRoom, asking
+
+LAYERS = 3
+
+
+@pytest.fixture
+def room(cell: Cell) -> EngineRoom:
+    cell.channel.state = emulating(flops=1e15, rate_bps=1e8)
+    cell.start_all()
+    return EngineRoom(cell)
+
+
+def by_device(cell: Cell, name: str) -> float:
+    return sum(cell.counted(name, device=str(q)) for q in range(EXPERTS))
+
+
+def test_parts_of_requests_add_up_to_their_time(cell: Cell, room: EngineRoom) -> None:
+    answers = [asking([[n + 1] * 3], 5) for n in range(4)]
+    room.serve(*answers)
+    name = "wdmoe_request_part_seconds_total"
+    parts = {part: cell.counted(name, part=part) for part in PARTS}
+    whole = cell.counted("wdmoe_request_seconds_sum")
+    assert sum(parts.values()) == pytest.approx(whole, rel=1e-6)
+    assert cell.counted("wdmoe_request_seconds_count") == 4
+    assert parts["uplink"] == pytest.approx(sum(a.end.timings["uplink_s"] for a in answers))
+    eq8_s = sum(answer.end.timings["eq8_s"] for answer in answers)
+    assert cell.counted("wdmoe_request_eq8_seconds_total") == pytest.approx(eq8_s) != 0
+
+
+def test_every_layer_of_every_step_is_timed_and_waited_for_one_device(
+    cell: Cell, room: EngineRoom
+) -> None:
+    room.serve(asking([[1, 2, 3]], 5))
+    assert cell.counted("wdmoe_layer_seconds_count") == 5 * LAYERS
+    assert by_device(cell, "wdmoe_slowest_device_total") == 5 * LAYERS
+    assert by_device(cell, "wdmoe_device_messages_total") >= 5 * LAYERS
+    whole = cell.counted("wdmoe_request_seconds_sum")
+    assert 0 < cell.counted("wdmoe_layer_seconds_sum") < whole
+
+
+def test_what_runs_and_waits_is_seen_while_it_does(cell: Cell, room: EngineRoom) -> None:
+    seen = []
+
+    def look(_: Event) -> None:
+        seen.append((cell.counted("wdmoe_requests_running"), cell.counted(waiting)))
+
+    waiting = "wdmoe_requests_waiting"
+    many = [asking([[1 + n]], 3, look if n == 0 else lambda _: None) for n in range(40)]
+    room.serve(*many)
+    assert max(seen) == (32, 8)
+    assert cell.counted("wdmoe_requests_running") == cell.counted(waiting) == 0
+
+
+def test_what_is_not_scraped_is_kept_within_bounds(cell: Cell, room: EngineRoom) -> None:
+    prompts = [asking([[n % 40 for n in range(900)]], 1) for _ in range(6)]
+    room.serve(*prompts)
+    kept = cell.dispatcher._accounting._worth._kept
+    assert sum(len(choice.logits) for _, choice in kept) <= 4096
+    for layer in range(LAYERS):
+        assert cell.counted("wdmoe_kappa_count", layer=str(layer)) == 6 * 900
+    assert not kept
