@@ -1,7 +1,7 @@
 # make demo   sets the host up, brings the stack up, replays two prompt sets under two profiles
 # make test   everything that is tested, on a real kernel with netem and a real Docker Engine
 # make bench  on a running stack: what selecting experts costs, as a share of a layer's time, and
-#             how many more tokens a second eight clients get than one
+#             how many more tokens a second eight clients get than one; beside it, what metrics cost
 # make down   stops the stack
 
 SHELL := bash
@@ -42,6 +42,7 @@ test:
 bench:
 	@python -m benchmarks.selection
 	python -m benchmarks.batching
+	python -m benchmarks.metrics
 
 down:
 	@wdmoe down

@@ -72,7 +72,7 @@ class Accounting:
             [metrics.token_experts_total.labels(str(layer), str(n)) for n in range(info.top_k + 1)]
             for layer in range(info.layers)
         ]
-        self._worth = Worth(metrics, info.layers)
+        self.worth = Worth(metrics, info.layers)
 
     def chosen(self, layer: int, choices: Sequence[Choice], step: Step) -> None:
         """Count what was selected and what was left out, and why.
@@ -103,7 +103,7 @@ class Accounting:
         a_token = np.bincount((used < experts).sum(axis=1))
         for number in np.flatnonzero(a_token).tolist():
             self._token_experts[layer][number].inc(int(a_token[number]))
-        self._worth.add(layer, choice)
+        self.worth.add(layer, choice)
 
     def dropped(self, layer: int, job: Job, reason: str, step: Step) -> None:
         """Count tokens that lose an expert which was to be used."""

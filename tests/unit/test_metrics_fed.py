@@ -63,7 +63,7 @@ def test_what_runs_and_waits_is_seen_while_it_does(cell: Cell, room: EngineRoom)
 def test_what_is_not_scraped_is_kept_within_bounds(cell: Cell, room: EngineRoom) -> None:
     prompts = [asking([[n % 40 for n in range(900)]], 1) for _ in range(6)]
     room.serve(*prompts)
-    kept = cell.dispatcher._accounting._worth._kept
+    kept = cell.dispatcher._accounting.worth._kept
     assert sum(len(choice.logits) for _, choice in kept) <= 4096
     for layer in range(LAYERS):
         assert cell.counted("wdmoe_kappa_count", layer=str(layer)) == 6 * 900

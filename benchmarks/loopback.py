@@ -1,0 +1,121 @@
+"""A base station in this process, a process for each device: over loopback, no air hides anything.
+
+Links' rates are weighed by policies, but not applied.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import zmq
+from prometheus_client import disable_created_metrics
+
+from orchestrator import profiles
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.metrics import BsMetrics, device_metrics
+from orchestrator.state import PolicyState
+from services import settings, wire
+from services.bs.accounting import Accounting
+from services.bs.dispatch import Dispatcher
+from services.bs.engine import Engine
+from services.bs.estimate import LatencyEstimate
+from services.bs.policies import Policies
+from services.bs.prober import Prober
+from services.bs.requests import End, Event, Failure, Request
+from services.bs.roster import Roster
+from services.bs.selector import Selector
+from services.bs.trunk import Trunk
+from services.channel import ChannelFeed
+from services.device import http
+from services.device.experts import Experts
+from services.device.server import DeviceServer
+
+PROMPT = 4
+CONF = replace(settings.load(), curve=False, orchestrator_host="127.0.0.1")
+NEAR_FAR = profiles.find("near-far").state(
+    epoch=1, interval=0, apply_at_s=0.0, policy=PolicyState()
+)
+# What devices emulate.
+CHANNELS = {"near-far": NEAR_FAR, "nothing": replace(NEAR_FAR, emulate=None)}
+
+
+class BaseStation:
+    """Router, dispatcher and engine; its devices are to connect to `port`."""
+
+    def __init__(self, checkpoint: Checkpoint, metrics: BsMetrics) -> None:
+        info = checkpoint.info
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        router = context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.port = router.bind_to_random_port("tcp://127.0.0.1")
+        self.feed = feed = ChannelFeed(CONF, "bs", lambda _: None, context)
+        self.roster = Roster(CONF, info, checkpoint.fingerprint, metrics)
+        estimate = LatencyEstimate(info, CONF.wire_dtype)
+        self.accounting = Accounting(metrics, estimate, info)
+        dispatcher = Dispatcher(router, CONF, info, self.roster, feed, metrics, self.accounting)
+        selector = Selector(self.roster, feed, estimate)
+        trunk = Trunk(checkpoint, selector, dispatcher, CONF.torch_device, CONF.compute_dtype)
+        self._words = trunk.words
+        self._engine = Engine(
+            *(trunk, dispatcher, Prober(dispatcher, feed, curve=False), feed),
+            Policies(info, CONF.torch_device, metrics),
+            decode=lambda ids: "x" * len(ids),
+            end_tokens=frozenset(),
+            metrics=metrics,
+            context=context,
+        )
+        self._engine.start()
+
+    def serve(self, clients: int, tokens: int, seed: int) -> float:
+        """So many requests side by side, of so many tokens each; how long they take [s]."""
+        draw = np.random.default_rng(seed)
+        done = threading.Semaphore(0)
+
+        def deliver(event: Event) -> None:
+            assert not isinstance(event, Failure), event.message
+            if isinstance(event, End):
+                done.release()
+
+        prompts = draw.integers(0, self._words, (clients, PROMPT)).tolist()
+        began_s = time.monotonic()
+        for prompt in prompts:
+            self._engine.submit(Request("r", [prompt], tokens, 2.0, seed, (), deliver))
+        for _ in prompts:
+            done.acquire()
+        return time.monotonic() - began_s
+
+
+def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
+    """Device q's process: for each base station a server, and /metrics for both."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as docker-compose.yml does
+    torch.set_num_threads(1)
+    sys.setswitchinterval(0.0001)
+    checkpoint = Checkpoint(CONF.model_dir)
+    experts = Experts(checkpoint, q, CONF.torch_device, CONF.compute_dtype)
+    info = checkpoint.info
+    hello = wire.Hello(wire.PROTOCOL, q, checkpoint.fingerprint, q, info.layers, info.hidden_size)
+    metrics = device_metrics()
+    for direction in ("down", "up"):
+        metrics.link_applied_rate_bps.labels(direction).set(1e6)
+        metrics.link_queue_backlog_bytes.labels(direction).set(0)
+        metrics.link_queue_drops_total.labels(direction)
+    http.serve(lambda: (True, {}), port)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    servers = []
+    for base in bases:
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.IDENTITY, f"device-{q}".encode())
+        dealer.connect(f"tcp://127.0.0.1:{base}")
+        server = DeviceServer(
+            dealer, hello, experts, lambda: list(CHANNELS.values())[emulated.value]
+        )
+        servers.append(threading.Thread(target=server.run))
+        servers[-1].start()
+    for thread in servers:
+        thread.join()
