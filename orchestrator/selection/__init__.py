@@ -60,13 +60,11 @@ class Selection:
         index: expert numbers, n × k; the number of experts itself means "none".
         weight: what their outputs are multiplied with, fp32, n × k; sums to 1, 0 for "none".
         candidates: expert numbers before any was dropped, n × k.
-        kappa: Eq. 10, by token; None from policies that do not compute it.
     """
 
     index: torch.Tensor
     weight: torch.Tensor
     candidates: torch.Tensor
-    kappa: torch.Tensor | None = None
 
 
 class Policy(BaseModel, ABC):
@@ -193,7 +191,7 @@ def without(selection: Selection, logits: torch.Tensor, reachable: torch.Tensor)
         index[bereft, slot] = candidates[bereft, slot] = best
     lost_none = (index == selection.index).all(dim=-1, keepdim=True)
     weight = selection.weight.where(lost_none, weights(logits, index)).masked_fill(index == none, 0)
-    return Selection(index, weight, candidates, selection.kappa)
+    return Selection(index, weight, candidates)
 
 
 def told(error: BaseException, file: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -37,15 +36,14 @@ class WeightToLatencyRatio(LatencyPolicy):
         # The largest WLR has a κ of exactly 1/2: below that, it is safe.
         if self.max_drops < gate.k - 1 or self.theta == 0.5:
             dropped &= _least(wlr, min(self.max_drops, gate.k - 1))
-        least = kappa.amin(dim=-1)
         if not dropped.any():
-            return replace(chosen, kappa=least)
+            return chosen
         index = chosen.index.masked_fill(dropped, gate.logits.shape[-1])
         kept = chosen.weight.masked_fill(dropped, 0.0)
         renormalised = kept / kept.sum(dim=-1, keepdim=True)
         lighter = (dropped & (chosen.weight > 0)).any(dim=-1, keepdim=True)
         weight = renormalised.where(lighter, kept)
-        return Selection(index, weight, chosen.candidates, least)
+        return Selection(index, weight, chosen.candidates)
 
 
 def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
