@@ -15,7 +15,7 @@ from services import wire
 from services.bs.engine import Engine
 from services.bs.requests import Event, FullError
 from services.bs.waiting import MAX_WAITING
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.control_plane import FAST, eventually, hear, profile, report, running
 from tests.unit.engine_room import Answer, EngineRoom, asking
 
