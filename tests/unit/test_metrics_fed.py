@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.metrics.bs import PARTS
 from services.bs.requests import Event
-from tests.unit.conftest import EXPERTS, Cell, emulating
+from tests.unit.cell import EXPERTS, Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 
 LAYERS = 3
