@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.selection import Gate, Policy, Selection
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.topk import heaviest
 
 
 class Top1(Policy):
@@ -11,8 +11,8 @@ class Top1(Policy):
 
     def select(self, gate: Gate) -> Selection:
         """`topk` with all but the first dropped."""
-        chosen = TopK().select(gate)
-        first = chosen.weight.new_zeros(chosen.weight.shape)
+        weight, candidates = heaviest(gate)
+        first = weight.new_zeros(weight.shape)
         first[:, 0] = 1.0
-        index = chosen.index.masked_fill(first == 0, gate.logits.shape[-1])
-        return Selection(index, first, chosen.candidates)
+        index = candidates.masked_fill(first == 0, gate.logits.shape[-1])
+        return Selection(index, first, candidates)

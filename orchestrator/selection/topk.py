@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from orchestrator.selection import Gate, Policy, Selection
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TopK(Policy):
@@ -10,6 +15,19 @@ class TopK(Policy):
 
     def select(self, gate: Gate) -> Selection:
         """In the order of their weights, the largest first."""
-        gate_weight = gate.logits.float().softmax(dim=-1)
-        weight, index = gate_weight.topk(gate.k, dim=-1)
-        return Selection(index, weight / weight.sum(dim=-1, keepdim=True), candidates=index)
+        weight, index = heaviest(gate)
+        return Selection(index, renormalised(weight), candidates=index)
+
+
+def heaviest(gate: Gate) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest of the gate's weights, fp32, and their experts; n × k, largest first.
+
+    As the gate has them: they sum to less than 1 where there are other experts.
+    """
+    weight, index = gate.logits.float().softmax(dim=-1).topk(gate.k, dim=-1)
+    return weight, index
+
+
+def renormalised(weight: torch.Tensor) -> torch.Tensor:
+    """Weights of the experts that are used, 0 for the others, n × k; each row then sums to 1."""
+    return weight / weight.sum(dim=-1, keepdim=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from orchestrator.selection import Gate, LatencyPolicy, Selection
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.topk import heaviest, renormalised
 
 if TYPE_CHECKING:
     import torch
@@ -28,30 +28,27 @@ class WeightToLatencyRatio(LatencyPolicy):
 
     def select(self, gate: Gate) -> Selection:
         """In the order of `topk`, and tokens that lose no weight as there, bit for bit."""
-        chosen = TopK().select(gate)
+        weight, candidates = heaviest(gate)
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
-        wlr = ratios(chosen.weight, gate.latency_s.take(chosen.index))
+        wlr = ratios(weight, gate.latency_s.take(candidates))
         kappa = kappas(wlr)
         dropped = kappa < self.theta if self.strict else kappa <= self.theta
         # The largest WLR has a κ of exactly 1/2: below that, it is safe.
         if self.max_drops < gate.k - 1 or self.theta == 0.5:
             dropped &= _least(wlr, min(self.max_drops, gate.k - 1))
-        if not dropped.any():
-            return chosen
-        index = chosen.index.masked_fill(dropped, gate.logits.shape[-1])
-        kept = chosen.weight.masked_fill(dropped, 0.0)
-        renormalised = kept / kept.sum(dim=-1, keepdim=True)
-        lighter = (dropped & (chosen.weight > 0)).any(dim=-1, keepdim=True)
-        weight = renormalised.where(lighter, kept)
-        return Selection(index, weight, chosen.candidates)
+        index = candidates
+        if dropped.any():
+            index = candidates.masked_fill(dropped, gate.logits.shape[-1])
+            weight = weight.masked_fill(dropped, 0.0)
+        return Selection(index, renormalised(weight), candidates)
 
 
 def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
-    """WLR = w / t, Eq. 9, fp64, in weight's shape.
+    """WLR = w / t, Eq. 9, in weight's shape, and fp64 as `latency_s` is.
 
     0 where t is infinite, infinite where t is 0, and 0 where w is 0 (in fp32), whatever t.
     """
-    return (weight.double() / latency_s).nan_to_num_(nan=0.0, posinf=math.inf)
+    return (weight / latency_s).nan_to_num_(nan=0.0, posinf=math.inf)
 
 
 def kappas(wlr: torch.Tensor) -> torch.Tensor:
