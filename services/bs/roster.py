@@ -35,7 +35,7 @@ class Roster:
         self._info = info
         self._fingerprint = fingerprint
         self._metrics = metrics
-        self._known: tuple[ChannelState | None, list[bool], torch.Tensor] | None = None
+        self._known: tuple[ChannelState | None, torch.Tensor] | None = None
         for q in range(settings.devices):
             metrics.device_up.labels(str(q)).set(0)
 
@@ -52,17 +52,15 @@ class Roster:
 
         The same tensor again as long as nothing changes: every layer asks.
         """
-        admitted = [device.admitted for device in self.devices]
-        known = self._known
-        if known is not None and known[0] is channel and known[1] == admitted:
-            return known[2]
+        if self._known is not None and self._known[0] is channel:
+            return self._known[1]
         reachable = torch.tensor(
             [
-                here and (channel is None or channel.devices[q].reachable)
-                for q, here in enumerate(admitted)
+                device.admitted and (channel is None or channel.devices[q].reachable)
+                for q, device in enumerate(self.devices)
             ]
         )
-        self._known = channel, admitted, reachable
+        self._known = channel, reachable
         return reachable
 
     def introduce(self, q: int, hello: wire.Hello) -> wire.Welcome | wire.Refused:
@@ -84,8 +82,7 @@ class Roster:
             ),
             None,
         )
-        device.admitted = device.refused is None
-        self._metrics.device_up.labels(str(q)).set(int(device.admitted))
+        self._admit(q, device.refused is None)
         if device.refused is None:
             return wire.Welcome()
         print(f"device-{q} refused: {device.refused}", flush=True)
@@ -96,5 +93,9 @@ class Roster:
         """Take a device out until it introduces itself again."""
         if self.devices[q].admitted:
             print(f"device-{q} lost: {why}", flush=True)
-        self.devices[q].admitted = False
-        self._metrics.device_up.labels(str(q)).set(0)
+        self._admit(q, False)
+
+    def _admit(self, q: int, admitted: bool) -> None:
+        self.devices[q].admitted = admitted
+        self._known = None
+        self._metrics.device_up.labels(str(q)).set(int(admitted))

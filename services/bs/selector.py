@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from services.bs.roster import Roster
 from services.channel import ChannelFeed
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The experts of a layer's n tokens, and on what grounds they were chosen.
 
     Attributes:
@@ -88,7 +87,7 @@ class Selector:
         """
         self._latency_s = latency_s
         self._masked_s = np.where(self._reachable.numpy(), latency_s, np.inf)
-        self._given = torch.from_numpy(self._masked_s).to(device, torch.float32)
+        self._given = torch.from_numpy(self._masked_s).to(device)
 
 
 def _tokens(logits: torch.Tensor, k: int) -> Floats:

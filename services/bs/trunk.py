@@ -134,11 +134,11 @@ class RemoteMoe(nn.Module):
         logits = nn.functional.linear(hidden[0], self.gate.weight)  # type: ignore[arg-type]
         gated_s = time.monotonic()
         channel = self._selector.channel()
+        # A step of one group, as most are, needs no part of the logits: a part is an operation.
+        parts = [logits[group.rows] for group in step.groups] if step.groups[1:] else [logits]
         choices = [
-            self._selector.select(
-                logits[group.rows], self._top_k, group.policy, group.generator, channel
-            )
-            for group in step.groups
+            self._selector.select(part, self._top_k, group.policy, group.generator, channel)
+            for part, group in zip(parts, step.groups, strict=True)
         ]
         selected_s = time.monotonic()
         output = self._dispatcher.layer(self._layer, hidden[0], choices, step)
