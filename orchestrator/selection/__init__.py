@@ -40,8 +40,8 @@ class Gate:
     Attributes:
         logits: the gate's, n × E.
         k: how many experts the model as published uses for a token.
-        latency_s: t_{j,q} of Eq. 6 [s], one token's, by expert: shape (E,), where the logits are.
-            Infinite in outage, 0 where nothing is shaped. None unless the policy is a
+        latency_s: t_{j,q} of Eq. 6 [s], one token's, by expert: fp64, shape (E,), where the logits
+            are. Infinite in outage, 0 where nothing is shaped. None unless the policy is a
             `LatencyPolicy`.
         generator: draws for this sequence, the same whenever its request is repeated.
     """

@@ -43,7 +43,7 @@ class Policies:
     def _try(self, policy: Policy) -> None:
         """Select for tokens of which every expert is worth the same, each as near as the others."""
         experts, k = self._info.experts, self._info.top_k
-        latency_s = torch.ones(experts, device=self._device)
+        latency_s = torch.ones(experts, dtype=torch.float64, device=self._device)
         gate = Gate(
             logits=torch.zeros(_TOKENS, experts, device=self._device),
             k=k,
