@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.selection import Gate, Selection, find
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.topk import TopK, heaviest
 from orchestrator.selection.wlr import kappas, ratios
 
 
@@ -127,9 +127,9 @@ def one_token(w: list[float], t: list[float], theta: float, **options: object) -
 
 def kappa(w: list[float], t: list[float]) -> float:
     """Of a token with these gate weights and latencies, from the two candidates that it has."""
-    chosen = one_token(w, t, 0.0)
-    latency_s = torch.tensor(t, dtype=torch.float64).take(chosen.candidates)
-    return float(kappas(ratios(chosen.weight, latency_s)).amin())
+    latency_s = torch.tensor(t, dtype=torch.float64)
+    weight, candidates = heaviest(Gate(torch.log(torch.tensor([w])), 2))
+    return float(kappas(ratios(weight, latency_s.take(candidates))).amin())
 
 
 def test_kappa_is_eq_10() -> None:
