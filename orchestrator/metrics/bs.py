@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from orchestrator.array_histogram import ArrayHistogram
-from orchestrator.metrics.buckets import KAPPA_BUCKETS, SECONDS_BUCKETS, WLR_BUCKETS
+from orchestrator.metrics.buckets import (
+    DEVICE_SECONDS_BUCKETS,
+    KAPPA_BUCKETS,
+    SECONDS_BUCKETS,
+    WLR_BUCKETS,
+)
 from orchestrator.metrics.build import build_info
 
 # What labels may say besides numbers of devices, layers and experts, and `down` and `up`.
@@ -60,9 +65,8 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
     """Register the base station's metrics."""
 
     def seconds(name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(
-            f"wdmoe_{name}_seconds", text, labels, buckets=SECONDS_BUCKETS, registry=registry
-        )
+        buckets = DEVICE_SECONDS_BUCKETS if labels else SECONDS_BUCKETS
+        return Histogram(f"wdmoe_{name}_seconds", text, labels, buckets=buckets, registry=registry)
 
     def count(name: str, text: str, *labels: str) -> Counter:
         return Counter(f"wdmoe_{name}_total", text, labels, registry=registry)

@@ -8,6 +8,11 @@ SECONDS_BUCKETS = (
     *(1.0, 1.5, 2.0, 3.0, 5.0, 7.5),
     *(10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
+# Of what is told of every device: half as many, as a scrape's cost is that of all its buckets.
+DEVICE_SECONDS_BUCKETS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    *(10.0, 20.0, 60.0),
+)
 # A device applies a state within a fraction of a millisecond, or something is wrong.
 LATENESS_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 # w / t of a candidate [1/s]: from a hundredth of a token's weight behind a link that takes a second

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from orchestrator.latency import Floats
 from orchestrator.metrics import BsMetrics
-from orchestrator.selection import weights
-from orchestrator.selection.wlr import kappas, ratios
 from services.bs.selector import Choice
 
 # As many tokens are kept for a scrape at most, or twice as many with the choice that exceeds them.
@@ -53,22 +54,40 @@ class Worth:
                 self._observe([layer for layer, _ in kept], [choice for _, choice in kept])
 
     def _observe(self, layers: Iterable[int], choices: list[Choice]) -> None:
-        candidates = torch.cat([choice.selected.candidates for choice in choices])
-        index = torch.cat([choice.selected.index for choice in choices])
-        weight = weights(torch.cat([choice.logits for choice in choices]), candidates)
+        """In NumPy: torch's smallest reductions wake another thread, and spin until it is there."""
         rows = [len(choice.logits) for choice in choices]
-        latency_s = torch.from_numpy(np.repeat([_far(choice) for choice in choices], rows, axis=0))
-        latency_s = latency_s.to(weight.device).gather(-1, candidates)
-        wlr = ratios(weight, latency_s)
-        kappa = kappas(wlr).amin(dim=-1).cpu().numpy()
+        candidates = _joined([choice.selected.candidates for choice in choices])
+        dropped = _joined([choice.selected.index for choice in choices]) == len(
+            choices[0].reachable
+        )
+        # Latencies change with the channel, and not with the layer: most choices share one object.
+        grounds = {(id(choice.reachable), id(choice.latency_s)): choice for choice in choices}
+        far = {key: _far(choice) for key, choice in grounds.items()}
+        latencies = [far[id(choice.reachable), id(choice.latency_s)] for choice in choices]
+        latency_s = np.take_along_axis(np.repeat(latencies, rows, axis=0), candidates, -1)
+        logits = _joined([choice.logits.float() for choice in choices])
+        logits = np.pad(logits, ((0, 0), (0, 1)), constant_values=-np.inf)
+        weight = softmax(np.take_along_axis(logits, candidates, -1), axis=-1)
+        kappa, wlr = _worth(weight, latency_s)
         layer_of = np.repeat(list(layers), rows)
         for layer in np.unique(layer_of).tolist():
             self._metrics.kappa.observe(str(layer), kappa[layer_of == layer])
-        dropped = index == choices[0].logits.shape[-1]
         # Nothing is weighed against no latency at all, and what is out of reach is no choice.
-        finite = (latency_s > 0) & latency_s.isfinite()
+        finite = (latency_s > 0) & np.isfinite(latency_s)
         for decision, which in (("kept", ~dropped), ("dropped", dropped)):
-            self._metrics.expert_wlr.observe(decision, wlr[which & finite].cpu().numpy())
+            self._metrics.expert_wlr.observe(decision, wlr[which & finite])
+
+
+def _worth(weight: Floats, latency_s: Floats) -> tuple[Floats, Floats]:
+    """κ (n,) and WLR (n × k) [1/s] of candidates, as `orchestrator.selection.wlr` has them."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wlr = np.nan_to_num(weight / latency_s, nan=0.0, posinf=np.inf)
+        least, most = wlr.min(axis=-1), wlr.max(axis=-1)
+        return np.nan_to_num(least / (least + most), nan=0.5), wlr
+
+
+def _joined(parts: list[torch.Tensor]) -> NDArray[Any]:
+    return np.concatenate([part.cpu().numpy() for part in parts])
 
 
 def _far(choice: Choice) -> Floats:
