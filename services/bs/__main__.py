@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import zmq
@@ -31,6 +32,11 @@ from services.bs.trunk import Trunk
 from services.bs.vocabulary import Vocabulary
 from services.channel import ChannelFeed
 from services.secure import secure_server
+
+if TYPE_CHECKING:
+    from services.bs.tracing_otlp import OtlpTraces
+
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def main() -> None:
@@ -102,7 +108,8 @@ def main() -> None:
 
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
-    desk = Desk(engine, vocabulary, conf.model_name, trunk.context_length, trunk.words)
+    lengths = trunk.context_length, trunk.words
+    desk = Desk(engine, vocabulary, conf.model_name, *lengths, otlp(conf.model_name))
     app = api.create(desk, template, conf.devices, health)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 
@@ -122,6 +129,19 @@ def _bind(
     except zmq.ZMQError as error:
         raise StackError(f"radio port {settings.RADIO_PORT} on {address}: {error}") from None
     return router
+
+
+def otlp(model: str) -> OtlpTraces | None:
+    """Where traces go; None unless OpenTelemetry's variables name a collector."""
+    endpoints = {name: value for name in OTLP_ENDPOINTS if (value := os.environ.get(name))}
+    if not endpoints:
+        return None
+    for name, value in endpoints.items():
+        if not value.startswith(("http://", "https://")):
+            raise InputError(f"{name} is {value!r}, allowed: http://HOST:PORT, https://HOST:PORT")
+    from services.bs.tracing_otlp import OtlpTraces  # takes time to load
+
+    return OtlpTraces(model)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -44,6 +44,7 @@ def router(desk: Desk) -> APIRouter:
             echo=bool(body.echo),
             want_logits=body.logits,
             want_routing=body.routing,
+            want_trace=body.trace,
         )
         choices = _Choices(desk.vocabulary, prompts, body)
         if body.stream:
@@ -170,4 +171,6 @@ def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
         extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
     if end.routing is not None:
         extras["routing"] = base64.b64encode(end.routing).decode()
+    if body.trace and end.trace is not None:
+        extras["trace"] = end.trace.told()
     return extras

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request as HttpRequest
 
@@ -14,7 +14,14 @@ from services.bs.answer import Answer, Engine
 from services.bs.http_error import ApiError, refused
 from services.bs.requests import End, Request
 from services.bs.schema import Asked
+from services.bs.tracing import RequestTrace, Value
 from services.bs.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # its libraries take time to load, and are needed where there is a collector
+    from services.bs.tracing_otlp import OtlpTraces
+
+# OpenTelemetry's names of what is asked.
+_OPERATIONS = {"cmpl": "text_completion", "chatcmpl": "chat"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Desk:
     context_length: int
     words: int
     """How many tokens the model knows."""
+    otlp: OtlpTraces | None = None
+    """Where every request's trace goes; None: nowhere."""
 
     def check_model(self, name: str | None) -> None:
         """ApiError unless it is the one that is served."""
@@ -59,18 +68,32 @@ class Desk:
         body: Asked,
         prompts: list[list[int]],
         max_tokens: int,
+        want_trace: bool = False,
         **wanted: Any,
     ) -> Asking:
         """Submit a request; `kind` begins its name, `wanted` is what else `Request` has."""
         answer = Answer()
+        name, arrived_s = f"{kind}-{uuid.uuid4().hex}", time.monotonic()
+        trace = None
+        if self.otlp is not None:
+            about: dict[str, Value] = {
+                "gen_ai.response.id": name,
+                "gen_ai.request.max_tokens": max_tokens,
+                "gen_ai.usage.input_tokens": sum(map(len, prompts)),
+            }
+            trace = self.otlp.begin(http.headers, _OPERATIONS[kind], arrived_s, about)
+        if trace is None and want_trace:
+            trace = RequestTrace(arrived_s)
         request = Request(
-            id=f"{kind}-{uuid.uuid4().hex}",
+            id=name,
             prompts=prompts,
             max_tokens=max_tokens,
             temperature=body.temperature or 0.0,
             seed=body.seed,
             stop=body.stops,
             deliver=answer.deliver,
+            trace=trace,
+            arrived_s=arrived_s,
             **wanted,
         )
         await answer.begin(self.engine, request, http)

@@ -88,6 +88,8 @@ class Dispatcher:
         finally:
             self._jobs.clear()
         combine_s = time.monotonic()
+        if step.trace is not None:
+            step.trace.answered(jobs, combine_s)
         weight = _joined([choice.used.weight for choice in choices])
         output = self._combine(layer, jobs, inputs, index, weight, step).to(hidden)
         self._accounting.answered(layer, jobs, choices, step)
@@ -138,7 +140,8 @@ class Dispatcher:
             frames = wire.encode(work)
             size = sum(map(len, frames))
             sent_s = time.monotonic()
-            job = Job(q, rows, slots, sent_s, sent_s + self._patience_s(q, n, size, channel))
+            patience_s = self._patience_s(q, n, size, channel)
+            job = Job(q, rows, slots, sent_s, sent_s + patience_s, size)
             if not self._try_send(q, frames):
                 self._lose(q, "unreachable")
                 self._accounting.dropped(layer, job, "unreachable", step)
@@ -217,8 +220,9 @@ class Dispatcher:
         elif not device.admitted:
             self._try_send(q, wire.encode(wire.Identify()))
         elif isinstance(message, wire.Done):
-            self._received_bytes[q].inc(sum(len(frame.buffer) for frame in frames[1:]))
-            self._finish(q, message, now)
+            size = sum(len(frame.buffer) for frame in frames[1:])
+            self._received_bytes[q].inc(size)
+            self._finish(q, message, now, size)
         elif isinstance(message, wire.Probed) and self._probing == (q, message.id):
             self._probed = message, now
         elif isinstance(message, wire.Failed):
@@ -229,7 +233,7 @@ class Dispatcher:
         elif not isinstance(message, wire.Beat):
             self._metrics.refused_messages_total.labels("kind").inc()
 
-    def _finish(self, q: int, done: wire.Done, now: float) -> None:
+    def _finish(self, q: int, done: wire.Done, now: float, size: int) -> None:
         """Accept an answer to a job that is still awaited; anything else is counted and ignored."""
         job = self._jobs.get(done.id)
         if job is None or job.device != q or job.done is not None:
@@ -242,7 +246,7 @@ class Dispatcher:
             self._metrics.refused_messages_total.labels("answer").inc()
             del self._jobs[done.id]
             return
-        job.done, job.arrived_s, job.output = done, now, output
+        job.done, job.arrived_s, job.output, job.answer_bytes = done, now, output, size
 
     def _lose(self, q: int, why: str) -> None:
         """Give a device up, and what it still owes."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -114,11 +115,13 @@ class Engine(threading.Thread):
             probe.deliver(self._prober.run(probe))
 
     def _drop_cancelled(self) -> None:
-        gone = sum(running.request.cancelled for running in self._running)
+        gone = [one.request for one in self._running if one.request.cancelled]
         if gone:
             self._running = [one for one in self._running if not one.request.cancelled]
         gone += self._waiting.drop_cancelled()
-        self._metrics.requests_total.labels("cancelled").inc(gone)
+        for request in gone:
+            _end_trace(request, "cancelled")
+        self._metrics.requests_total.labels("cancelled").inc(len(gone))
 
     def _admit(self) -> None:
         """Let sequences join in the order of their requests, none before another, as far as fit."""
@@ -187,10 +190,16 @@ class Engine(threading.Thread):
 
     def _fail(self, request: Request, message: str, outcome: str) -> None:
         self._metrics.requests_total.labels(outcome).inc()
+        _end_trace(request, message)
         try:
             request.deliver(Failure(message))
         except Exception:  # nobody can be told
             traceback.print_exc()
+
+
+def _end_trace(request: Request, error: str) -> None:
+    if request.trace is not None:
+        request.trace.end(time.monotonic(), error=error)
 
 
 class _Room:

@@ -18,6 +18,8 @@ class Job:
     slots: torch.Tensor
     sent_s: float
     deadline_s: float
+    sent_bytes: int
+    answer_bytes: int = 0
     done: wire.Done | None = None
     arrived_s: float = 0.0
     output: torch.Tensor | None = None

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from services.bs.tracing import RequestTrace
+
 
 @dataclass(frozen=True)
 class TokenLogprob:
@@ -56,13 +58,15 @@ class Finished:
 class End:
     """The end of a request.
 
-    `logits` has a row for every position, `routing` is an .npz file, if they were asked for.
+    `logits` has a row for every position, `routing` is an .npz file, if they were asked for;
+    `trace` is the request's.
     """
 
     completion_tokens: int
     timings: dict[str, Any]
     logits: torch.Tensor | None
     routing: bytes | None
+    trace: RequestTrace | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Request:
         logprobs: how many alternatives to tell for each token; None: no log-probabilities.
         echo: tell the prompts' own tokens too; their log-probabilities, if `logprobs` is set.
         want_logits, want_routing: only with a single prompt.
+        trace: what is to record when its steps happened; None: nothing is recorded.
         cancelled: set from any thread when nobody waits for the answer any more.
     """
 
@@ -99,6 +104,7 @@ class Request:
     echo: bool = False
     want_logits: bool = False
     want_routing: bool = False
+    trace: RequestTrace | None = None
     arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
 

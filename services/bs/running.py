@@ -43,7 +43,8 @@ class Running:
         self.active: list[Completion] = []
         self._policy = policy
         self._channel = channel
-        self._serving = Serving(policy, trace=RoutingTrace() if request.want_routing else None)
+        routing = RoutingTrace() if request.want_routing else None
+        self._serving = Serving(policy, trace=routing, spans=request.trace)
         self._started_s = time.monotonic()
         self._first_s = 0.0
         self._before = Scored()
@@ -120,7 +121,10 @@ class Running:
         }
         logits = torch.cat(self._rows) if request.want_logits else None
         trace = self._serving.trace
-        return End(self._made, timings, logits, None if trace is None else trace.npz())
+        if request.trace is not None:
+            request.trace.end(ended_s, self._made)
+        routing = None if trace is None else trace.npz()
+        return End(self._made, timings, logits, routing, request.trace)
 
 
 def shared_tokens(prompts: list[list[int]]) -> int:

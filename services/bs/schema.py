@@ -124,6 +124,7 @@ class CompletionRequest(Asked):
         default=False,
         description="add which experts each token got in each layer, and why: base64 of an .npz",
     )
+    trace: bool = Field(default=False, description="add when each of its steps happened")
 
 
 class TextPart(BaseModel):

@@ -11,6 +11,7 @@ import torch
 from orchestrator.selection import Policy
 from services.bs.meter import Meter
 from services.bs.routing import RoutingTrace
+from services.bs.tracing import RequestTrace
 
 
 @dataclass
@@ -21,11 +22,13 @@ class Serving:
         policy: the one in force when the request began; later ones are for later requests.
         meter: where its time goes.
         trace: which experts each token got; None unless asked for.
+        spans: when its steps happened; None unless asked for.
     """
 
     policy: Policy
     meter: Meter = field(default_factory=Meter)
     trace: RoutingTrace | None = None
+    spans: RequestTrace | None = None
 
 
 def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:

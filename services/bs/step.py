@@ -22,6 +22,7 @@ from services.bs.attention import KvCache
 from services.bs.meter import Times
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving
+from services.bs.tracing import StepTrace
 
 Counts = NDArray[np.int64]
 
@@ -89,6 +90,9 @@ class Step:
         )
         self.device_messages, self.overruns = np.zeros((2, requests), np.int64)
         self.eq8_s = np.zeros(requests)
+        self.trace: StepTrace | None = None
+        if any(serving.spans is not None for serving in self.servings):
+            self.trace = StepTrace(len(self.owner), len(self.parts))
 
     def wanted(self) -> list[int]:
         """The rows of which logits are needed."""
@@ -113,6 +117,14 @@ class Step:
             meter.overruns += int(self.overruns[r])
             meter.steps += 1
             meter.sequences += len(self.parts)
+        if self.trace is not None:
+            for serving, tokens in zip(self.servings, np.bincount(self.owner), strict=True):
+                if serving.spans is not None:
+                    serving.spans.add(self.trace, int(tokens))
+
+    def left_out(self) -> tuple[int, int]:
+        """How many experts of tokens the policy, and faults, have cost so far."""
+        return int(self.deselected.sum()), int(self.dropped.sum() + self.outage.sum())
 
 
 def _groups(by_policy: Iterable[list[Part]]) -> list[Group]:

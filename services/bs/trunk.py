@@ -107,7 +107,10 @@ class Trunk:
         for part, own in zip(step.parts, rows, strict=True):
             part.cache.advance(len(part))
             part.logits = own
-        step.times.forward_s = time.monotonic() - started_s
+        ended_s = time.monotonic()
+        step.times.forward_s = ended_s - started_s
+        if step.trace is not None:
+            step.trace.started_s, step.trace.ended_s = started_s, ended_s
         step.close()
 
 
@@ -147,4 +150,7 @@ class RemoteMoe(nn.Module):
         left_s = time.monotonic()
         step.layers_s.append(left_s - started_s)
         step.times.moe_s += left_s - entered_s
+        if step.trace is not None:
+            times_s = entered_s, started_s, gated_s, selected_s
+            step.trace.layer(self._layer, times_s, step.left_out())
         return output[None]

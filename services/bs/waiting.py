@@ -42,11 +42,15 @@ class Waiting:
         with self._lock:
             return self._asked.popleft()
 
-    def drop_cancelled(self) -> int:
-        """Take out those that nobody waits for any more; how many."""
+    def drop_cancelled(self) -> list[Request]:
+        """Take out those that nobody waits for any more; which."""
         with self._lock:
-            kept = [a for a in self._asked if isinstance(a, ProbeRequest) or not a.cancelled]
-            dropped = len(self._asked) - len(kept)
-            if dropped:
-                self._asked = deque(kept)
+            kept: deque[Asked] = deque()
+            dropped: list[Request] = []
+            for asked in self._asked:
+                if isinstance(asked, Request) and asked.cancelled:
+                    dropped.append(asked)
+                else:
+                    kept.append(asked)
+            self._asked = kept
             return dropped
