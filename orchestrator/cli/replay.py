@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import code_tests, prompt_sets, table
+from orchestrator.replay import chrome_trace, code_tests, prompt_sets, table
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
@@ -89,6 +89,13 @@ def replay(
             "--routing", help="Keep how experts were chosen for each token, in DIR/routing/ID.npz."
         ),
     ] = False,
+    trace_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw when what happened where: a Chrome trace, for ui.perfetto.dev.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was stopped in --out DIR.")
     ] = False,
@@ -118,7 +125,10 @@ def replay(
         warmup=warmup,
         routing=routing,
         goodput_limit_s=goodput_limit_s,
+        trace_file=trace_file,
     )
+    if trace_file is not None:
+        chrome_trace.check_free(trace_file)
     chosen = prompt_sets.load(prompts, shots=shots)
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)

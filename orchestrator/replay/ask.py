@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from orchestrator.replay.client import Client, Reply
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.replay.records import Request
+from orchestrator.replay.records import Request, TraceTold
 from orchestrator.replay.scoring import (
     exact_match,
     extract_answer,
@@ -14,6 +16,8 @@ from orchestrator.replay.scoring import (
     likeliest,
     number_match,
 )
+
+OnTrace: TypeAlias = Callable[[Request, TraceTold | None], None]
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,19 @@ def ask(
     intended_s: float,
     *,
     routing: bool = False,
+    on_trace: OnTrace | None = None,
 ) -> tuple[Request, bytes | None]:
     """Ask now what was to be asked at `intended_s`: the request, and if asked for its routing.
 
     `number` is the prompt's place in its set. Whatever goes wrong is in the request. Of a multiple
-    choice, several sequences in one request, no routing is told.
+    choice, several sequences in one request, no routing is told. `on_trace` is given the request
+    and its trace, which is asked for then.
     """
+    trace = on_trace is not None
     if isinstance(prompt, ChoicePrompt):
-        reply = client.choose(prompt, model)
+        reply = client.choose(prompt, model, trace=trace)
     else:
-        reply = client.complete(prompt, model, routing=routing)
+        reply = client.complete(prompt, model, routing=routing, trace=trace)
     scored = _score(prompt, reply)
     answered = reply.error is None
     first_s, timings = reply.first_token_s, reply.timings
@@ -62,6 +69,8 @@ def ask(
         timings=timings,
         error=reply.error,
     )
+    if on_trace is not None:
+        on_trace(request, reply.trace)
     return request, reply.routing
 
 

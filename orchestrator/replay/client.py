@@ -26,6 +26,7 @@ from orchestrator.replay.records import (
     Intervals,
     Policy,
     Timings,
+    TraceTold,
 )
 from orchestrator.replay.stream import AnswerError, chunks, one_line
 
@@ -54,6 +55,7 @@ class Reply:
     choices: list[Choice] = field(default_factory=list)
     timings: Timings | None = None
     routing: bytes | None = None
+    trace: TraceTold | None = None
     error: str | None = None
 
 
@@ -61,6 +63,10 @@ class _ProfileText(BaseModel):
     name: str
     text: str
     traces: dict[str, str]
+
+
+class _Traced(BaseModel):
+    trace: TraceTold
 
 
 class _Refusal(BaseModel):
@@ -134,16 +140,20 @@ class Client:
         url = f"{self._orchestrator_url}/intervals?since_s={since_s}"
         return self._ask("orchestrator", url, Intervals).root
 
-    def complete(self, prompt: Prompt, model: str, *, routing: bool = False) -> Reply:
+    def complete(
+        self, prompt: Prompt, model: str, *, routing: bool = False, trace: bool = False
+    ) -> Reply:
         """Send one prompt and follow its stream; whatever goes wrong is in the reply.
 
-        With `routing` the base station is asked to tell, too, how it chose experts.
+        With `routing` the base station is asked to tell, too, how it chose experts, with `trace`
+        when it did what.
         """
+        wanted = {name: True for name, is_so in (("routing", routing), ("trace", trace)) if is_so}
         with _told(Reply(now_s())) as reply:
-            self._stream(prompt, model, reply, routing)
+            self._stream(prompt, model, reply, wanted)
         return reply
 
-    def choose(self, prompt: ChoicePrompt, model: str) -> Reply:
+    def choose(self, prompt: ChoicePrompt, model: str, *, trace: bool = False) -> Reply:
         """Ask how likely each of a prompt's choices is, in one request; errors as of `complete`."""
         with _told(Reply(now_s())) as reply:
             body = {
@@ -153,13 +163,16 @@ class Client:
                 "echo": True,
                 "logprobs": 0,
                 "timings": True,
+                **({"trace": True} if trace else {}),
             }
             with self._completions(body) as response:
                 data = _bounded(response, likelihood.MAX_BYTES)
             reply.choices, reply.timings = likelihood.read(data, prompt)
+            if trace:
+                reply.trace = _Traced.model_validate_json(data).trace
         return reply
 
-    def _stream(self, prompt: Prompt, model: str, reply: Reply, routing: bool) -> None:
+    def _stream(self, prompt: Prompt, model: str, reply: Reply, wanted: dict[str, bool]) -> None:
         body: dict[str, Any] = {
             "model": model,
             "prompt": prompt.prompt,
@@ -168,9 +181,8 @@ class Client:
             "temperature": 0,
             "stream": True,
             "timings": True,
+            **wanted,
         }
-        if routing:
-            body["routing"] = True
         with self._completions(body) as response:
             for chunk in chunks(response):
                 for choice in chunk.choices:
@@ -180,12 +192,14 @@ class Client:
                         reply.first_token_s = now_s()
                 reply.timings = chunk.timings or reply.timings
                 reply.routing = chunk.routing or reply.routing
+                reply.trace = chunk.trace or reply.trace
         if reply.first_token_s is None:
             raise AnswerError("the stream ended without a token")
         if reply.timings is None:
             raise AnswerError("the stream ended without timings")
-        if routing and reply.routing is None:
-            raise AnswerError("the stream ended without routing")
+        for name in wanted:
+            if getattr(reply, name) is None:
+                raise AnswerError(f"the stream ended without {name}")
 
     @contextmanager
     def _completions(self, body: dict[str, Any]) -> Iterator[httpx.Response]:

@@ -101,6 +101,19 @@ class Timings(_Record):
     epoch: int
 
 
+class TraceTold(_Record):
+    """A request's trace as the base station tells it.
+
+    `spans`: depth, name, start and end [ns after `start_unix_ns`], and what else is known; a parent
+    comes before its children. Depth 0 is the request.
+    """
+
+    start_unix_ns: int
+    spans: Annotated[
+        list[tuple[int, str, int, int, dict[str, bool | int | str]]], Field(min_length=1)
+    ]
+
+
 class Choice(_Record):
     """A choice's log-likelihood after the prompt: the sum over its tokens, in nats.
 

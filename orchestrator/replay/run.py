@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay import chrome_trace
 from orchestrator.replay.arrivals import CLOSED, Schedule
 from orchestrator.replay.ask import ask
+from orchestrator.replay.chrome_trace import ChromeTrace
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.loop import Answer, Ask, Due, send
@@ -53,6 +55,7 @@ class Options:
         warmup: so many requests go ahead, one after another, of which nothing is recorded.
         routing: keep how experts were chosen.
         goodput_limit_s: tell how many requests were answered within this time.
+        trace_file: draw in it what happened when, of what is recorded.
     """
 
     schedule: Schedule = CLOSED
@@ -60,6 +63,7 @@ class Options:
     warmup: int = 0
     routing: bool = False
     goodput_limit_s: float | None = None
+    trace_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,20 @@ def replay(
         routing=options.routing,
     )
     path = out or default_path(prompts.name, channel.profile)
-    with closing(RunFolder(path, run, resume=resume)) as folder, Telling(client) as telling:
+    with (
+        chrome_trace.writing(options.trace_file) as timeline,
+        closing(RunFolder(path, run, resume=resume)) as folder,
+        Telling(client) as telling,
+    ):
         requests = list(folder.recorded)
         tally = Tally(prompts, requests)
         telling.show(tally)
         for request in requests:
             on_request(request)
-        ask_one = _asker(client, health.model.name, routing=options.routing)
+        ask_one = _asker(client, health.model.name, options, timeline)
         done = {request.id for request in requests}
         if len(done) < len(prompts.prompts):
-            _warm_up(prompts, options.warmup, ask_one)
+            _warm_up(prompts, options.warmup, _asker(client, health.model.name, options))
         _catch_up(folder, client)
         began_s = seen_s = now_s()
 
@@ -161,9 +169,15 @@ def replay(
     return Outcome(path, summary, requests)
 
 
-def _asker(client: Client, model: str, *, routing: bool) -> Ask:
+def _asker(
+    client: Client, model: str, options: Options, timeline: ChromeTrace | None = None
+) -> Ask:
+    on_trace = None if timeline is None else timeline.add
+
     def ask_one(number: int, prompt: Prompt, start_s: float) -> Answer:
-        answer = ask(number, prompt, client, model, start_s, routing=routing)
+        answer = ask(
+            *(number, prompt, client, model, start_s), routing=options.routing, on_trace=on_trace
+        )
         if answer[0].error is not None:
             client.health()  # if it is gone, what is left would fail as well
         return answer

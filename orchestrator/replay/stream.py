@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 from pydantic import Base64Bytes, BaseModel
 
-from orchestrator.replay.records import Timings
+from orchestrator.replay.records import Timings, TraceTold
 
 SHOWN_CHARACTERS = 200
 
@@ -31,6 +31,7 @@ class Chunk(BaseModel):
     choices: list[_Choice] = []
     timings: Timings | None = None
     routing: Base64Bytes | None = None
+    trace: TraceTold | None = None
     error: _Error | None = None
 
 

@@ -1,0 +1,164 @@
+"""The Chrome trace of a replay: valid after each request, and what it shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import InputError
+from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
+from orchestrator.replay.client import now_s
+from orchestrator.replay.records import Request, TraceTold
+from services.bs.tracing import RequestTrace
+from tests.unit.conftest import Cell, emulating
+from tests.unit.engine_room import EngineRoom, asking
+from tests.unit.traced import PARTS, check_chrome
+
+
+def request(number: int, start_s: float, end_s: float, late_s: float = 0.0) -> Request:
+    """As the client saw it."""
+    return Request(
+        id=number,
+        prompt_id=f"prompt-{number}",
+        completion="",
+        answer="",
+        expected="",
+        score=1.0,
+        intended_start_s=start_s,
+        actual_start_s=start_s + late_s,
+        time_to_first_token_s=None,
+        end_to_end_s=end_s - start_s,
+        http_s=None,
+        timings=None,
+        error=None,
+    )
+
+
+def read(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.read_bytes())
+    check_chrome(document)
+    return document
+
+
+def phase(document: dict[str, Any], kind: str, **where: Any) -> list[dict[str, Any]]:
+    return [
+        event
+        for event in document["traceEvents"]
+        if event["ph"] == kind and all(event.get(key) == value for key, value in where.items())
+    ]
+
+
+def together(cell: Cell, count: int) -> tuple[Sequence[RequestTrace], Sequence[Request]]:
+    """Requests served side by side by a real engine, as a client saw them."""
+    cell.channel.state = emulating(flops=1e15)
+    cell.start_all()
+    answers = [asking([[n + 1, 2, 3]], 2 + n) for n in range(count)]
+    start_s = now_s()
+    for answer in answers:
+        answer.request.trace = RequestTrace(answer.request.arrived_s)
+    EngineRoom(cell).serve(*answers)
+    traces = [answer.request.trace for answer in answers if answer.request.trace is not None]
+    return traces, [request(n, start_s - 1 + n / 10, now_s(), 0.2) for n in range(count)]
+
+
+def told(trace: RequestTrace) -> TraceTold:
+    return TraceTold.model_validate_json(json.dumps(trace.told()))
+
+
+def test_requests_the_base_station_and_each_device_have_their_tracks(
+    cell: Cell, tmp_path: Path
+) -> None:
+    file = tmp_path / "trace.json"
+    with writing(file) as trace:
+        assert trace is not None
+        trace._zero_ns -= 2 * 10**9  # the requests began before the file
+        traces, requests = together(cell, 3)
+        for seen, one in zip(requests, traces, strict=True):
+            trace.add(seen, told(one))
+            read(file)
+    document = read(file)
+    threads = {event["args"]["name"] for event in phase(document, "M", name="thread_name")}
+    assert threads == {f"device-{q}" for q in range(4)}
+    steps = [event for event in phase(document, "X") if event["name"].startswith("step")]
+    assert len(steps) == 4  # the longest request's: the others took part in them
+    layers = [event for event in phase(document, "X") if event["name"].startswith("layer")]
+    assert [layer["name"] for layer in layers] == ["layer 0", "layer 1", "layer 2"] * 4
+    trips = phase(document, "X", name="round_trip")
+    assert {(trip["pid"], trip["tid"]) for trip in trips} == {(3, q) for q in range(4)}
+    for part in PARTS:
+        assert len(phase(document, "X", name=part, pid=3)) == len(trips)
+    for number in range(3):
+        names = [event["name"] for event in phase(document, "b", id=number)]
+        assert names[:5] == [f"prompt-{number}", "dispatch delay", "HTTP", "base station", "queue"]
+        assert sum(name.startswith("step") for name in names) == 2 + number
+
+
+def test_a_base_station_with_another_clock_is_drawn_where_it_was(
+    cell: Cell, tmp_path: Path
+) -> None:
+    traces, requests = together(cell, 2)
+    ahead = [told(one) for one in traces]
+    for one in ahead:
+        object.__setattr__(one, "start_unix_ns", one.start_unix_ns + 3600 * 10**9)
+    trace = ChromeTrace(tmp_path / "trace.json")
+    trace._zero_ns -= 60 * 10**9
+    for seen, one in zip(requests, ahead, strict=True):
+        trace.add(seen, one)
+    trace.close()
+    read(tmp_path / "trace.json")
+
+
+def test_a_request_without_a_trace_is_the_clients_alone(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    with writing(file) as trace:
+        assert trace is not None
+        start_s = now_s()
+        failed = request(0, start_s, start_s + 1).model_copy(update={"error": "HTTP 503"})
+        trace.add(failed, None)
+    begun = phase(read(file), "b")
+    assert [event["name"] for event in begun] == ["prompt-0", "HTTP"]
+    assert begun[0]["args"]["error"] == "HTTP 503"
+
+
+def test_several_threads_add_and_what_comes_after_the_end_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    trace = ChromeTrace(file)
+    start_s = now_s()
+
+    def add(first: int) -> None:
+        for number in range(first, first + 50):
+            trace.add(request(number, start_s, start_s + 1), None)
+
+    threads = [Thread(target=add, args=[50 * n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trace.close()
+    add(1000)
+    assert {event["id"] for event in phase(read(file), "b")} == set(range(200))
+
+
+def test_of_no_requests_there_is_no_file(tmp_path: Path) -> None:
+    with writing(tmp_path / "trace.json"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    file.write_text("mine")
+    for use in (check_free, ChromeTrace):
+        with pytest.raises(InputError, match=r"--trace-file .*: exists already; allowed: a new"):
+            use(file)
+    assert file.read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--trace-file .*: No such file or directory"):
+        ChromeTrace(tmp_path / "nowhere" / "trace.json")
