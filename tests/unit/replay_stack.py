@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -75,6 +76,20 @@ TIMINGS: dict[str, Any] = {
     "epoch": 3,
 }
 SLOW_S = 0.15
+# Of a request that a device's answer was awaited for.
+SPANS = [
+    [0, "request", 0, 900, {}],
+    [1, "queue", 0, 100, {}],
+    [1, "step", 100, 800, {"step": 0, "tokens": 4}],
+    [2, "layer", 200, 700, {"layer": 3, "tokens": 4}],
+    [3, "round_trip", 300, 600, {"device": 2, "tokens": 4, "answered": True}],
+    [4, "downlink", 300, 400, {}],
+    [4, "wait", 400, 400, {}],
+    [4, "compute", 400, 500, {}],
+    [4, "pack", 500, 500, {}],
+    [4, "uplink", 500, 600, {}],
+    [1, "between", 800, 900, {}],
+]
 ROUTING = b"PK\x03\x04 routing"
 
 app = FastAPI()
@@ -113,11 +128,15 @@ async def completions(body: dict[str, Any]) -> StreamingResponse:
     word = body["prompt"].split()[0]
     if word in ("500", "gone"):
         raise HTTPException(500, "device-3\nis gone")
-    extra = {"routing": base64.b64encode(ROUTING).decode()} if body.get("routing") else {}
+    extra: dict[str, Any] = {}
+    if body.get("routing"):
+        extra["routing"] = base64.b64encode(ROUTING).decode()
+    if body.get("trace"):
+        extra["trace"] = {"start_unix_ns": time.time_ns(), "spans": SPANS}
     return StreamingResponse(_stream(word, extra), media_type="text/event-stream")
 
 
-async def _stream(word: str, extra: dict[str, str]) -> AsyncIterator[str]:
+async def _stream(word: str, extra: dict[str, Any]) -> AsyncIterator[str]:
     def event(**chunk: Any) -> str:
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 

@@ -7,6 +7,7 @@ of each word.
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -236,3 +237,15 @@ def test_a_log_likelihood_is_the_sum_over_the_choices_own_tokens(
     assert found.tokens == len(own)
     assert found.log_likelihood == pytest.approx(sum(own))
     assert found.characters == 2 * len(own) - 1
+
+
+def test_a_choice_that_is_traced_tells_its_trace(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"start_unix_ns": 5, "spans": [[0, "request", 0, 9, {}]]}
+    whole = answer
+    monkeypatch.setattr(sys.modules[__name__], "answer", lambda t: whole(t) | {"trace": told})
+    heard: list[Any] = []
+    ask(3, choice(" a", " b"), client, "tiny", 0.0, on_trace=lambda _, trace: heard.append(trace))
+    assert received[-1]["trace"] is True
+    assert heard[0].spans == [(0, "request", 0, 9, {})]

@@ -1,0 +1,118 @@
+"""`wdmoe replay --trace-file`, against the server of `replay_stack`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.replay_stack import app, prompt, received
+from tests.unit.serving import serve
+from tests.unit.traced import check_chrome
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "trace.json"
+
+
+def start(url: str, file: Path, *arguments: str, prompts: list[str]) -> subprocess.Popen[str]:
+    """A replay of these prompts, which draws its trace in `file`."""
+    items = file.with_name("mine.jsonl")
+    lines = [prompt(f"{text} {n}").model_dump_json() for n, text in enumerate(prompts)]
+    items.write_text("\n".join(lines))
+    out = ("--out", str(file.with_name("run")), "--trace-file", str(file))
+    wdmoe = str(Path(sys.executable).parent / "wdmoe")
+    urls = {"WDMOE_BS_URL": url, "WDMOE_ORCHESTRATOR_URL": url, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [wdmoe, "replay", f"jsonl:{items}", *out, *arguments],
+        env={**os.environ, **urls},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def ran(url: str, file: Path, *arguments: str, prompts: list[str]) -> tuple[int, str]:
+    """How it ended, and what it said of errors."""
+    process = start(url, file, *arguments, prompts=prompts)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def events(file: Path, phase: str, pid: int) -> list[dict[str, Any]]:
+    document = json.loads(file.read_bytes())
+    check_chrome(document)
+    return [one for one in document["traceEvents"] if (one["ph"], one["pid"]) == (phase, pid)]
+
+
+def test_every_request_that_is_recorded_is_drawn(url: str, file: Path) -> None:
+    code, err = ran(url, file, "--warmup", "2", prompts=["ok", "slow", "ok"])
+    assert (code, err) == (0, "")
+    begun = [one["name"] for one in events(file, "b", 1)]
+    once = ["HTTP", "base station", "queue", "step 0", "between"]
+    assert [name for name in begun if name != "dispatch delay"] == [
+        *("id-ok 0", *once, "id-slow 1", *once, "id-ok 2", *once)
+    ]
+    assert len(events(file, "X", 2)) == 2 * 3
+    trips = events(file, "X", 3)
+    assert len(trips) == 6 * 3
+    assert {trip["tid"] for trip in trips} == {2}
+
+
+def test_one_whose_trace_does_not_come_is_drawn_as_its_client_saw_it(url: str, file: Path) -> None:
+    code, err = ran(url, file, prompts=["ok", "opaque", "broken"])
+    assert code == 1
+    assert "2 of 3 requests failed, the first (id-opaque 1): the stream ended without trace" in err
+    begun = [one for one in events(file, "b", 1) if one["name"].startswith("id-")]
+    assert ["error" in one["args"] for one in begun] == [False, True, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_after_a_run_was_ended_the_file_is_whole(
+    url: str, file: Path, number: signal.Signals
+) -> None:
+    process = start(url, file, prompts=["slow"] * 100)
+    lines = file.with_name("run") / "requests.jsonl"
+    while not lines.exists() or lines.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert len([one for one in events(file, "b", 1) if one["name"] == "HTTP"]) >= 3
+
+
+def test_a_file_that_is_there_is_refused_and_nothing_sent(url: str, file: Path) -> None:
+    file.write_text("mine")
+    received.clear()
+    code, err = ran(url, file, prompts=["ok"])
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.endswith(f"--trace-file {file}: exists already; allowed: a new file\n")
+    assert file.read_text() == "mine"
+    assert received == []
+    assert not file.with_name("run").exists()
+
+
+def test_without_a_stack_there_is_no_file(file: Path) -> None:
+    code, err = ran("http://127.0.0.1:9", file, prompts=["ok"])
+    assert code == 1
+    assert "not reachable" in err
+    assert not file.exists()
