@@ -56,7 +56,7 @@ class ChromeTrace:
         about = {"displayTimeUnit": "ms", "otherData": {"start_unix_ns": str(self._zero_ns)}}
         self._file.write(json.dumps(about).encode()[:-1] + b', "traceEvents": [\n')
         self._file.write(_TAIL)
-        self._write([_named("process_name", name, pid, 0) for pid, name in _PROCESSES.items()])
+        self._write([_named("process_name", name, pid, pid) for pid, name in _PROCESSES.items()])
 
     def close(self) -> None:
         """Nothing is added any more; of no requests there is no file."""
@@ -110,16 +110,16 @@ class ChromeTrace:
             if name == "round_trip":
                 device = int(about["device"])
                 yield from self._meet(device)
-            at = (_BASE_STATION, 0)
+            at = (_BASE_STATION, _BASE_STATION)
             if name == "round_trip" or depth > _ROUND_TRIP:
-                at = (_DEVICES, device)
+                at = (_DEVICES, _thread(device))
             yield self._complete(_shown(name, about), *times, at, about)
         yield self._ends(request, "base station", zero_ns + whole[3])
 
     def _meet(self, device: int) -> Iterator[Event]:
         if device not in self._devices:
             self._devices.add(device)
-            yield _named("thread_name", f"device-{device}", _DEVICES, device)
+            yield _named("thread_name", f"device-{device}", _DEVICES, _thread(device))
 
     def _through(
         self, request: Request, name: str, start_ns: int, end_ns: int, about: Event | None = None
@@ -134,7 +134,8 @@ class ChromeTrace:
         return self._of_request("e", request, name, at_ns)
 
     def _of_request(self, phase: str, request: Request, name: str, at_ns: int) -> Event:
-        where = {"cat": "request", "id": request.id, "pid": _REQUESTS, "tid": 0}
+        track = {"local": hex(request.id)}
+        where = {"cat": "request", "id2": track, "pid": _REQUESTS, "tid": _REQUESTS}
         return {"ph": phase, "name": name, **where, "ts": self._us(at_ns)}
 
     def _complete(
@@ -168,6 +169,11 @@ def writing(file: Path | None) -> Iterator[ChromeTrace | None]:
 
 
 _ROUND_TRIP = 3
+
+
+def _thread(device: int) -> int:
+    """A number that no other thread of the file has, and not 0, which is Linux' idle task."""
+    return _DEVICES + device
 
 
 def _named(what: str, name: str, pid: int, tid: int) -> Event:

@@ -45,7 +45,9 @@ def test_a_replays_trace_adds_up_to_what_was_measured(stack: Stack, tmp_path: Pa
     for event in document["traceEvents"]:
         if event["ph"] in "be":
             name = event["name"].split()[0]
-            tracks[event["id"]][name] += event["ts"] * (1 if event["ph"] == "e" else -1)
+            tracks[int(event["id2"]["local"], 16)][name] += event["ts"] * (
+                1 if event["ph"] == "e" else -1
+            )
     lines = [json.loads(line) for line in (out / "requests.jsonl").read_text().splitlines()]
     assert sorted(tracks) == sorted(line["id"] for line in lines) == list(range(8))
     for line in lines:
@@ -56,8 +58,10 @@ def test_a_replays_trace_adds_up_to_what_was_measured(stack: Stack, tmp_path: Pa
         client_us = 1e6 * (line["end_to_end_s"] + line["intended_start_s"])
         client_us -= 1e6 * line["actual_start_s"]
         assert took_us["HTTP"] == pytest.approx(client_us, rel=WITHIN)
-    on_air = [one for one in document["traceEvents"] if one["name"] == "round_trip"]
-    assert {one["tid"] for one in on_air} == set(range(EXPERTS))
+    threads = [
+        one["args"]["name"] for one in document["traceEvents"] if one["name"] == "thread_name"
+    ]
+    assert sorted(threads) == [f"device-{q}" for q in range(EXPERTS)]
 
 
 def test_every_request_is_exported_and_adds_up_to_what_was_measured(

@@ -89,11 +89,11 @@ def test_requests_the_base_station_and_each_device_have_their_tracks(
     layers = [event for event in phase(document, "X") if event["name"].startswith("layer")]
     assert [layer["name"] for layer in layers] == ["layer 0", "layer 1", "layer 2"] * 4
     trips = phase(document, "X", name="round_trip")
-    assert {(trip["pid"], trip["tid"]) for trip in trips} == {(3, q) for q in range(4)}
+    assert {(trip["pid"], trip["tid"]) for trip in trips} == {(3, 3 + q) for q in range(4)}
     for part in PARTS:
         assert len(phase(document, "X", name=part, pid=3)) == len(trips)
     for number in range(3):
-        names = [event["name"] for event in phase(document, "b", id=number)]
+        names = [event["name"] for event in phase(document, "b", id2={"local": hex(number)})]
         assert names[:5] == [f"prompt-{number}", "dispatch delay", "HTTP", "base station", "queue"]
         assert sum(name.startswith("step") for name in names) == 2 + number
 
@@ -141,7 +141,7 @@ def test_several_threads_add_and_what_comes_after_the_end_is_left_out(tmp_path: 
         thread.join()
     trace.close()
     add(1000)
-    assert {event["id"] for event in phase(read(file), "b")} == set(range(200))
+    assert {int(event["id2"]["local"], 16) for event in phase(read(file), "b")} == {*range(200)}
 
 
 def test_of_no_requests_there_is_no_file(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def check_chrome(document: dict[str, Any]) -> None:
     for event in document["traceEvents"]:
         assert isinstance(event["name"], str)
         assert isinstance(event["pid"], int)
-        assert isinstance(event["tid"], int)
+        assert event["tid"] > 0
         thread = event["pid"], event["tid"]
         if event["ph"] == "M":
             named.add((event["name"], *thread))
@@ -61,12 +61,14 @@ def check_chrome(document: dict[str, Any]) -> None:
             continue
         at = _ns(event["ts"])
         assert at >= 0
-        assert ("process_name", event["pid"], 0) in named
+        assert ("process_name", event["pid"], event["pid"]) in named
         if event["ph"] == "X":
-            threads[thread].append((at, at + _ns(event["dur"])))
+            threads[event["tid"]].append((at, at + _ns(event["dur"])))
             continue
         assert event["ph"] in "be"
-        tracks[event["cat"], event["id"], event["pid"]].append((at, event["ph"] + event["name"]))
+        tracks[event["cat"], event["id2"]["local"], event["pid"]].append(
+            (at, event["ph"] + event["name"])
+        )
     for spans in threads.values():
         _check_nesting(spans)
     for marks in tracks.values():
