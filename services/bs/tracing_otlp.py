@@ -5,6 +5,7 @@ HTTP ── begin ──► RequestTrace ── its end ──► at most MAX_WA
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import sys
@@ -30,6 +31,8 @@ _AT_ONCE = 1024
 # The engine wants the interpreter back, while spans are made, sooner than in the usual 5 ms.
 _SWITCH_S = 0.0005
 _TELL_EVERY_S = 60.0
+# For what is not exported yet when the base station is stopped: it has 3 s to end.
+_LAST_S = 2.0
 _KINDS = {"round_trip": otel.SpanKind.CLIENT}
 
 
@@ -41,7 +44,8 @@ class OtlpTraces:
 
     def __init__(self, model: str) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME") or "wdmoe-bs"
-        self._provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+        resource = Resource.create({SERVICE_NAME: name})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # may wait 30 s
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("wdmoe")
         self._model = model
@@ -50,6 +54,7 @@ class OtlpTraces:
         self._told_s = 0.0
         sys.setswitchinterval(_SWITCH_S)
         threading.Thread(target=self._run, name="traces", daemon=True).start()
+        atexit.register(self._flush)
 
     def begin(
         self, headers: Mapping[str, str], operation: str, arrived_s: float, about: dict[str, Value]
@@ -85,6 +90,11 @@ class OtlpTraces:
                     "does not take them in time",
                     flush=True,
                 )
+
+    def _flush(self) -> None:
+        last = threading.Thread(target=self._provider.force_flush, daemon=True)
+        last.start()
+        last.join(_LAST_S)
 
     def _run(self) -> None:
         while True:
