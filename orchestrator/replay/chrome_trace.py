@@ -56,7 +56,8 @@ class ChromeTrace:
         about = {"displayTimeUnit": "ms", "otherData": {"start_unix_ns": str(self._zero_ns)}}
         self._file.write(json.dumps(about).encode()[:-1] + b', "traceEvents": [\n')
         self._file.write(_TAIL)
-        self._write([_named("process_name", name, pid, pid) for pid, name in _PROCESSES.items()])
+        names = [_named("process_name", name, pid, pid) for pid, name in _PROCESSES.items()]
+        self._write([*names, _named("thread_name", "steps", _BASE_STATION, _BASE_STATION)])
 
     def close(self) -> None:
         """Nothing is added any more; of no requests there is no file."""
@@ -173,7 +174,7 @@ _ROUND_TRIP = 3
 
 def _thread(device: int) -> int:
     """A number that no other thread of the file has, and not 0, which is Linux' idle task."""
-    return _DEVICES + device
+    return _DEVICES + 1 + device
 
 
 def _named(what: str, name: str, pid: int, tid: int) -> Event:

@@ -83,13 +83,13 @@ def test_requests_the_base_station_and_each_device_have_their_tracks(
             read(file)
     document = read(file)
     threads = {event["args"]["name"] for event in phase(document, "M", name="thread_name")}
-    assert threads == {f"device-{q}" for q in range(4)}
+    assert threads == {"steps", *(f"device-{q}" for q in range(4))}
     steps = [event for event in phase(document, "X") if event["name"].startswith("step")]
     assert len(steps) == 4  # the longest request's: the others took part in them
     layers = [event for event in phase(document, "X") if event["name"].startswith("layer")]
     assert [layer["name"] for layer in layers] == ["layer 0", "layer 1", "layer 2"] * 4
     trips = phase(document, "X", name="round_trip")
-    assert {(trip["pid"], trip["tid"]) for trip in trips} == {(3, 3 + q) for q in range(4)}
+    assert {(trip["pid"], trip["tid"]) for trip in trips} == {(3, 4 + q) for q in range(4)}
     for part in PARTS:
         assert len(phase(document, "X", name=part, pid=3)) == len(trips)
     for number in range(3):

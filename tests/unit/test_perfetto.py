@@ -81,7 +81,7 @@ def test_perfetto_shows_every_span_on_its_track(cell: Cell, tmp_path: Path, perf
         JOIN thread_track ON slice.track_id = thread_track.id
         JOIN thread USING (utid) JOIN process USING (upid) ORDER BY 1, 2"""
     assert ask(threads) == [
-        ["base station", None],
+        ["base station", "steps"],
         *(["devices", f"device-{q}"] for q in range(4)),
     ]
     tracks = """SELECT process.name, process_track.name FROM process_track

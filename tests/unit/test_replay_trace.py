@@ -74,7 +74,7 @@ def test_every_request_that_is_recorded_is_drawn(url: str, file: Path) -> None:
     assert len(events(file, "X", 2)) == 2 * 3
     trips = events(file, "X", 3)
     assert len(trips) == 6 * 3
-    assert {trip["tid"] for trip in trips} == {3 + 2}
+    assert {trip["tid"] for trip in trips} == {4 + 2}
 
 
 def test_one_whose_trace_does_not_come_is_drawn_as_its_client_saw_it(url: str, file: Path) -> None:
