@@ -172,5 +172,5 @@ def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
     if end.routing is not None:
         extras["routing"] = base64.b64encode(end.routing).decode()
     if body.trace and end.trace is not None:
-        extras["trace"] = end.trace.told()
+        extras["trace"] = end.trace.record().told()
     return extras

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from orchestrator.clocks import shift_into
-from services.bs.job import Job
+
+if TYPE_CHECKING:  # the exporter needs no torch
+    from services.bs.job import Job
 
 # Of one request: 5 MB as JSON, 5 MB of memory while it runs. Later steps become a single span.
 MAX_SPANS = 1 << 16
@@ -121,22 +123,52 @@ class StepTrace:
         return 2 + sum(4 + 6 * len(layer.trips) for layer in self.layers)
 
 
-class RequestTrace:
-    """Used by the engine's thread until its end, which `on_end` hears of; then by any.
+class Record(NamedTuple):
+    """A request's trace when it is over; times by the monotonic clock.
 
-    Attributes:
-        arrived_s, ended_s: of the request, by the monotonic clock.
-        error: why it got no whole answer.
-        completion_tokens: made for it.
+    `steps` has its own tokens with each step; after those, `left_out` steps were not recorded.
+    `error` is why it got no whole answer.
     """
+
+    arrived_s: float
+    ended_s: float
+    completion_tokens: int
+    error: str | None
+    steps: list[tuple[StepTrace, int]]
+    left_out: int
+
+    def told(self) -> dict[str, Any]:
+        """As an answer tells it."""
+        return {"start_unix_ns": _UNIX_ZERO_NS + _ns(self.arrived_s), "spans": self.spans()}
+
+    def spans(self) -> list[Span]:
+        """All of it."""
+        tree = _Tree(_ns(self.arrived_s))
+        tree.add(0, "request", self.arrived_s, self.ended_s)
+        before = ("queue", self.arrived_s)
+        for number, (step, own_tokens) in enumerate(self.steps):
+            name, since_s = before
+            tree.add(1, name, since_s, step.started_s)
+            sizes = {"tokens": step.tokens, "own_tokens": own_tokens, "sequences": step.sequences}
+            tree.add(1, "step", step.started_s, step.ended_s, step=number, **sizes)
+            for layer in step.layers:
+                _add_layer(tree, layer, step.tokens)
+            before = ("between", step.ended_s)
+        if self.left_out:
+            tree.add(1, "not_recorded", before[1], self.ended_s, steps=self.left_out)
+        else:
+            tree.add(1, *before, self.ended_s)
+        return tree.spans
+
+
+class RequestTrace:
+    """Collects a request's steps, in the engine's thread; `on_end` hears when it is over."""
 
     def __init__(
         self, arrived_s: float, on_end: Callable[[RequestTrace], None] = lambda trace: None
     ) -> None:
-        self.arrived_s = arrived_s
-        self.ended_s = 0.0
-        self.error: str | None = None
-        self.completion_tokens = 0
+        self._arrived_s = arrived_s
+        self._ended: tuple[float, int, str | None] | None = None
         self._on_end = on_end
         self._steps: list[tuple[StepTrace, int]] = []
         self._spans = 0
@@ -152,32 +184,14 @@ class RequestTrace:
 
     def end(self, ended_s: float, completion_tokens: int = 0, error: str | None = None) -> None:
         """It is over; only the first end counts."""
-        if not self.ended_s:
-            self.ended_s, self.completion_tokens, self.error = ended_s, completion_tokens, error
+        if self._ended is None:
+            self._ended = ended_s, completion_tokens, error
             self._on_end(self)
 
-    def told(self) -> dict[str, Any]:
-        """As an answer tells it."""
-        return {"start_unix_ns": _UNIX_ZERO_NS + _ns(self.arrived_s), "spans": self.spans()}
-
-    def spans(self) -> list[Span]:
+    def record(self) -> Record:
         """All of it; only once it has ended."""
-        tree = _Tree(_ns(self.arrived_s))
-        tree.add(0, "request", self.arrived_s, self.ended_s)
-        before = ("queue", self.arrived_s)
-        for number, (step, own_tokens) in enumerate(self._steps):
-            name, since_s = before
-            tree.add(1, name, since_s, step.started_s)
-            sizes = {"tokens": step.tokens, "own_tokens": own_tokens, "sequences": step.sequences}
-            tree.add(1, "step", step.started_s, step.ended_s, step=number, **sizes)
-            for layer in step.layers:
-                _add_layer(tree, layer, step.tokens)
-            before = ("between", step.ended_s)
-        if self._left_out:
-            tree.add(1, "not_recorded", before[1], self.ended_s, steps=self._left_out)
-        else:
-            tree.add(1, *before, self.ended_s)
-        return tree.spans
+        assert self._ended is not None, "only once it has ended"
+        return Record(self._arrived_s, *self._ended, self._steps, self._left_out)
 
 
 class _Tree:

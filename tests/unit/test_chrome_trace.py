@@ -67,7 +67,7 @@ def together(cell: Cell, count: int) -> tuple[Sequence[RequestTrace], Sequence[R
 
 
 def told(trace: RequestTrace) -> TraceTold:
-    return TraceTold.model_validate_json(json.dumps(trace.told()))
+    return TraceTold.model_validate_json(json.dumps(trace.record().told()))
 
 
 def test_requests_the_base_station_and_each_device_have_their_tracks(

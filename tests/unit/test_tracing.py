@@ -36,7 +36,7 @@ def traced(prompt: list[int], max_tokens: int = 4, **fields: Any) -> Answer:
 def spans(answer: Answer) -> list[Span]:
     trace = answer.request.trace
     assert trace is not None
-    return trace.spans()
+    return trace.record().spans()
 
 
 def named(answer: Answer, name: str) -> list[Span]:
@@ -110,7 +110,7 @@ def test_a_client_that_leaves_ends_the_trace(room: EngineRoom) -> None:
     room.serve(gone, queued)
     for answer in (gone, queued):
         assert answer.request.trace is not None
-        assert answer.request.trace.error == "cancelled"
+        assert answer.request.trace.record().error == "cancelled"
         check_spans(spans(answer))
     assert len(named(gone, "step")) == 3
     assert [span.name for span in spans(queued)] == ["request", "queue"]
@@ -148,7 +148,7 @@ def test_whatever_a_devices_clock_is_its_parts_nest(
     step.layers.append(LayerTrace(0, *before, *after, 0, 0, [trip]))
     trace.add(step, 1)
     trace.end(arrived_s)
-    check_spans(trace.spans())
+    check_spans(trace.record().spans())
 
 
 @given(st.integers(), st.integers(0), st.integers(), st.integers(0))

@@ -92,7 +92,7 @@ def test_every_request_is_a_trace_that_nests_and_adds_up(
         assert about["gen_ai.request.model"] == "tiny"
         assert about["gen_ai.usage.output_tokens"] == 4
         assert answer.request.trace is not None
-        assert len(told) == len(answer.request.trace.spans())
+        assert len(told) == len(answer.request.trace.record().spans())
 
 
 def test_a_trace_goes_on_where_the_clients_has_begun(
@@ -119,7 +119,7 @@ def test_a_trace_of_more_spans_than_the_exporter_holds_comes_whole(
     told = trace.told()
     check_spans(told)
     assert answer.request.trace is not None
-    assert len(told) == len(answer.request.trace.spans()) > 2048
+    assert len(told) == len(answer.request.trace.record().spans()) > 2048
 
 
 def test_a_request_that_fails_says_so(cell: Cell, collector: Collector) -> None:
@@ -166,4 +166,4 @@ def test_only_the_first_end_of_a_request_counts() -> None:
     trace.end(2.0)
     trace.end(3.0, error="later")
     assert heard == [trace]
-    assert (trace.ended_s, trace.error) == (2.0, None)
+    assert (trace.record().ended_s, trace.record().error) == (2.0, None)
