@@ -90,7 +90,7 @@ class OtlpTraces:
             if (now_s := time.monotonic()) - self._told_s > _TELL_EVERY_S:
                 self._told_s = now_s
                 print(
-                    f"bs: traces: {self._dropped} requests' were dropped so far, as the collector "
+                    f"bs: traces of {self._dropped} requests were dropped so far, as the collector "
                     "does not take them in time",
                     flush=True,
                 )
