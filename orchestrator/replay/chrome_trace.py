@@ -1,4 +1,4 @@
-"""A replay as a Chrome trace: events in JSON, which Perfetto and chrome://tracing show.
+"""A replay as a Chrome trace: events in JSON, which Perfetto and others show.
 
     requests       a track each: prompt │ HTTP │ base station │ queue, steps                b, e
     base station   step │ layer │ gate, selection, combine; a step once, whosesoever it is    X
