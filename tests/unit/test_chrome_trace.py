@@ -15,7 +15,7 @@ from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
 from orchestrator.replay.client import now_s
 from orchestrator.replay.records import Request, TraceTold
 from services.bs.tracing import RequestTrace
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 from tests.unit.traced import PARTS, check_chrome
 

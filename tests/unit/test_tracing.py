@@ -15,7 +15,7 @@ from services.bs import tracing
 from services.bs.job import Job
 from services.bs.requests import Event, Piece
 from services.bs.tracing import LayerTrace, RequestTrace, RoundTrip, Span, StepTrace
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
 from tests.unit.traced import check_spans
 

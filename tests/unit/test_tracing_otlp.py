@@ -15,7 +15,7 @@ from services.bs import tracing_otlp
 from services.bs.tracing import RequestTrace
 from services.bs.tracing_otlp import OtlpTraces
 from tests.unit.collector import Collector, Trace, attributes, collecting
-from tests.unit.conftest import Cell, emulating
+from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
 from tests.unit.traced import check_spans
 
