@@ -14,8 +14,8 @@ from services.bs import __main__ as station
 from services.bs import tracing_otlp
 from services.bs.tracing import RequestTrace
 from services.bs.tracing_otlp import OtlpTraces
-from tests.unit.collector import Collector, Trace, attributes, collecting
 from tests.unit.cell import Cell, emulating
+from tests.unit.collector import Collector, Trace, attributes, collecting
 from tests.unit.engine_room import Answer, EngineRoom, asking
 from tests.unit.traced import check_spans
 
