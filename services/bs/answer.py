@@ -14,6 +14,7 @@ from fastapi import Request as HttpRequest
 
 from services.bs.http_error import ApiError, unavailable
 from services.bs.prober import ProbeRequest
+from services.bs.progress import Standing
 from services.bs.requests import End, Event, Failure, FullError, Request
 
 
@@ -22,6 +23,9 @@ class Engine(Protocol):
 
     def submit(self, request: Request | ProbeRequest) -> None:
         """Queue a request; raises FullError."""
+
+    def standing(self) -> Standing:
+        """What runs and what waits."""
 
 
 class ClientGoneError(Exception):

@@ -1,4 +1,4 @@
-"""The base station's HTTP: OpenAI's API, /probe, /healthz, /metrics."""
+"""The base station's HTTP: OpenAI's API, /probe, /requests, /healthz, /metrics."""
 
 from __future__ import annotations
 
@@ -69,6 +69,10 @@ def create(
     @app.get("/metrics")
     async def _metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/requests")
+    async def _requests() -> JSONResponse:
+        return JSONResponse(asdict(desk.engine.standing()))
 
     @app.get("/v1/models")
     async def _models() -> JSONResponse:

@@ -28,6 +28,7 @@ from services.bs.completion import Language
 from services.bs.dispatch import Dispatcher
 from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest
+from services.bs.progress import Standing
 from services.bs.requests import End, Failure, FullError, Request
 from services.bs.running import Running
 from services.bs.trunk import Trunk
@@ -86,6 +87,13 @@ class Engine(threading.Thread):
             raise
         with self._wake_lock:
             self._wake.send(b"")
+
+    def standing(self) -> Standing:
+        """What runs and what waits, for any thread."""
+        return Standing(
+            [one.request.progress(one.made) for one in self._running],
+            [request.progress() for request in self._waiting.in_turn()],
+        )
 
     def run(self) -> None:
         """Forever: keep up with the radio, and serve."""

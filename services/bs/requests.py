@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from services.bs.progress import Progress
 from services.bs.tracing import RequestTrace
 
 
@@ -107,6 +108,18 @@ class Request:
     trace: RequestTrace | None = None
     arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
+
+    def progress(self, made: int = 0) -> Progress:
+        """How far it has come, with so many tokens made."""
+        sequences = len(self.prompts)
+        return Progress(
+            self.id,
+            sequences,
+            sum(map(len, self.prompts)),
+            made,
+            sequences * self.max_tokens,
+            time.monotonic() - self.arrived_s,
+        )
 
 
 class FullError(Exception):

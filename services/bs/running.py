@@ -73,6 +73,11 @@ class Running:
         brings = self._prefix if not self.active else None
         return len(self.waiting[0].part) + (0 if brings is None else len(brings))
 
+    @property
+    def made(self) -> int:
+        """Tokens of all sequences so far; any thread may ask, and be told a step too few."""
+        return self._made + sum(one.made for one in self.active if not one.finished)
+
     def join(self) -> None:
         """Let the next sequence take part."""
         self.active.append(self.waiting.popleft())

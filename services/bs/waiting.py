@@ -42,6 +42,11 @@ class Waiting:
         with self._lock:
             return self._asked.popleft()
 
+    def in_turn(self) -> list[Request]:
+        """Those that are to be completed, in the order of their turns; probes are none."""
+        with self._lock:
+            return [asked for asked in self._asked if isinstance(asked, Request)]
+
     def drop_cancelled(self) -> list[Request]:
         """Take out those that nobody waits for any more; which."""
         with self._lock:

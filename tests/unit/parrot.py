@@ -15,6 +15,7 @@ from services.bs import api
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk
 from services.bs.prober import ProbeRequest
+from services.bs.progress import Standing
 from services.bs.requests import (
     Echo,
     End,
@@ -65,6 +66,10 @@ class Parrot:
             raise FullError
         self.requests.append(request)
         threading.Thread(target=self._answer, args=[request], daemon=True).start()
+
+    def standing(self) -> Standing:
+        """All that it was ever asked, as if it still worked on it."""
+        return Standing([request.progress() for request in self.requests], [])
 
     def _answer(self, request: Request) -> None:
         made = 0

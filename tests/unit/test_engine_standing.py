@@ -1,0 +1,61 @@
+"""What the base station tells of the requests that have not ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from services.bs.progress import Standing
+from services.bs.requests import Event, Piece
+from tests.unit.cell import Cell, emulating
+from tests.unit.engine_room import EngineRoom, asking
+from tests.unit.parrot import Http, Parrot
+
+
+@pytest.fixture
+def room(cell: Cell) -> EngineRoom:
+    cell.channel.state = emulating(flops=1e15)
+    cell.start_all()
+    return EngineRoom(cell)
+
+
+def counts(standing: Standing) -> list[tuple[int, int, int, int]]:
+    return [
+        (one.sequences, one.prompt_tokens, one.completion_tokens, one.max_tokens)
+        for one in standing.running
+    ]
+
+
+def test_requests_wait_then_run_then_are_gone(room: EngineRoom) -> None:
+    seen: list[Standing] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, Piece):
+            seen.append(room.engine.standing())
+
+    asked = asking([[1, 2], [1, 3, 4]], 3, look)
+    room.engine.submit(asked.request)
+    (waits,) = room.engine.standing().waiting
+    assert (waits.prompt_tokens, waits.completion_tokens, waits.max_tokens) == (5, 0, 6)
+    room.serve()
+    assert room.engine.standing() == Standing([], [])
+    assert all(standing.waiting == [] for standing in seen)
+    assert {one[:2] + one[3:] for standing in seen for one in counts(standing)} == {(2, 5, 6)}
+    made = [one[2] for standing in seen for one in counts(standing)]
+    assert made[0] == 1
+    assert made[:-1] == sorted(made[:-1])
+    assert all(one.age_s >= 0 for standing in seen for one in standing.running)
+
+
+def test_nothing_of_a_prompt_is_told(http: Http, parrot: Parrot) -> None:
+    http.complete("secret", max_tokens=3)
+    told: dict[str, Any] = httpx.get(f"{http.url}/requests", trust_env=False).json()
+    assert told["waiting"] == []
+    (one,) = told["running"]
+    assert one.keys() == {
+        *("id", "sequences", "prompt_tokens", "completion_tokens", "max_tokens", "age_s")
+    }
+    assert one["id"] == parrot.requests[0].id
+    assert "secret" not in str(told)
