@@ -67,8 +67,10 @@ def create(
         return JSONResponse(details, 200 if well else 503)
 
     @app.get("/metrics")
-    async def _metrics() -> Response:
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    async def _metrics(http: HttpRequest) -> Response:
+        names = http.query_params.getlist("name[]")  # as prometheus_client's own servers have it
+        registry = REGISTRY.restricted_registry(names) if names else REGISTRY
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/requests")
     async def _requests() -> JSONResponse:

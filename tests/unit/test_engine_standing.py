@@ -1,4 +1,4 @@
-"""What the base station tells of the requests that have not ended."""
+"""What the base station tells those who watch: requests that have not ended, chosen metrics."""
 
 from __future__ import annotations
 
@@ -59,3 +59,11 @@ def test_nothing_of_a_prompt_is_told(http: Http, parrot: Parrot) -> None:
     }
     assert one["id"] == parrot.requests[0].id
     assert "secret" not in str(told)
+
+
+def test_metrics_can_be_asked_for_by_name(http: Http) -> None:
+    names = ["process_cpu_seconds_total", "process_open_fds"]
+    told = httpx.get(f"{http.url}/metrics", params={"name[]": names}, trust_env=False).text
+    samples = [line.split()[0] for line in told.splitlines() if not line.startswith("#")]
+    assert sorted(samples) == names
+    assert len(httpx.get(f"{http.url}/metrics", trust_env=False).text) > len(told)
