@@ -19,6 +19,7 @@ from orchestrator.cli import (
     stack,
     status,
     sweep,
+    top,
 )
 from orchestrator.errors import InputError, StackError
 
@@ -35,6 +36,7 @@ app.command()(replay.replay)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(top.top)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
 app.add_typer(link.app, name="link")

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 
 @contextmanager
-def serve(app: FastAPI) -> Iterator[str]:
-    """The URL at which it answers."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+def serve(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """The URL at which it answers; at a free port, unless it is said at which."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 10

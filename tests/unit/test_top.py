@@ -1,0 +1,142 @@
+"""`wdmoe top` as a program in a terminal, before a real orchestrator and no base station."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.command import Wdmoe
+
+PROGRAM = "from orchestrator.cli import main; main()"
+STYLE = re.compile(rb"\x1b\[[0-9;]*m")
+PATIENCE_S = 60
+ENTERS, LEAVES, SHOWS_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
+
+
+class Program:
+    """`wdmoe top` on a pseudo-terminal; `shown` is all that it wrote."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, self.slave = os.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+        self.shown = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "top", *arguments],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+            start_new_session=True,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self.shown += os.read(self.master, 65536)
+        except OSError:
+            pass
+
+    def until(self, text: str) -> None:
+        """Wait until it has written this."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text.encode() not in STYLE.sub(b"", self.shown):
+            assert time.monotonic() < deadline, f"not shown within {PATIENCE_S} s: {text}"
+            time.sleep(0.02)
+
+    def press(self, key: str) -> None:
+        os.write(self.master, key.encode())
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def top(orchestrator: str) -> Iterator[Program]:
+    program = Program("--interval-s", "0.2")
+    program.until("profile near-far")
+    yield program
+    program.process.kill()
+    program.process.wait()
+
+
+def status(orchestrator: str) -> Any:
+    return httpx.get(f"{orchestrator}/status", trust_env=False).json()
+
+
+def test_keys_switch_and_q_ends(top: Program, orchestrator: str) -> None:
+    top.until("the base station does not answer at http://127.0.0.1:9")
+    top.press("p")
+    top.until("profile outage")
+    assert status(orchestrator)["profile"] == "outage"
+    top.press("+")
+    top.until("policy wlr θ=0.2")
+    top.press("-")
+    top.until("policy wlr θ=0.15")
+    assert status(orchestrator)["policy"]["params"]["theta"] == pytest.approx(0.15)
+    top.press("\x1b[Aq")
+    assert top.ended() == 0
+    assert termios.tcgetattr(top.slave) == top.before
+    assert top.shown.count(ENTERS) == top.shown.count(LEAVES) == 1
+    after = top.shown.rpartition(LEAVES)[2]
+    assert SHOWS_CURSOR in top.shown
+    assert b"Traceback" not in top.shown
+    assert b"profile" not in after
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(top: Program, number: signal.Signals) -> None:
+    assert termios.tcgetattr(top.slave) != top.before
+    top.process.send_signal(number)
+    assert top.ended() == 0
+    assert termios.tcgetattr(top.slave) == top.before
+    assert top.shown.count(LEAVES) == 1
+    assert b"Traceback" not in top.shown
+
+
+def test_it_ends_with_its_terminal(top: Program) -> None:
+    os.close(top.slave)
+    os.close(top.master)
+    top.ended()
+
+
+def test_without_a_terminal_it_says_so(wdmoe: Wdmoe) -> None:
+    result = wdmoe("top")
+    assert result.code == 2
+    assert result.err == (
+        "wdmoe: wdmoe top draws on a terminal, and there is none here; allowed elsewhere: --json\n"
+    )
+
+
+@pytest.mark.parametrize("interval", ["0", "nan", "inf", "61", "-1"])
+def test_an_interval_out_of_range_is_refused(wdmoe: Wdmoe, interval: str) -> None:
+    result = wdmoe("top", "--interval-s", interval)
+    assert result.code == 2
+    assert result.err.endswith("allowed: 0.2 to 60\n")
+
+
+@pytest.mark.usefixtures("orchestrator")
+def test_a_sample_as_json_tells_what_is_there_and_what_is_not(wdmoe: Wdmoe) -> None:
+    result = wdmoe("top", "--json", "--interval-s", "0.2")
+    sample = json.loads(result.out)
+    assert result.code == 1
+    assert result.err == "wdmoe: the base station does not answer at http://127.0.0.1:9\n"
+    assert (sample["profile"], sample["policy"], sample["running"]) == ("near-far", "topk", None)
+    assert [row["device"] for row in sample["devices"]] == list(range(8))
+    assert all(row["asked_down_bps"] > 0 for row in sample["devices"])
