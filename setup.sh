@@ -50,6 +50,14 @@ apt_install() {
         apt-get install -y --no-install-recommends "$@"
 }
 
+# In which the tests look at `wdmoe top`.
+terminal() {
+    command -v tmux >/dev/null && return
+    may_install tmux
+    say "tmux: installing"
+    apt_install tmux
+}
+
 browser() {
     local name
     for name in chromium chromium-browser google-chrome; do
@@ -145,6 +153,7 @@ case "$*" in
 esac
 mkdir -p .build
 python_environment
+[ "$*" != --tests ] || terminal
 [ "$*" != --tests ] || browser
 docker_engine
 compose_plugin
