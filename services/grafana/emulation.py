@@ -1,0 +1,218 @@
+"""Whether links, devices and clocks do what the profile says."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import common as choices
+from grafana_foundation_sdk.models import dashboard as models
+
+from services.grafana import trust
+from services.grafana.board import Line, Section, line
+from services.grafana.board import board as on_grid
+from services.grafana.panels import bars, histogram, matrix, number, over_time
+
+_LINK = "device {{device}} {{direction}}"
+
+
+def board() -> models.Dashboard:
+    """Asked against measured, lateness, overruns, queues, and the host beneath."""
+    return on_grid(
+        "emulation",
+        "Is the emulation honest?",
+        [
+            Section("At a glance", [_glance()]),
+            Section("Does a link do what was asked of it?", [_verified(), _live()]),
+            Section("Are states applied, and answers given, when they are due?", [_due()]),
+            Section("Is a queue or the host in the way?", [_queues(), _host()]),
+            Section("How far is the model from what was measured?", [_model()]),
+        ],
+    )
+
+
+def _glance() -> Line:
+    return line(
+        4,
+        number(
+            "How links are shaped",
+            "The backend of so many devices: netem does rate, delay, jitter and loss, tbf "
+            "rate alone.",
+            "suffix:devices",
+            {"{{backend}}": "count by (backend) (wdmoe_link_backend_info)"},
+            text=choices.BigValueTextMode.VALUE_AND_NAME,
+        ),
+        trust.link_error(),
+        trust.lateness(),
+        trust.overruns(),
+        number(
+            "Packets dropped by a full queue",
+            "In the last minute, of all links. Loss that a profile asks for is not in it: "
+            "any drop here is one that the channel would not have made.",
+            "short",
+            {"drops": "sum(increase(wdmoe_link_queue_drops_total[1m]))"},
+            thresholds=((None, "green"), (1, "red")),
+        ),
+        number(
+            "States not applied",
+            "Channel states that a device's kernel refused in the last minute.",
+            "short",
+            {"errors": "sum(increase(wdmoe_link_errors_total[1m]))"},
+            thresholds=((None, "green"), (1, "red")),
+        ),
+    )
+
+
+def _verified() -> Line:
+    by_size = 'label_join(abs(wdmoe_link_error_ratio), "link", " ", "device", "direction")'
+    return line(
+        11,
+        bars(
+            "Error of each link, 64 KiB",
+            "Measured transmission time against what was asked, the stack's own cost taken "
+            "off; from the last `wdmoe link verify`. docs/radio.md has the accuracy to "
+            "expect at each rate.",
+            "percentunit",
+            {_LINK: trust.LINK_ERROR},
+            thresholds=trust.LINK_ERROR_STEPS,
+            missing=trust.NOT_VERIFIED,
+        ),
+        matrix(
+            "Error of each link, by message size",
+            "The same for messages of so many bytes. Small ones fit into the bucket of "
+            "the tbf backend and pass at once: near 100 % is what tbf does there, not a "
+            "fault.",
+            "percentunit",
+            f"avg by (link, bytes) ({by_size})",
+            row="link",
+            column="bytes",
+            thresholds=trust.LINK_ERROR_STEPS,
+        ),
+    )
+
+
+def _live() -> Line:
+    asked = "avg_over_time(wdmoe_link_requested_rate_bps[1m])"
+    by = "ignoring (instance, job)"
+    return line(
+        8,
+        over_time(
+            "Applied against asked",
+            "What the kernel says it shapes to over what the channel asked for, means of "
+            "a minute: 1, but for scraping them at different moments of a fading "
+            "channel. A link that is not shaped has neither.",
+            "short",
+            {_LINK: f"avg_over_time(wdmoe_link_applied_rate_bps[1m]) / {by} {asked}"},
+        ),
+        over_time(
+            "Achieved against asked",
+            "Rate of the last minute's messages over what was asked, without a "
+            "verification: at most 1, and lower the shorter a message is on the air, for "
+            "the host's own work is in its time.",
+            "short",
+            {_LINK: f"wdmoe:link_rate:achieved_bps / {by} {asked}"},
+        ),
+    )
+
+
+def _due() -> Line:
+    return line(
+        8,
+        over_time(
+            "Lateness, p99, by device",
+            "From the moment a channel state was due to the moment it was applied, of the "
+            "last minute; where none was due in it, since the device started.",
+            "s",
+            {"device {{device}}": trust.LATENESS},
+            thresholds=trust.LATENESS_STEPS,
+        ),
+        histogram(
+            "Lateness, all states so far",
+            "States by how late they were applied, since the devices started.",
+            "suffix:states",
+            "sum by (le) (wdmoe_interval_lateness_seconds_bucket)",
+        ),
+        over_time(
+            "Overruns, by device",
+            "Share of each device's answers that came later than the emulated device's "
+            "would have: the host is too slow for the speed that the profile asks for.",
+            "percentunit",
+            {
+                "device {{device}}": f"sum by (device) ({trust.LATE}) "
+                f"/ sum by (device) ({trust.ANSWERS})"
+            },
+            thresholds=trust.OVERRUN_STEPS,
+        ),
+    )
+
+
+def _queues() -> Line:
+    return line(
+        8,
+        over_time(
+            "Bytes in the queues",
+            "Waiting in each link's queue when it was looked at.",
+            "bytes",
+            {_LINK: "wdmoe_link_queue_backlog_bytes"},
+        ),
+        over_time(
+            "Packets dropped by a full queue, by link",
+            "A second, by link, while no loss was asked for: the queue was too short.",
+            "pps",
+            {_LINK: "rate(wdmoe_link_queue_drops_total[1m])"},
+        ),
+    )
+
+
+def _host() -> Line:
+    who = "{{job}} {{device}}"
+    return line(
+        8,
+        over_time(
+            "Processor time",
+            "Cores that each process keeps busy. Where all of them add up to the host's "
+            "cores, overruns and lateness are the host's.",
+            "suffix:cores",
+            {who: "rate(process_cpu_seconds_total[1m])"},
+            stacked=choices.StackingMode.NORMAL,
+        ),
+        over_time(
+            "Memory",
+            "Resident memory of each process.",
+            "bytes",
+            {who: "process_resident_memory_bytes"},
+            stacked=choices.StackingMode.NORMAL,
+        ),
+        over_time(
+            "Messages refused",
+            "A second, at base station and orchestrator: what was invalid, and was "
+            "dropped instead of believed.",
+            "suffix:messages/s",
+            {"refused": "sum(rate(wdmoe_refused_messages_total[1m])) or vector(0)"},
+        ),
+    )
+
+
+def _model() -> Line:
+    ended = "sum(rate(wdmoe_request_seconds_count[1m]))"
+    split = 'wdmoe_request_part_seconds_total{part=~"downlink|wait|compute|uplink"}'
+    return line(
+        8,
+        over_time(
+            "Measured over Eq. 8",
+            "What radio and devices took of the last minute's requests, over what Eq. 8 gives for "
+            "the same selections and rates. Below 1: prompts, whose tokens go in one message a "
+            "layer, where the equation sends them one after the other. Above: single tokens, "
+            "by framing, encryption and the scheduling of ten processes.",
+            "short",
+            {"measured / Eq. 8": "wdmoe:latency_measured_over_eq8:ratio"},
+        ),
+        over_time(
+            "A request: end to end, radio and devices, Eq. 8",
+            "Means of the last minute. Between the first two lie trunk, queueing and the stack's "
+            "own work, of which the paper's model has nothing.",
+            "s",
+            {
+                "end to end": f"sum(rate(wdmoe_request_seconds_sum[1m])) / {ended}",
+                "radio and devices": f"sum(rate({split}[1m])) / {ended}",
+                "Eq. 8": f"sum(rate(wdmoe_request_eq8_seconds_total[1m])) / {ended}",
+            },
+        ),
+    )

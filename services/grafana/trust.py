@@ -1,0 +1,58 @@
+"""Three numbers that tell whether to believe all others; on more than one dashboard."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import stat
+
+from services.grafana.common import rising
+from services.grafana.panels import number
+
+LINK_ERROR = 'abs(wdmoe_link_error_ratio{bytes="65536"})'
+ANSWERS = "rate(wdmoe_device_messages_total[1m])"
+LATE = "rate(wdmoe_overruns_total[1m])"
+# `>= 0` leaves out what is no number: the devices to which no state was due.
+LATENESS = (
+    "(wdmoe:interval_lateness_seconds:p99 >= 0) or histogram_quantile(0.99, "
+    "sum by (device, le) (wdmoe_interval_lateness_seconds_bucket))"
+)
+LINK_ERROR_STEPS = rising(0.025, 0.05)  # red: the alert's bound
+LATENESS_STEPS = rising(0.005, 0.02)
+OVERRUN_STEPS = rising(0.005, 0.01)
+NOT_VERIFIED = "not verified"
+
+
+def overruns() -> stat.Panel:
+    """How many answers the host was too slow for."""
+    return number(
+        "Overruns",
+        "Share of answers that came later than the emulated device's would have. A run with more "
+        "than 1 % of them says so at its head.",
+        "percentunit",
+        {"overruns": f"sum({LATE}) / sum({ANSWERS})"},
+        thresholds=OVERRUN_STEPS,
+    )
+
+
+def link_error() -> stat.Panel:
+    """What the last verification found."""
+    return number(
+        "Link error",
+        "Of the last `wdmoe link verify`, messages of 64 KiB, worst link: transmission time "
+        "against what was asked.",
+        "percentunit",
+        {"worst link": f"max({LINK_ERROR})"},
+        thresholds=LINK_ERROR_STEPS,
+        missing=NOT_VERIFIED,
+    )
+
+
+def lateness() -> stat.Panel:
+    """How punctual channel states are."""
+    return number(
+        "Lateness, p99",
+        "How late the latest device applied a channel state, in the last minute; where none was "
+        "due in it, since the device started.",
+        "s",
+        {"worst device": f"max({LATENESS})"},
+        thresholds=LATENESS_STEPS,
+    )
