@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the testbed needs on this host, and nothing that is there already:
 #   1. .venv with the project and its development tools
-#   2. with --tests: a browser, in which the tests look at reports
+#   2. with --tests: a browser, in which the tests look at reports, and Grafana's types
 #   3. a Docker Engine that answers, with compose
 #   4. the container images; where no image registry answers, from Debian packages
 # Run it as often as you like. What its steps print goes to .build/*.log.
@@ -66,6 +66,17 @@ browser() {
     may_install Chromium
     say "Chromium: installing"
     apt_install chromium
+}
+
+# Grafana's published types, and TypeScript, which checks the dashboards against them.
+grafana_types() {
+    local folder=.build/grafana-schema
+    cmp -s tests/grafana_schema/package-lock.json $folder/installed.json && return
+    say "Grafana's types: $folder"
+    mkdir -p $folder
+    cp tests/grafana_schema/package*.json $folder
+    logged npm .venv/bin/npm ci --prefix $folder --cache .build/npm --no-audit --no-fund
+    cp tests/grafana_schema/package-lock.json $folder/installed.json
 }
 
 docker_engine() {
@@ -153,8 +164,7 @@ case "$*" in
 esac
 mkdir -p .build
 python_environment
-[ "$*" != --tests ] || terminal
-[ "$*" != --tests ] || browser
+[ "$*" != --tests ] || { terminal; browser; grafana_types; }
 docker_engine
 compose_plugin
 local_images
