@@ -6,10 +6,10 @@ import io
 import sys
 import time
 from contextlib import closing
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from orchestrator.cli import common
@@ -40,7 +40,7 @@ def top(
     source = Source(common.bs_url(), common.orchestrator_url())
     if as_json:
         sample = _sample(source, interval_s)
-        common.print_json(asdict(sample))
+        common.print_json(to_jsonable_python(sample))
         if sample.faults:
             raise StackError("; ".join(sample.faults))
         return

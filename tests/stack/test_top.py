@@ -27,6 +27,7 @@ class Terminal:
         shell = "exec env PS1='ready> ' TERM=screen sh"
         size = ["-x", str(columns), "-y", str(lines)]
         self.tmux("-f", "/dev/null", "new-session", "-d", *size, shell)
+        self.shows("^ready>")
 
     def tmux(self, *arguments: str) -> str:
         """A command of tmux; its output."""
@@ -126,7 +127,8 @@ def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Te
 
 def mode(lines: list[str]) -> list[str]:
     """The checksum of the terminal's settings, each time that it was asked for."""
-    return [line for line in lines if re.fullmatch(r"\d+ \d+", line)]
+    told = (re.fullmatch(r"(?:ready> )?(\d+ \d+)", line) for line in lines)
+    return [found[1] for found in told if found]
 
 
 def test_one_sample_as_json(stack: Stack) -> None:

@@ -140,3 +140,11 @@ def test_a_sample_as_json_tells_what_is_there_and_what_is_not(wdmoe: Wdmoe) -> N
     assert (sample["profile"], sample["policy"], sample["running"]) == ("near-far", "topk", None)
     assert [row["device"] for row in sample["devices"]] == list(range(8))
     assert all(row["asked_down_bps"] > 0 for row in sample["devices"])
+
+
+def test_a_sample_tells_of_the_replay_too(wdmoe: Wdmoe, orchestrator: str) -> None:
+    replay = {"prompts": "facts", "planned": 20, "done": 8, "failed": 0, "running": True}
+    told = replay | {"scored": 8, "score_sum": 6.0}
+    httpx.post(f"{orchestrator}/replay", json=told, trust_env=False).raise_for_status()
+    sample = json.loads(wdmoe("top", "--json", "--interval-s", "0.2").out)
+    assert sample["replay"] == replay | {"accuracy": 0.75}
