@@ -23,7 +23,9 @@ class Loopback:
     """Two sockets of this process; used by one thread only."""
 
     def __init__(self, curve: bool) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # of its own: no keys are checked
+        # Not the radio's: no keys are checked. And the process's, which outlives its sockets: a
+        # context that is collected together with them waits for them forever.
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._here, self._there = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
         if curve:
             public, secret = zmq.curve_keypair()
