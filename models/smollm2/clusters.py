@@ -1,0 +1,75 @@
+"""Dividing a layer's tokens into equally many for each expert.
+
+First by direction (spherical k-means), then by which neurons a token needs: those that carry most
+of a cluster's energy are kept for it, and tokens go where most of their own energy is kept.
+
+    inputs (n, d) ──► clusters by direction ──► kept neurons ⇄ clusters by energy ──► labels (n,)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KMEANS_ROUNDS = 20
+ENERGY_ROUNDS = 4
+SINKHORN_ROUNDS = 50
+SHARPNESS = 10.0  # of the soft assignment that is balanced, per standard deviation of the scores
+
+
+def balanced(scores: Tensor) -> Tensor:
+    """The cluster of each token, (n,), from its (n, clusters) scores; about n / clusters in each.
+
+    Sinkhorn: factors of the clusters for which a soft assignment is even, then the best one.
+    """
+    scaled = scores * (SHARPNESS / scores.std().clamp_min(1e-12))
+    soft = (scaled - scaled.amax(dim=1, keepdim=True)).exp()
+    factor = torch.ones(scores.shape[1])
+    for _ in range(SINKHORN_ROUNDS):
+        by_token = (soft @ factor).clamp_min(1e-30).reciprocal()
+        factor = (soft.T @ by_token).clamp_min(1e-30).reciprocal()
+    return (soft * factor).argmax(dim=1)
+
+
+def by_direction(inputs: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """The cluster of each token, (n,), by the direction of its (n, d) input from their mean."""
+    directions = F.normalize(inputs - inputs.mean(dim=0), dim=1)
+    centres = directions[_far_apart(directions, clusters, generator)]
+    labels = balanced(directions @ centres.T)
+    for _ in range(KMEANS_ROUNDS):
+        centres = F.normalize(_means(directions, labels, clusters), dim=1)
+        labels = balanced(directions @ centres.T)
+    return labels
+
+
+def by_energy(energy: Tensor, labels: Tensor, clusters: int, kept: int) -> Tensor:
+    """The clusters (n,) after some rounds of moving tokens to where their energy is kept.
+
+    Args:
+        energy: each token's energy by neuron (n, neurons), of a sum of 1.
+        labels: the clusters to begin with.
+        clusters: how many.
+        kept: how many neurons each cluster keeps.
+    """
+    for _ in range(ENERGY_ROUNDS):
+        neurons = _means(energy, labels, clusters).topk(kept, dim=1).indices
+        mask = torch.zeros(clusters, energy.shape[1], dtype=energy.dtype).scatter(1, neurons, 1.0)
+        labels = balanced((energy @ mask.T).float())
+    return labels
+
+
+def _means(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    member = F.one_hot(labels, clusters).to(values.dtype)
+    sums = (member.T @ values).float()
+    return sums / member.sum(dim=0, dtype=torch.float32).clamp_min(1)[:, None]
+
+
+def _far_apart(directions: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++: tokens drawn one by one, the likelier the farther from those drawn."""
+    drawn = torch.randint(len(directions), (1,), generator=generator)
+    while len(drawn) < clusters:
+        nearest = (directions @ directions[drawn].T).amax(dim=1)
+        chosen = torch.multinomial((1 - nearest).clamp_min(1e-6), 1, generator=generator)
+        drawn = torch.cat([drawn, chosen])
+    return drawn

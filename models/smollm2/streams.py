@@ -1,0 +1,68 @@
+"""The residual streams of the dense and the carved model over the same texts, layer by layer.
+
+    dense   x ──► attention ──► + ──► dense FFN ──► + ──► x'
+    carved  x ──► attention ──► + ──► experts ────► + ──► x'     + what would lead back to dense x'
+
+Streams are fp32, products bf16.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from models.smollm2 import carving
+from models.smollm2.carving import Carved, Tokens
+
+TEXTS_AT_ONCE = 8
+
+
+class Streams:
+    """Both streams, (texts, length, d), at the entry of a layer; `enter`, then `leave`, each one.
+
+    Args:
+        model: the dense model in bf16.
+        texts: tokens, (texts, length).
+    """
+
+    def __init__(self, model: LlamaForCausalLM, texts: Tensor) -> None:
+        self._model = model
+        self._dense = model.model.embed_tokens(texts).float()
+        self._carved = self._dense.clone()
+        positions = torch.arange(texts.shape[1])[None]
+        self._angles = model.model.rotary_emb(torch.empty(0, dtype=model.dtype), positions)
+
+    def enter(self, number: int) -> Tokens:
+        """Runs attention of a layer on both streams, and the dense FFN; what the experts see."""
+        layer = cast(Any, self._model.model.layers[number])
+        self._attend(layer, self._dense)
+        self._attend(layer, self._carved)
+        dense, carved = self._dense.flatten(0, 1), self._carved.flatten(0, 1)
+        inputs, hidden, target = _ffn(layer, carved)
+        dense += _ffn(layer, dense)[2]
+        drift = dense - carved - target
+        return Tokens(inputs, hidden, target, drift, carving.token_weights(carved))
+
+    def leave(self, carved: Carved, tokens: Tokens) -> None:
+        """Adds the experts' answer to the carved stream."""
+        stream = self._carved.flatten(0, 1)
+        stream += carving.answer(carved, tokens.inputs, tokens.hidden)
+
+    def _attend(self, layer: Any, stream: Tensor) -> None:
+        for start in range(0, len(stream), TEXTS_AT_ONCE):
+            part = stream[start : start + TEXTS_AT_ONCE]
+            normed = layer.input_layernorm(part).to(self._model.dtype)
+            said, _ = layer.self_attn(normed, position_embeddings=self._angles)
+            part += said.float()
+
+
+def _ffn(layer: Any, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, activations (bf16) and answer of the dense FFN on a stream (n, d)."""
+    inputs = layer.post_attention_layernorm(stream).float()
+    ffn = layer.mlp
+    low = inputs.to(ffn.up_proj.weight.dtype)
+    hidden = ffn.act_fn(ffn.gate_proj(low)) * ffn.up_proj(low)
+    return inputs, hidden, ffn.down_proj(hidden).float()
