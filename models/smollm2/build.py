@@ -69,10 +69,12 @@ def build(recipe: Recipe, out: Path, advance: Advance) -> None:
         model, tokenizer = dense.load(unpacked)
     _check(recipe, model)
     _check_room(recipe, model, out)
+    files, seed = recipe.calibration, recipe.seed
+    given = calibration.from_files(tokenizer, files, seed) if files else None
     work = Work.begin(out, settings)
     model = model.bfloat16()
     with torch.no_grad():
-        texts = _texts(recipe, model, tokenizer, work, advance)
+        texts = _sampled(recipe, model, tokenizer, work, advance) if given is None else given
         _layers(recipe, model, texts, work, advance)
 
     def write(to: Path) -> None:
@@ -119,15 +121,13 @@ def _check_room(recipe: Recipe, model: LlamaForCausalLM, out: Path) -> None:
         raise StackError(f"{there}: {free / 1e9:.1f} GB free; the build needs {needed / 1e9:.1f}")
 
 
-def _texts(
+def _sampled(
     recipe: Recipe,
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     work: Work,
     advance: Advance,
 ) -> Tensor:
-    if recipe.calibration:
-        return calibration.from_files(tokenizer, recipe.calibration, recipe.seed)
     begun = calibration.openings(tokenizer, recipe.seed)
     total = len(begun) * calibration.LENGTH
     batches = -(-len(begun) // calibration.TEXTS_AT_ONCE)

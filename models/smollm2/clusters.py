@@ -14,22 +14,26 @@ from torch import Tensor
 
 KMEANS_ROUNDS = 20
 ENERGY_ROUNDS = 4
-SINKHORN_ROUNDS = 50
-SHARPNESS = 10.0  # of the soft assignment that is balanced, per standard deviation of the scores
+SINKHORN_ROUNDS = 10  # at each sharpness
+SHARPNESSES = (5.0, 10.0, 20.0, 40.0)  # per standard deviation of the scores
 
 
 def balanced(scores: Tensor) -> Tensor:
-    """The cluster of each token, (n,), from its (n, clusters) scores; about n / clusters in each.
+    """The cluster of each token, (n,), from its (n, clusters) scores; of like size.
 
-    Sinkhorn: factors of the clusters for which a soft assignment is even, then the best one.
+    Sinkhorn: offsets of the clusters with which a soft assignment is even, then a sharper one; at
+    last the best cluster.
     """
-    scaled = scores * (SHARPNESS / scores.std().clamp_min(1e-12))
-    soft = (scaled - scaled.amax(dim=1, keepdim=True)).exp()
-    factor = torch.ones(scores.shape[1])
-    for _ in range(SINKHORN_ROUNDS):
-        by_token = (soft @ factor).clamp_min(1e-30).reciprocal()
-        factor = (soft.T @ by_token).clamp_min(1e-30).reciprocal()
-    return (soft * factor).argmax(dim=1)
+    scaled = scores / scores.std().clamp_min(1e-12)
+    for sharpness in SHARPNESSES:
+        lead = scaled - scaled.amax(dim=1, keepdim=True)
+        soft = (sharpness * lead).exp()
+        factor = torch.ones(scores.shape[1])
+        for _ in range(SINKHORN_ROUNDS):
+            by_token = (soft @ factor).clamp_min(1e-30).reciprocal()
+            factor = (soft.T @ by_token).clamp_min(1e-30).reciprocal()
+        scaled = scaled + factor.log() / sharpness
+    return scaled.argmax(dim=1)
 
 
 def by_direction(inputs: Tensor, clusters: int, generator: torch.Generator) -> Tensor:

@@ -55,7 +55,7 @@ def load(file: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
         if missing.unexpected_keys or missing.missing_keys != ["lm_head.weight"]:
             raise InputError(f"{file}: its tensors are not those of a Llama with a tied head")
         return model, _tokenizer(reader)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise InputError(f"{file}: not a readable GGUF file ({error})") from None
 
 

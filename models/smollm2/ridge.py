@@ -69,7 +69,7 @@ def solve(
     both = torch.cholesky_solve(scale[:, None] * torch.cat(right, dim=1), factor)
     solutions = list((scale[:, None] * both).chunk(len(targets), dim=1))
     solutions[0] = solutions[0] + prior
-    return [solution.view(*neurons.shape, -1) for solution in solutions]
+    return [solution.contiguous().view(*neurons.shape, -1) for solution in solutions]
 
 
 def answer(hidden: Tensor, routing: Routing, neurons: Tensor, down: Tensor) -> Tensor:

