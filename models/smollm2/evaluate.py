@@ -34,7 +34,7 @@ from orchestrator.replay.scoring import likeliest
 from services.bs.vocabulary import Vocabulary
 
 WINDOW = 512  # tokens of text read at once
-TOKENS_AT_ONCE = 4096
+TOKENS_AT_ONCE = 1024
 MAX_TEXT_BYTES = 16 << 20
 Model = LlamaForCausalLM | MixtralForCausalLM
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, MixtralForCausalLM
+from transformers import AutoTokenizer, MixtralForCausalLM, PreTrainedTokenizerFast
 
 from models.smollm2 import build, calibration, carving, source
 from models.smollm2.ridge import Penalties
@@ -89,7 +89,7 @@ def test_the_perplexities_it_tells_are_those_of_the_models(made: Build, tmp_path
     file = text(tmp_path, 2000)
     assert made("moe", "--calibration", str(file)).code == 0
     report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "moe")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "moe")
     held_out = calibration.from_files(tokenizer, [file], 0)[-calibration.HELD_OUT :]
     carved = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
     models = ((tiny_llama.llama(), report.dense_perplexity), (carved, report.perplexity))
