@@ -31,8 +31,8 @@ class Penalties:
     """ρ, γ and α above."""
 
     top1: float = 0.1
-    unchosen: float = 0.1
-    shrink: float = 0.15
+    unchosen: float = 0.02
+    shrink: float = 0.3
 
 
 def solve(
