@@ -17,7 +17,7 @@ from models.smollm2.ridge import Penalties
 from models.smollm2.work import Report
 from orchestrator.checkpoint import Checkpoint
 from tests.unit import tiny_llama
-from tests.unit.conftest import Result, Wdmoe
+from tests.unit.command import Result, Wdmoe
 
 LAYERS = tiny_llama.CONFIG.num_hidden_layers
 Build = Callable[..., Result]
