@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from orchestrator import selection
 from tests.unit.cell import cell as cell
@@ -15,6 +16,10 @@ from tests.unit.command import orchestrator as orchestrator
 from tests.unit.command import wdmoe as wdmoe
 from tests.unit.control_plane import STILL, Stack, running
 from tests.unit.parrot import Http, Parrot, base_station
+
+# A busy host is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -49,7 +49,6 @@ def test_gamma_of_burstiness_1_is_poisson() -> None:
     assert starts_s(100, "gamma", rate_per_s=5.0, burstiness=1.0, seed=3) == poisson
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1 << 32), st.floats(0.01, 1000), st.floats(0.1, 10), st.integers(1, 50))
 def test_a_schedule_is_its_seeds_and_its_scale_stretches_it(
     seed: int, rate_per_s: float, time_scale: float, count: int

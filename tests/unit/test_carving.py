@@ -64,7 +64,7 @@ def random_two(count: int) -> Routing:
     return Routing(expert, torch.full((count, 2), 0.5))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), lean=st.floats(0, 3))
 def test_clusters_are_of_like_size_however_scores_lean(seed: int, lean: float) -> None:
     scores = torch.randn(800, 5, generator=torch.Generator().manual_seed(seed))

@@ -149,7 +149,7 @@ def test_a_pair_that_cannot_be_compared_is_refused_in_one_line(
         assert message in line
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 10)), min_size=2, max_size=20))
 def test_the_other_way_round_is_the_inverse(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[float, float]]

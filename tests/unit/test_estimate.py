@@ -59,7 +59,7 @@ def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
 
 
 @given(st.floats(1e-4, 0.05), st.floats(1e-4, 0.05))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s: float) -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     messages(estimate, 200, fixed_s, token_s)
@@ -85,7 +85,6 @@ def test_a_change_is_followed() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 10)), min_size=ENOUGH, max_size=60))
-@settings(deadline=None)
 def test_neither_part_is_ever_negative(taken: list[tuple[int, float]]) -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     for n, took_s in taken:

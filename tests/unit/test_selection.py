@@ -71,7 +71,7 @@ def check(chosen: Selection, gate: Gate) -> None:
 
 
 @given(policies(), gates())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_weights_are_not_negative_and_sum_to_one_over_the_experts_kept(
     policy: Policy, gate: Gate
 ) -> None:
@@ -79,7 +79,7 @@ def test_weights_are_not_negative_and_sum_to_one_over_the_experts_kept(
 
 
 @given(policies(), gates(), st.data())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_no_token_is_without_an_expert_while_a_device_is_reachable(
     policy: Policy, gate: Gate, data: st.DataObject
 ) -> None:
@@ -97,7 +97,6 @@ def test_no_token_is_without_an_expert_while_a_device_is_reachable(
 
 
 @given(seeds, st.integers(2, 4))
-@settings(deadline=None)
 def test_topk_is_the_published_router_bit_for_bit(seed: int, k: int) -> None:
     config = MixtralConfig(hidden_size=16, num_local_experts=8, num_experts_per_tok=k)
     router = MixtralTopKRouter(config)  # type: ignore[no-untyped-call]

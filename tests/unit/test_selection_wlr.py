@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.selection import Gate, Selection, find
@@ -77,7 +77,6 @@ def select(gate: Gate, theta: float, options: dict[str, object]) -> Selection:
 
 
 @given(gates(least_s=1e-6), options)
-@settings(deadline=None)
 def test_theta_0_is_the_model_as_published_bit_for_bit(
     gate: Gate, options: dict[str, object]
 ) -> None:
@@ -88,7 +87,6 @@ def test_theta_0_is_the_model_as_published_bit_for_bit(
 
 
 @given(gates(), st.tuples(thetas, thetas).map(sorted), options)
-@settings(deadline=None)
 def test_a_larger_theta_keeps_no_expert_that_a_smaller_drops(
     gate: Gate, pair: list[float], options: dict[str, object]
 ) -> None:
@@ -98,7 +96,6 @@ def test_a_larger_theta_keeps_no_expert_that_a_smaller_drops(
 
 
 @given(gates(), thetas, options, st.integers(-40, 40))
-@settings(deadline=None)
 def test_only_the_ratios_of_latencies_matter(
     gate: Gate, theta: float, options: dict[str, object], power: int
 ) -> None:
@@ -110,7 +107,6 @@ def test_only_the_ratios_of_latencies_matter(
 
 
 @given(gates(), thetas, options)
-@settings(deadline=None)
 def test_tokens_that_lose_no_expert_are_as_published_bit_for_bit(
     gate: Gate, theta: float, options: dict[str, object]
 ) -> None:

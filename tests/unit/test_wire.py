@@ -29,7 +29,7 @@ def work(x: torch.Tensor, dtype: str = "fp32", pad: int = 0) -> wire.Work:
     pad=st.integers(0, 200_000),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_tensor_survives_within_its_precision(
     n: int, m: int, dtype: str, pad: int, seed: int
 ) -> None:
@@ -142,14 +142,13 @@ def test_times_that_are_no_numbers_are_refused() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_noise_never_raises_anything_but_a_wire_error(frames: list[bytes]) -> None:
     with pytest.raises(wire.WireError):
         wire.decode(frames)
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_damaged_message_is_refused_or_still_a_message(data: st.DataObject) -> None:
     frame = bytearray(wire.encode(work(torch.ones(2, 4), pad=9))[0])
     frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
