@@ -71,7 +71,6 @@ class Engine(threading.Thread):
         self._waiting = Waiting()
         self._running: list[Running] = []
         metrics.requests_waiting.set_function(self._waiting.requests)
-        metrics.requests_running.set_function(lambda: len(self._running))
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
         self._wake = context.socket(zmq.PUSH)
@@ -115,8 +114,10 @@ class Engine(threading.Thread):
         """One step of all that run, or what waits for nothing to run."""
         self._drop_cancelled()
         self._admit()
+        self._metrics.requests_running.set(len(self._running))
         if self._running:
             self._step()
+            self._metrics.requests_running.set(len(self._running))
         elif isinstance(self._waiting.first(), ProbeRequest):
             probe = self._waiting.take()
             assert isinstance(probe, ProbeRequest), "only this thread takes"
