@@ -42,8 +42,9 @@ def _all() -> Line:
             "Layers that waited for each device",
             "Share of the last minute's layers that each device answered last.",
             "percentunit",
-            {"device {{device}}": slowest},
-            stacked=choices.StackingMode.PERCENT,
+            {"device {{device}}": f"{slowest} / on () group_left () sum ({slowest})"},
+            stacked=choices.StackingMode.NORMAL,
+            most=1,
         ),
     )
 

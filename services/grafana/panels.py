@@ -36,6 +36,7 @@ Panel: TypeAlias = (
 
 # By the number in a legend Grafana sorts the buckets of a histogram, so it is nothing else.
 _BOUND = "{{le}}"
+_MISSING = "–"
 
 
 def over_time(
@@ -98,15 +99,14 @@ def number(
     *,
     thresholds: Steps = NEUTRAL,
     text: choices.BigValueTextMode = choices.BigValueTextMode.VALUE,
-    missing: str = "–",
+    missing: str = _MISSING,
 ) -> stat.Panel:
-    """Large numbers with what they were before behind them, or names; `missing` where none is."""
+    """Large numbers or names, as they are now; `missing` where none is."""
     panel = dressed(stat.Panel(), title, description, unit, thresholds)
-    named = text is choices.BigValueTextMode.NAME
-    panel = asked(panel, queries, instant=named)
+    panel = asked(panel, queries, instant=True)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel.text_mode(text).color_mode(choices.BigValueColorMode.VALUE)
-    panel.graph_mode(choices.BigValueGraphMode.NONE if named else choices.BigValueGraphMode.AREA)
+    panel.graph_mode(choices.BigValueGraphMode.NONE)
     panel.justify_mode(choices.BigValueJustifyMode.AUTO)
     return panel.no_value(missing).mappings(_no_number(missing))
 
@@ -119,7 +119,7 @@ def bars(
     *,
     thresholds: Steps = NEUTRAL,
     most: float | None = None,
-    missing: str = "–",
+    missing: str = _MISSING,
     shape: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> bargauge.Panel:
     """A bar a series, as it is now."""
@@ -215,6 +215,7 @@ def matrix(
             models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "auto"}),
         ],
     )
+    panel.no_value(_MISSING).mappings(_no_number(_MISSING))
     return panel.show_header(True).cell_height(choices.TableCellHeight.SM)
 
 

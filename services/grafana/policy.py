@@ -30,6 +30,7 @@ def board() -> models.Dashboard:
 
 
 def _experts() -> Line:
+    tokens = "sum by (experts) (rate(wdmoe_token_experts_total[1m]))"
     return line(
         8,
         over_time(
@@ -43,8 +44,9 @@ def _experts() -> Line:
             "Share of tokens that went to so many experts. 0: every device that the "
             "token needed was out of reach.",
             "percentunit",
-            {"{{experts}} experts": "sum by (experts) (rate(wdmoe_token_experts_total[1m]))"},
-            stacked=choices.StackingMode.PERCENT,
+            {"{{experts}} experts": f"{tokens} / on () group_left () sum ({tokens})"},
+            stacked=choices.StackingMode.NORMAL,
+            most=1,
         ),
     )
 

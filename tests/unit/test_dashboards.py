@@ -50,6 +50,20 @@ def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
         assert panel["options"]["legend"]["showLegend"]
 
 
+@pytest.mark.parametrize("panel", PANELS)
+def test_what_shows_one_point_in_time_never_shows_an_older_one(panel: dict[str, Any]) -> None:
+    if panel["type"] in ("stat", "bargauge", "table"):
+        assert all(query["instant"] for query in panel["targets"])
+        (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+        assert mapping["options"]["match"] == "null+nan"
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_share_is_one_in_the_legend_too(panel: dict[str, Any]) -> None:
+    custom = panel["fieldConfig"]["defaults"].get("custom", {})
+    assert custom.get("stacking", {}).get("mode") != "percent", "the axis alone is scaled"
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_every_panel_has_a_title_and_a_number_of_its_own(name: str) -> None:
     titles = [panel["title"] for panel in panels(BOARDS[name])]
