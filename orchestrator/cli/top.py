@@ -19,7 +19,7 @@ from orchestrator.top import live
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
 from orchestrator.top.source import Source
-from orchestrator.top.switching import Switches
+from orchestrator.top.switching import Switches, Worker
 from orchestrator.top.view import View, view
 
 INTERVAL_LEAST_S, INTERVAL_MOST_S = 0.2, 60.0
@@ -37,7 +37,7 @@ def top(
     if not INTERVAL_LEAST_S <= interval_s <= INTERVAL_MOST_S:
         allowed = f"{INTERVAL_LEAST_S:g} to {INTERVAL_MOST_S:g}"
         raise InputError(f"--interval-s is {interval_s:g}; allowed: {allowed}")
-    source = Source(common.bs_url(), common.orchestrator_url())
+    source = _source()
     if as_json:
         sample = _sample(source, interval_s)
         common.print_json(to_jsonable_python(sample))
@@ -53,7 +53,13 @@ def top(
         sys.stdout.reconfigure(errors="replace")  # without bars there still are the numbers
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         keyboard = Keyboard(sys.stdin.fileno())
-        live.run(console, keyboard, source, Switches(client), interval_s)
+        worker = Worker()
+        keys = live.Keys(Switches(client), worker, _source())
+        live.run(console, keyboard, live.Reader(source, interval_s), keys, worker)
+
+
+def _source() -> Source:
+    return Source(common.bs_url(), common.orchestrator_url())
 
 
 def _sample(source: Source, interval_s: float) -> View:

@@ -8,6 +8,11 @@ NONE = "–"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+def printable(text: str) -> str:
+    """A text of any origin as it may go to a terminal: control characters would be obeyed."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def number(value: float | None) -> str:
     """Three digits and a prefix, in five columns: 248M."""
     if value is None:
@@ -34,7 +39,7 @@ def milliseconds(seconds: float | None) -> str:
 def sparkline(values: Sequence[float | None], most: float, width: int) -> str:
     """The last `width` values as bars, `most` the highest; a blank where there is no value."""
     bars = [
-        " " if value is None else _BARS[min(int(len(_BARS) * value / most), len(_BARS) - 1)]
+        " " if value is None else _BARS[max(0, min(int(len(_BARS) * value / most), len(_BARS) - 1))]
         for value in values[-width:]
     ]
     return "".join(bars).rjust(width)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from math import isnan
 from typing import TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,16 +14,37 @@ Labels: TypeAlias = frozenset[tuple[str, str]]
 # By the sample's name, and its labels.
 Numbers: TypeAlias = Mapping[str, Mapping[Labels, float]]
 
+# Beyond these, sums and ratios need not be finite.
+_LEAST, _MOST = 1e-12, 1e18
+
 
 def read(text: str, names: Iterable[str]) -> Numbers:
-    """The samples of these names, all labels of each; ValueError if the text is no such page."""
+    """The samples of these names, all labels of each.
+
+    ValueError if the text is no such page, or a number is none that anything counts up to.
+    """
     wanted = tuple(f"{name}{end}" for name in names for end in "{ ")
     lines = [line for line in text.splitlines() if line.startswith(wanted)]
     numbers: dict[str, dict[Labels, float]] = defaultdict(dict)
-    for family in text_string_to_metric_families("\n".join([*lines, ""])):
-        for sample in family.samples:
-            numbers[sample.name][frozenset(sample.labels.items())] = sample.value
+    try:
+        families = list(text_string_to_metric_families("\n".join([*lines, ""])))
+    except (IndexError, KeyError) as error:  # the parser's, where a line breaks off
+        raise ValueError(f"no metrics: {error}") from None
+    for sample in chain.from_iterable(family.samples for family in families):
+        if sample.value and not _LEAST <= abs(sample.value) <= _MOST:
+            raise ValueError(f"{sample.name} is {sample.value}")
+        if sample.name.endswith("_bucket"):
+            _bound(sample.labels)
+        numbers[sample.name][frozenset(sample.labels.items())] = sample.value
     return dict(numbers)
+
+
+def _bound(labels: Mapping[str, str]) -> float:
+    """A bucket's; ValueError if it has none."""
+    bound = float(labels.get("le", "nan"))
+    if isnan(bound):
+        raise ValueError("a bucket has no bound")
+    return bound
 
 
 def increase(before: Numbers, after: Numbers) -> Numbers:
@@ -50,8 +73,8 @@ def quantile(share: float, numbers: Numbers, name: str) -> float | None:
 
     Linear within a bucket; the greatest finite bound if it lies above. None without observations.
     """
-    buckets = sorted((float(dict(labels)["le"]), n) for labels, n in numbers.get(name, {}).items())
-    if not buckets or not buckets[-1][1]:
+    buckets = sorted((_bound(dict(labels)), n) for labels, n in numbers.get(name, {}).items())
+    if not buckets or buckets[-1][1] <= 0:
         return None
     rank = share * buckets[-1][1]
     lower, below = 0.0, 0.0

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.top.exposition import Labels, Numbers, increase
 from orchestrator.top.source import Reading
 
 MINUTE_S = 60.0
+PARTS = tuple(
+    f"wdmoe_{part}_seconds_sum" for part in ("downlink", "device_wait", "compute", "uplink")
+)
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one reading that had counters to the next; None: this reading has none."""
+    """From one reading that had counters to the next; None: this reading has none.
+
+    `message_s`: mean time of a message, from the base station and back, by device.
+    """
 
     ended_s: float
     took_s: float
     counted: Numbers | None
+    message_s: Mapping[str, float]
+
+
+def message_s(counted: Numbers) -> dict[str, float]:
+    """Mean time of a message by device; without messages there is none."""
+    took_s: dict[str, float] = defaultdict(float)
+    for part in PARTS:
+        for labels, seconds in counted.get(part, {}).items():
+            took_s[dict(labels).get("device", "")] += seconds
+    messages = counted.get("wdmoe_device_messages_total", {})
+    by_device = {dict(labels).get("device", ""): number for labels, number in messages.items()}
+    return {device: took_s[device] / number for device, number in by_device.items() if number}
 
 
 class History:
@@ -30,25 +49,26 @@ class History:
     def add(self, reading: Reading) -> None:
         """Take the next reading."""
         if reading.counters is None:
-            self.steps.append(Step(reading.at_s, 0.0, None))
+            self.steps.append(Step(reading.at_s, 0.0, None, {}))
         else:
             if self._last is not None:
                 began_s, before = self._last
                 counted = increase(before, reading.counters)
-                self.steps.append(Step(reading.at_s, reading.at_s - began_s, counted))
+                took_s = reading.at_s - began_s
+                self.steps.append(Step(reading.at_s, took_s, counted, message_s(counted)))
             self._last = reading.at_s, reading.counters
         while self.steps and self.steps[0].ended_s <= reading.at_s - MINUTE_S:
             self.steps.popleft()
 
-    def over(self, seconds: float) -> tuple[float, Numbers]:
-        """How long the steps that ended in the last so many seconds took, and all they counted."""
+    def over(self, seconds: float, names: Sequence[str]) -> tuple[float, Numbers]:
+        """How long the steps that ended in the last so many seconds took, and what they counted."""
         took_s = 0.0
         sums: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
         for step in self.steps:
             if step.counted is None or step.ended_s <= self.steps[-1].ended_s - seconds:
                 continue
             took_s += step.took_s
-            for name, samples in step.counted.items():
-                for labels, value in samples.items():
+            for name in names:
+                for labels, value in step.counted.get(name, {}).items():
                     sums[name][labels] += value
         return took_s, sums

@@ -19,6 +19,7 @@ from orchestrator.top.view import View, view
 
 _POLL_S = 0.1
 SPOILS = "a replay runs, and its numbers would be of two channels: the same key again does it"
+MAY_SPOIL = "nobody says whether a replay runs, which it would spoil: the same key again does it"
 
 
 class Reader:
@@ -27,7 +28,7 @@ class Reader:
     def __init__(self, source: Source, interval_s: float) -> None:
         self.newest: View | None = None
         self._source = source
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         threading.Thread(target=self._run, name="reader", daemon=True).start()
 
     def _run(self) -> None:
@@ -36,15 +37,20 @@ class Reader:
             reading = self._source.read()
             history.add(reading)
             self.newest = view(reading, history)
-            due_s = max(due_s + self._interval_s, time.monotonic())
+            due_s = max(due_s + self.interval_s, time.monotonic())
             time.sleep(max(0.0, due_s - time.monotonic()))
 
 
 class Keys:
-    """What each key does; while a replay runs, only if it is pressed twice."""
+    """What each key does; while a replay runs, or may, only if it is pressed twice.
 
-    def __init__(self, switches: Switches, worker: Worker) -> None:
+    Whether one runs is asked when the key's turn has come, by the worker, whose `source` is its
+    own: what is on the screen may be old.
+    """
+
+    def __init__(self, switches: Switches, worker: Worker, source: Source) -> None:
         self._worker = worker
+        self._source = source
         self._asked: str | None = None
         self._switches: dict[str, Callable[[], str]] = {
             "p": lambda: switches.profile(1),
@@ -55,24 +61,25 @@ class Keys:
             "-": lambda: switches.theta(-1),
         }
 
-    def press(self, key: str, replaying: bool) -> None:
+    def press(self, key: str) -> None:
         """Act on a key that switches something; the others do nothing."""
         switch = self._switches.get(key)
-        if switch is None:
-            return
-        if replaying and self._asked != key:
-            self._asked, self._worker.message = key, SPOILS
-            return
-        self._asked = None
-        self._worker.do(switch)
+        if switch is not None:
+            self._worker.do(lambda: self._do(key, switch))
+
+    def _do(self, key: str, switch: Callable[[], str]) -> str:
+        """In the worker: the switch, or why not yet."""
+        again, self._asked = self._asked == key, None
+        if not again:
+            status = self._source.status()
+            if status is None or (status.replay is not None and status.replay.running):
+                self._asked = key
+                return MAY_SPOIL if status is None else SPOILS
+        return switch()
 
 
-def run(
-    console: Console, keyboard: Keyboard, source: Source, switches: Switches, interval_s: float
-) -> None:
+def run(console: Console, keyboard: Keyboard, reader: Reader, keys: Keys, worker: Worker) -> None:
     """Until `q`, a signal, or the end of the terminal; then all is as it was."""
-    reader, worker = Reader(source, interval_s), Worker()
-    keys = Keys(switches, worker)
     stop = _stop_when_signalled()
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False)
     with keyboard, live:
@@ -81,14 +88,13 @@ def run(
             newest, size = reader.newest, console.size
             if (state := (id(newest), worker.message, size)) != drawn:
                 drawn = state
-                screen = draw(newest, size.width, size.height, interval_s, worker.message)
+                screen = draw(newest, size.width, size.height, reader.interval_s, worker.message)
                 live.update(screen, refresh=True)
             typed = keyboard.keys(_POLL_S)
             if typed is None or "q" in typed:
                 return
-            replaying = newest is not None and newest.replay is not None and newest.replay.running
             for key in typed:
-                keys.press(key, replaying)
+                keys.press(key)
 
 
 def _stop_when_signalled() -> threading.Event:

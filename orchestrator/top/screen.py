@@ -19,7 +19,7 @@ from rich.text import Text
 
 from orchestrator.top import table
 from orchestrator.top.answers import Replay, Request
-from orchestrator.top.cells import NONE, milliseconds, number
+from orchestrator.top.cells import NONE, milliseconds, number, printable
 from orchestrator.top.view import View
 
 KEYS = " p/P profile   o/O policy   +/- θ of wlr   q quit"
@@ -36,6 +36,7 @@ def draw(view: View | None, width: int, height: int, step_s: float, message: str
     below += [Text()] * (room - len(below))
     last = [Text(message, style="bold yellow"), Text(KEYS.ljust(width), style="reverse")]
     for line in (*head, *below, *last):
+        line.plain = printable(line.plain)
         line.no_wrap, line.overflow = True, "ellipsis"
     grid = [table.devices(rows, width, step_s)] if rows else []
     return Group(*head, *grid, *below, *last)

@@ -15,12 +15,16 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.replay.json_file import first_fault
+from orchestrator.replay.stream import one_line
 from orchestrator.top import exposition
 from orchestrator.top.answers import Health, Requests, Status
+from orchestrator.top.cells import printable
 from orchestrator.top.exposition import Numbers
 
 # Whoever takes longer is as good as gone, to those who watch.
 TIMEOUT_S = 3.0
+# Many times what the largest models' metrics take.
+MAX_BYTES = 8 << 20
 COUNTERS = (
     "wdmoe_request_seconds_bucket",
     "wdmoe_tokens_total",
@@ -68,7 +72,7 @@ class Source:
 
     def read(self) -> Reading:
         """Ask for everything; whatever is wrong with the answers is in the reading."""
-        self._bs.fault = self._orchestrator.fault = None
+        self._bs.fault = None
         counters = self._get(self._bs, "/metrics", self._numbers, _BY_NAME)
         at_s = time.monotonic()
         return Reading(
@@ -76,35 +80,44 @@ class Source:
             counters,
             self._get(self._bs, "/healthz", _of(Health)),
             self._get(self._bs, "/requests", _of(Requests)),
-            self._get(self._orchestrator, "/status", _of(Status)),
+            self.status(),
             tuple(s.fault for s in (self._bs, self._orchestrator) if s.fault is not None),
         )
 
+    def status(self) -> Status | None:
+        """What the orchestrator alone says; None if it does not."""
+        self._orchestrator.fault = None
+        return self._get(self._orchestrator, "/status", _of(Status))
+
     @staticmethod
-    def _numbers(response: httpx.Response) -> Numbers:
+    def _numbers(response: httpx.Response, content: bytes) -> Numbers:
         response.raise_for_status()
-        return exposition.read(response.text, COUNTERS)
+        return exposition.read(content.decode(errors="replace"), COUNTERS)
 
     def _get(
         self,
         service: _Service,
         path: str,
-        take: Callable[[httpx.Response], _Read],
+        take: Callable[[httpx.Response, bytes], _Read],
         query: str = "",
     ) -> _Read | None:
         """An answer; None if there is none, or none was given to the question before."""
         if service.fault is not None:
             return None
         try:
-            return take(self._http.get(service.url + path + query))
+            until_s = time.monotonic() + TIMEOUT_S
+            with self._http.stream("GET", service.url + path + query) as response:
+                content = _content(response, until_s)
+            return take(response, content)
         except httpx.HTTPStatusError as error:
-            service.fault = f"{service.name}: HTTP {error.response.status_code} at {path}"
+            fault = f"{service.name}: HTTP {error.response.status_code} at {path}"
         except httpx.HTTPError:
-            service.fault = f"{service.name} does not answer at {service.url}"
+            fault = f"{service.name} does not answer at {service.url}"
         except ValidationError as error:
-            service.fault = f"{service.name}: unexpected answer at {path}: {first_fault(error)}"
+            fault = f"{service.name}: unexpected answer at {path}: {first_fault(error)}"
         except (ValueError, httpx.InvalidURL) as error:
-            service.fault = f"{service.name}: unexpected answer at {path}: {error}"
+            fault = f"{service.name}: unexpected answer at {path}: {error}"
+        service.fault = one_line(printable(fault))
         return None
 
 
@@ -117,11 +130,23 @@ class _Service:
     fault: str | None = None
 
 
-def _of(kind: type[_Answer]) -> Callable[[httpx.Response], _Answer]:
-    def take(response: httpx.Response) -> _Answer:
+def _content(response: httpx.Response, until_s: float) -> bytes:
+    """All of it; ReadTimeout if there is more at that time, ValueError if it is too large."""
+    data = bytearray()
+    for block in response.iter_bytes():
+        data += block
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        if time.monotonic() > until_s:
+            raise httpx.ReadTimeout("too slow", request=response.request)
+    return bytes(data)
+
+
+def _of(kind: type[_Answer]) -> Callable[[httpx.Response, bytes], _Answer]:
+    def take(response: httpx.Response, content: bytes) -> _Answer:
         # An engine that has stopped is told with a 503, and all the rest with it.
         if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             response.raise_for_status()
-        return kind.model_validate_json(response.content)
+        return kind.model_validate_json(content)
 
     return take

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from orchestrator.top.answers import Health, Link, Replay, Request
 from orchestrator.top.exposition import Numbers, quantile, total
-from orchestrator.top.history import MINUTE_S, History, Step
-from orchestrator.top.source import Reading
+from orchestrator.top.history import MINUTE_S, History, Step, message_s
+from orchestrator.top.source import COUNTERS, Reading
 
 # Steadier than one reading, and still of now.
 RECENT_S = 5.0
@@ -88,8 +88,8 @@ class View:
 def view(reading: Reading, history: History) -> View:
     """The newest reading, and the history that ends with it."""
     health, status, requests = reading.health, reading.status, reading.requests
-    minute_s, minute = history.over(MINUTE_S)
     name = "wdmoe_request_seconds_bucket"
+    minute_s, minute = history.over(MINUTE_S, (name, "wdmoe_tokens_total"))
     known = reading.counters is not None and minute_s > 0
     faults = [*reading.faults]
     if health is not None and health.status != "ok":
@@ -122,7 +122,7 @@ def _tokens(numbers: Numbers, kind: str) -> float:
 
 
 def _devices(reading: Reading, history: History) -> list[DeviceRow]:
-    took_s, numbers = history.over(RECENT_S)
+    took_s, numbers = history.over(RECENT_S, COUNTERS)
     if reading.counters is None:
         took_s = 0.0
     told = reading.status.links if reading.status is not None else []
@@ -175,18 +175,12 @@ def _row(
         slowest=_ratio(
             counted("slowest_device_total"), total(numbers, "wdmoe_slowest_device_total")
         ),
-        message_s=_message_s(q, numbers),
-        messages_s=[None if s.counted is None else _message_s(q, s.counted) for s in steps],
+        message_s=message_s(numbers).get(str(q)),
+        messages_s=[step.message_s.get(str(q)) for step in steps],
         overruns=_ratio(counted("overruns_total"), messages),
         lateness_s=None if link is None else _lateness_s(link),
         link_error=None if link is None else _link_error(link),
     )
-
-
-def _message_s(q: int, numbers: Numbers) -> float | None:
-    parts = ("downlink", "device_wait", "compute", "uplink")
-    took_s = sum(total(numbers, f"wdmoe_{part}_seconds_sum", device=str(q)) for part in parts)
-    return _ratio(took_s, total(numbers, "wdmoe_device_messages_total", device=str(q)))
 
 
 def _ratio(amount: float, of: float) -> float | None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from orchestrator.metrics import bs_metrics
 from orchestrator.metrics.buckets import SECONDS_BUCKETS
 from orchestrator.top.exposition import Numbers, increase, quantile, read, total
-from orchestrator.top.history import MINUTE_S, History
+from orchestrator.top.history import MINUTE_S, History, message_s
 from orchestrator.top.source import COUNTERS, Reading
 
 TOKENS = "wdmoe_tokens_total"
@@ -93,6 +93,36 @@ def test_a_quantile_lies_in_the_bucket_of_the_observation(values: list[float], q
     assert lower <= estimate <= upper
 
 
+@pytest.mark.parametrize(
+    ("page", "fault"),
+    [
+        ("wdmoe_tokens_total NaN", "is nan"),
+        ("wdmoe_tokens_total +Inf", "is inf"),
+        ("wdmoe_tokens_total 1e300", "is 1e"),
+        ("wdmoe_tokens_total 1e-300", "is 1e"),
+        ('h_bucket{gt="3"} 1', "no bound"),
+        ('h_bucket{le="NaN"} 1', "no bound"),
+        ('h_bucket{le="three"} 1', "three"),
+    ],
+)
+def test_numbers_that_nothing_counts_up_to_are_an_error(page: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(page, [TOKENS, "h_bucket"])
+
+
+_PIECES = ["{", "}", '"', "=", ",", "le", "device", " ", "\\", "\n", "1", "-1", "NaN", "1e9", "#"]
+
+
+@given(st.sampled_from([TOKENS, "h_bucket"]), st.lists(st.sampled_from(_PIECES)))
+def test_whatever_a_page_is_it_is_read_or_told(name: str, pieces: list[str]) -> None:
+    try:
+        numbers = read(name + "".join(pieces), [TOKENS, "h_bucket"])
+    except ValueError:
+        return
+    quantile(0.5, numbers, "h_bucket")
+    message_s(numbers)
+
+
 def test_nothing_observed_has_no_quantile() -> None:
     assert quantile(0.5, {}, "h") is None
     assert quantile(0.5, {"h": {frozenset({("le", "+Inf")}): 0.0}}, "h") is None
@@ -102,9 +132,9 @@ def test_a_minute_is_remembered_and_no_more() -> None:
     history = History()
     for second in range(101):
         history.add(reading(second, tokens(2 * second)))
-    took_s, numbers = history.over(MINUTE_S)
+    took_s, numbers = history.over(MINUTE_S, [TOKENS])
     assert (took_s, total(numbers, TOKENS)) == (60, 120)
-    took_s, numbers = history.over(5)
+    took_s, numbers = history.over(5, [TOKENS])
     assert (took_s, total(numbers, TOKENS)) == (5, 10)
 
 
@@ -113,12 +143,12 @@ def test_what_is_counted_while_nobody_answers_is_of_the_step_that_ends_it() -> N
     for second, counters in enumerate([tokens(1), tokens(3), None, None, tokens(9)]):
         history.add(reading(float(second), counters))
     assert [step.counted is None for step in history.steps] == [False, True, True, False]
-    took_s, numbers = history.over(MINUTE_S)
+    took_s, numbers = history.over(MINUTE_S, [TOKENS])
     assert (took_s, total(numbers, TOKENS)) == (4, 8)
 
 
 def test_before_the_second_reading_there_is_nothing() -> None:
     history = History()
-    assert history.over(5) == (0.0, {})
+    assert history.over(5, [TOKENS]) == (0.0, {})
     history.add(reading(0, tokens(3)))
-    assert history.over(5) == (0.0, {})
+    assert history.over(5, [TOKENS]) == (0.0, {})

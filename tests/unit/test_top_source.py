@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.server import create_app
 from orchestrator.top.history import History
-from orchestrator.top.source import Source
+from orchestrator.top.source import MAX_BYTES, Source
 from orchestrator.top.view import DeviceRow, View, view
 from tests.unit.control_plane import STILL, running
 from tests.unit.serving import serve
@@ -80,7 +83,7 @@ def test_what_devices_did_between_two_readings() -> None:
         assert row(first, 0).tokens_per_s is None
         station.work(10)
         shown = seen(source, history)
-    took_s, _ = history.over(60)
+    took_s, _ = history.over(60, [])
     busy, silent = row(shown, 0), row(shown, 1)
     assert (busy.state, silent.state) == ("admitted", "silent")
     assert busy.airtime_down is not None
@@ -116,7 +119,7 @@ def test_a_base_station_that_went_away_counts_on_when_it_is_back() -> None:
     station.work(1)
     with serve(station.app, int(url.rpartition(":")[2])):
         back = row(seen(source, history), 0)
-    _, numbers = history.over(60)
+    _, numbers = history.over(60, ["wdmoe_device_messages_total"])
     assert numbers["wdmoe_device_messages_total"][frozenset({("device", "0")})] == 5
     assert back.messages_s[1:-1] == [None]
     assert back.messages_s[-1] is not None
@@ -157,6 +160,35 @@ def test_another_service_at_the_address_is_told_in_a_line() -> None:
         ]
     for address in ("http://[", "ftp://x", "nonsense"):
         assert len(seen(Source(address, address), History()).faults) == 2
+
+
+def test_an_answer_without_an_end_is_told_too(monkeypatch: Any) -> None:
+    other = FastAPI()
+    other.get("/metrics")(lambda: StreamingResponse(itertools.repeat(b"#" * 65536)))
+    other.get("/status")(lambda: StreamingResponse(_drops()))
+    monkeypatch.setattr("orchestrator.top.source.TIMEOUT_S", 1.0)
+    with serve(other) as url:
+        faults = seen(Source(url, url), History()).faults
+    assert faults == [
+        f"the base station: unexpected answer at /metrics: larger than {MAX_BYTES} bytes",
+        f"the orchestrator does not answer at {url}",
+    ]
+
+
+def _drops() -> Iterator[bytes]:
+    """Never long enough nothing for a socket to time out; no test waits for its end."""
+    for _ in range(600):
+        yield b" "
+        time.sleep(0.05)
+
+
+def test_a_fault_is_one_printable_line() -> None:
+    other = FastAPI()
+    other.get("/metrics")(lambda: Response('wdmoe_tokens_total{a="\x1b[2J\x85b"} x\x1b]0;'))
+    with serve(other) as url:
+        (fault, _) = seen(Source(url, NOWHERE), History()).faults
+    assert fault.startswith("the base station: unexpected answer at /metrics: ")
+    assert fault.isprintable()
 
 
 def test_who_accepts_and_never_answers_is_gone_too(monkeypatch: Any) -> None:

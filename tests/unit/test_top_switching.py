@@ -9,12 +9,18 @@ import pytest
 
 from orchestrator import profiles, selection
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress import Progress
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Policy
-from orchestrator.top.live import SPOILS, Keys
+from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys
+from orchestrator.top.source import Source
 from orchestrator.top.switching import Ring, Switches, Worker
 from tests.unit.control_plane import eventually
 
+NOWHERE = "http://127.0.0.1:9"
+REPLAY = Progress(
+    prompts="facts", planned=20, done=8, failed=0, scored=8, score_sum=6.0, running=True
+)
 BUNDLED = [profile.name for profile in profiles.bundled()]
 
 
@@ -91,21 +97,31 @@ def test_a_refusal_is_one_line_and_the_next_switch_is_done() -> None:
 
 
 def test_under_a_replay_a_key_switches_when_pressed_twice(
-    client: Client, switches: Switches
+    client: Client, switches: Switches, orchestrator: str
 ) -> None:
     worker = Worker()
-    keys = Keys(switches, worker)
-    keys.press("x", replaying=True)
-    assert worker.message == ""
-    keys.press("+", replaying=True)
-    assert worker.message == SPOILS
-    keys.press("p", replaying=True)
-    assert worker.message == SPOILS
-    assert client.channel().policy.name == "topk"
-    keys.press("p", replaying=True)
+    keys = Keys(switches, worker, Source(NOWHERE, orchestrator))
+    client.tell(REPLAY)
+    keys.press("x")
+    keys.press("+")
+    eventually(lambda: worker.message == SPOILS)
+    keys.press("p")
+    keys.press("p")
     after = BUNDLED[(BUNDLED.index("near-far") + 1) % len(BUNDLED)]
     eventually(lambda: worker.message == f"profile {after}")
-    keys.press("p", replaying=True)
-    assert worker.message == SPOILS
-    keys.press("-", replaying=False)
+    assert client.channel().policy.name == "topk"
+    keys.press("p")
+    eventually(lambda: worker.message == SPOILS)
+    client.tell(REPLAY.model_copy(update={"running": False}))
+    keys.press("-")
+    eventually(lambda: worker.message == "policy wlr θ=0.2")
+
+
+def test_a_replay_may_run_where_nobody_says(client: Client, switches: Switches) -> None:
+    worker = Worker()
+    keys = Keys(switches, worker, Source(NOWHERE, NOWHERE))
+    keys.press("+")
+    eventually(lambda: worker.message == MAY_SPOIL)
+    assert client.channel().policy.name == "topk"
+    keys.press("+")
     eventually(lambda: worker.message == "policy wlr θ=0.2")
