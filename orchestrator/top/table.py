@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.top.cells import milliseconds, number, share, sparkline
+from orchestrator.top.history import MINUTE_S
 from orchestrator.top.view import LATE_S, OVERRUNS_MOST, DeviceRow
 
 SPARKLINE_LEAST, SPARKLINE_MOST = 7, 60
@@ -87,16 +88,18 @@ def _taken(columns: Sequence[Column]) -> int:
 def devices(rows: Sequence[DeviceRow], width: int, step_s: float) -> Table:
     """The rows, in `width` columns; sparklines share one scale, so that the slow stand out."""
     columns = fitting(width)
-    cells = max(1, min(width - _taken(columns), SPARKLINE_MOST))
+    room = max(1, width - _taken(columns))
+    cells = max(1, min(room, SPARKLINE_MOST, int(MINUTE_S / step_s)))
     shown = [value for row in rows for value in row.messages_s[-cells:] if value is not None]
     most = max(shown, default=0.0) or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in columns:
         head = Text(column.head)
         table.add_column(head, justify=column.justify, width=column.width, no_wrap=True)
+    wide = max(cells, min(room, SPARKLINE_LEAST))
     scale = f"to {milliseconds(most)}" if shown else ""
-    table.add_column(Text(f"{scale}\n{step_s * cells:g} s"), width=cells, no_wrap=True)
+    table.add_column(Text(f"{scale}\n{step_s * cells:g} s"), width=wide, no_wrap=True)
     for row in rows:
-        bars = sparkline(row.messages_s, most, cells)
+        bars = sparkline(row.messages_s[-cells:], most, wide)
         table.add_row(*(column.cell(row) for column in columns), Text(bars, style="cyan"))
     return table

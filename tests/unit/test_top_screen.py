@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.top.answers import Replay, Request
 from orchestrator.top.cells import milliseconds, number, share, sparkline
 from orchestrator.top.screen import KEYS, draw
-from orchestrator.top.table import COLUMNS, fitting
+from orchestrator.top.table import COLUMNS, devices, fitting
 from orchestrator.top.view import DeviceRow, View
 
 ROW = DeviceRow(
@@ -150,6 +150,25 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 def test_text_of_the_stack_is_text_and_no_markup() -> None:
     assert "profile [red]x[/red]" in lines(replace(VIEW, profile="[red]x[/red]"))[0]
+
+
+def test_no_text_of_the_network_reaches_the_terminal_as_a_command() -> None:
+    odd = "\x1b[2J\x9b1m\u202e\n\t"
+    replay = VIEW.replay and VIEW.replay.model_copy(update={"prompts": odd})
+    row = replace(ROW, link_error=odd)
+    view = replace(VIEW, profile=odd, policy=odd, model=odd, replay=replay, faults=[odd])
+    view = replace(view, running=[REQUEST.model_copy(update={"id": odd})], devices=[row])
+    drawn = lines(view, message=odd)
+    assert len(drawn) == 24
+    assert all(line.isprintable() for line in drawn)
+
+
+def test_the_head_of_the_bars_is_the_time_they_show() -> None:
+    def head(width: int, step_s: float) -> str:
+        table = devices(VIEW.devices, width, step_s)
+        return str(table.columns[-1].header).split("\n")[1]
+
+    assert [head(300, step_s) for step_s in (0.2, 1, 2, 60)] == ["12 s", "60 s", "60 s", "60 s"]
 
 
 @given(st.floats(0, 9.9e14))
