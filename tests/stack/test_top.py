@@ -95,7 +95,7 @@ def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Te
     assert "q quit" in first[-1]
     assert len(devices(first)) == EXPERTS
     until(
-        lambda: all(a != b for a, b in zip(devices(first), devices(terminal.lines()), strict=True)),
+        lambda: all_differ(devices(first), devices(terminal.lines())),
         "every device's row changes",
     )
     assert not re.search(r"bit/s +got", "\n".join(terminal.lines()))
@@ -123,6 +123,11 @@ def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Te
     told = terminal.lines()
     assert told[:2] == before[:2]
     assert len(set(mode(told))) == 1
+
+
+def all_differ(before: list[str], after: list[str]) -> bool:
+    """Whether none of as many lines is as it was."""
+    return len(before) == len(after) and all(a != b for a, b in zip(before, after, strict=True))
 
 
 def mode(lines: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -35,6 +36,7 @@ class Program:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.shown = b""
+        self._deaf = threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, "top", *arguments],
             stdin=self.slave,
@@ -43,14 +45,16 @@ class Program:
             env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
-        try:
-            while True:
-                self.shown += os.read(self.master, 65536)
-        except OSError:
-            pass
+        while not self._deaf.is_set():
+            if select.select([self.master], [], [], 0.05)[0]:
+                try:
+                    self.shown += os.read(self.master, 65536)
+                except OSError:
+                    return
 
     def until(self, text: str) -> None:
         """Wait until it has written this."""
@@ -63,8 +67,19 @@ class Program:
         os.write(self.master, key.encode())
 
     def ended(self) -> int:
-        """Wait for its end; its exit code."""
-        return self.process.wait(PATIENCE_S)
+        """Wait for its end and all that it wrote; its exit code."""
+        code = self.process.wait(PATIENCE_S)
+        self.until(LEAVES.decode())
+        return code
+
+    def hang_up(self) -> None:
+        """Close the terminal, if that was not done."""
+        if self._deaf.is_set():
+            return
+        self._deaf.set()
+        self._listener.join()
+        os.close(self.slave)
+        os.close(self.master)
 
 
 @pytest.fixture
@@ -74,6 +89,7 @@ def top(orchestrator: str) -> Iterator[Program]:
     yield program
     program.process.kill()
     program.process.wait()
+    program.hang_up()
 
 
 def status(orchestrator: str) -> Any:
@@ -111,9 +127,8 @@ def test_a_signal_leaves_the_terminal_as_it_was(top: Program, number: signal.Sig
 
 
 def test_it_ends_with_its_terminal(top: Program) -> None:
-    os.close(top.slave)
-    os.close(top.master)
-    top.ended()
+    top.hang_up()
+    top.process.wait(PATIENCE_S)
 
 
 def test_without_a_terminal_it_says_so(wdmoe: Wdmoe) -> None:
