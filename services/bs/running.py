@@ -75,7 +75,7 @@ class Running:
 
     @property
     def made(self) -> int:
-        """Tokens of all sequences so far; any thread may ask, and be told a step too few."""
+        """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
         return self._made + sum(one.made for one in self.active if not one.finished)
 
     def join(self) -> None:

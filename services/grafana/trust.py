@@ -38,7 +38,7 @@ def link_error() -> stat.Panel:
     return number(
         "Link error",
         "Of the last `wdmoe link verify`, messages of 64 KiB, worst link: transmission time "
-        "against what was asked.",
+        "against what was asked. Good is below 5 %, or 0.2 ms on fast links.",
         "percentunit",
         {"worst link": f"max({LINK_ERROR})"},
         thresholds=LINK_ERROR_STEPS,
