@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up what the testbed needs on this host, and nothing that is there already:
 #   1. .venv with the project and its development tools
-#   2. with --tests: a browser, in which the tests look at reports, and Grafana's types
+#   2. with --tests: tmux and a browser, in which the tests look at `wdmoe top` and at reports, and
+#      Grafana's types
 #   3. a Docker Engine that answers, with compose
 #   4. the container images; where no image registry answers, from Debian packages
 # Run it as often as you like. What its steps print goes to .build/*.log.
