@@ -19,8 +19,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, Response
 
 from tests.unit.command import Wdmoe
+from tests.unit.serving import serve
 
 PROGRAM = "from orchestrator.cli import main; main()"
 STYLE = re.compile(rb"\x1b\[[0-9;]*m")
@@ -155,6 +157,22 @@ def test_a_sample_as_json_tells_what_is_there_and_what_is_not(wdmoe: Wdmoe) -> N
     assert (sample["profile"], sample["policy"], sample["running"]) == ("near-far", "topk", None)
     assert [row["device"] for row in sample["devices"]] == list(range(8))
     assert all(row["asked_down_bps"] > 0 for row in sample["devices"])
+
+
+def test_metrics_that_are_no_numbers_are_told_in_a_line(
+    wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FastAPI()
+    other.get("/metrics")(lambda: Response('wdmoe_tokens_total{kind="prompt"} NaN'))
+    with serve(other) as url:
+        monkeypatch.setenv("WDMOE_BS_URL", url)
+        result = wdmoe("top", "--json", "--interval-s", "0.2")
+    assert result.code == 1
+    assert json.loads(result.out)["ended"] is None
+    assert result.err.startswith(
+        "wdmoe: the base station: unexpected answer at /metrics: wdmoe_tokens_total is nan; "
+    )
+    assert result.err.count("\n") == 1
 
 
 def test_a_sample_tells_of_the_replay_too(wdmoe: Wdmoe, orchestrator: str) -> None:
