@@ -189,6 +189,8 @@ def _not_ready(urls: dict[str, str]) -> list[str]:
     """The services that do not answer yet; a device is ready when the base station admitted it."""
     probes = {"orchestrator": "/healthz", "bs": "/healthz", "prometheus": "/-/ready"}
     for name, path in probes.items():
+        if name not in urls:  # its image cannot be had
+            continue
         try:
             answer = httpx.get(urls[name] + path, timeout=10, trust_env=False)
         except httpx.TransportError:
