@@ -116,9 +116,9 @@ def _due() -> Line:
     return line(
         8,
         over_time(
-            "Lateness, p99, by device",
-            "From the moment a channel state was due to the moment it was applied, of the "
-            "last minute; where none was due in it, since the device started.",
+            "Lateness, by device",
+            "From the moment a channel state was due to the moment it was applied: "
+            f"{trust.LATENESS_IS}",
             "s",
             {"device {{device}}": trust.LATENESS},
             thresholds=trust.LATENESS_STEPS,

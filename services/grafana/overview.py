@@ -96,7 +96,11 @@ def _now() -> Line:
 
 
 def _latency() -> list[Line]:
-    percentiles = {f"p{q}": f"wdmoe:request_seconds:p{q}" for q in (50, 95, 99)}
+    percentiles = {
+        "p50": "wdmoe:request_seconds:p50",
+        "p95": "wdmoe:request_seconds:p95",
+        "p99, five minutes": "wdmoe:request_seconds:p99",
+    }
     first_token = {f"p{q}": f"wdmoe:time_to_first_token_seconds:p{q}" for q in (50, 95)}
     return [
         line(
@@ -104,8 +108,9 @@ def _latency() -> list[Line]:
             over_time(
                 "Prompt latency",
                 "From a request's arrival at the base station to its last token, of the "
-                "requests that ended in the last minute. Read from a histogram whose "
-                "buckets grow by at most 2: as exact as the colours beside it.",
+                "requests that ended in the last minute; p99 of five minutes, in which "
+                "at least 100 ended. Read from a histogram whose buckets grow by at most 2: "
+                "as exact as the colours beside it.",
                 "s",
                 percentiles,
             ),

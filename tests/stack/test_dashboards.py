@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ BOARDS = {
 }
 RULES = ROOT / "services/prometheus/rules"
 VERIFIED = "0"
+# A p99 takes 100 requests, or states, within five minutes.
+REQUESTS = 120
 # A minute's rate, two scrapes, two evaluations, on a busy host.
 SOON_S = 60
 STEP_S = 10
@@ -31,9 +34,12 @@ STEP_S = 10
 
 @pytest.fixture(scope="module", autouse=True)
 def replay(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A replay under the model's own policy, after one link was verified."""
-    stack.use("near-far")
+    """A replay under the model's own policy, after requests on a fading channel and a verification."""
     stack.wdmoe("policy", "use", "topk")
+    stack.use("mobility")
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(lambda _: stack.complete(max_tokens=1), range(REQUESTS)))
+    stack.use("near-far")
     stack.wdmoe("link", "verify", "--device", VERIFIED)
     out = tmp_path_factory.mktemp("runs") / "run"
     wdmoe = Path(sys.executable).parent / "wdmoe"
