@@ -29,7 +29,7 @@ from orchestrator.profiles import MAX_DRAWN, Profile
 from orchestrator.progress import ProgressBoard
 from orchestrator.reports import AppliedInterval, Reports, decode_report
 from orchestrator.state import Param
-from orchestrator.verification import Verification, export
+from orchestrator.verification import Verification, export, withdraw
 
 
 class Control:
@@ -196,7 +196,7 @@ class Control:
         return self._reports.intervals(since_s)
 
     def verified(self, verification: Verification) -> None:
-        """Keep what `wdmoe link verify` found, for `status` and for Prometheus."""
+        """Keep what `wdmoe link verify` found; Prometheus is shown it as long as its profile."""
         with self._lock:
             self._verification = verification
         export(verification, self._metrics)
@@ -264,6 +264,9 @@ class Control:
         rate = self._metrics.link_requested_rate_bps
         if self._announced[0] != announced.epoch:
             rate.clear()
+            verified = self._verification
+            if verified is not None and verified.profile_sha256 != announced.profile_sha256:
+                withdraw(self._metrics)
             info = {"profile": announced.profile, "sha256": announced.profile_sha256}
             self._metrics.profile.info(info)
             policy = announced.policy

@@ -60,7 +60,12 @@ class Series(_Strict):
         """Relative error of the transmission time; None where none is asked for."""
         if self.expected_s == 0:
             return None
-        return (self.measured_s - self.cost_s - self.expected_s) / self.expected_s
+        return self.error_s / self.expected_s
+
+    @property
+    def error_s(self) -> float:
+        """By how much the transmission time is longer than asked [s]."""
+        return self.measured_s - self.cost_s - self.expected_s
 
     @property
     def error_as_is(self) -> float | None:
@@ -147,13 +152,23 @@ def summarise(
 
 def export(verification: Verification, metrics: OrchestratorMetrics) -> None:
     """Show the newest verification to Prometheus, and nothing of the one before."""
-    metrics.link_error_ratio.clear()
-    metrics.link_measured_rate_bps.clear()
+    withdraw(metrics)
     largest = max((item.size_bytes for item in verification.series), default=0)
     for item in verification.series:
         if item.error is None:
             continue
         where = (str(item.device), item.direction)
         metrics.link_error_ratio.labels(*where, str(item.size_bytes)).set(item.error)
+        metrics.link_error_seconds.labels(*where, str(item.size_bytes)).set(item.error_s)
         if item.size_bytes == largest and item.rate_bps is not None:
             metrics.link_measured_rate_bps.labels(*where).set(item.rate_bps)
+
+
+def withdraw(metrics: OrchestratorMetrics) -> None:
+    """Show Prometheus no verification: the links are not those that were verified."""
+    for gauge in (
+        metrics.link_error_ratio,
+        metrics.link_error_seconds,
+        metrics.link_measured_rate_bps,
+    ):
+        gauge.clear()

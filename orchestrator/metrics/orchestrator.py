@@ -13,12 +13,13 @@ REFUSALS = ("malformed", "impostor")
 
 @dataclass(frozen=True)
 class OrchestratorMetrics:
-    """What the orchestrator asks for, and what `wdmoe link verify` found last."""
+    """What the orchestrator asks for; what `wdmoe link verify` found of the profile in force."""
 
     build: Info
     link_requested_rate_bps: Gauge
     link_measured_rate_bps: Gauge
     link_error_ratio: Gauge
+    link_error_seconds: Gauge
     profile: Info
     policy: Info
     interval: Gauge
@@ -49,7 +50,13 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
         ),
         link_error_ratio=Gauge(
             "wdmoe_link_error_ratio",
-            "Transmission time of the last verification against what was asked, by message size",
+            "Transmission time against what was asked, by message size, of the last verification",
+            ["device", "direction", "bytes"],
+            registry=registry,
+        ),
+        link_error_seconds=Gauge(
+            "wdmoe_link_error_seconds",
+            "Transmission time beyond what was asked, by message size, of the last verification",
             ["device", "direction", "bytes"],
             registry=registry,
         ),

@@ -34,7 +34,7 @@ STEP_S = 10
 
 @pytest.fixture(scope="module", autouse=True)
 def replay(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A replay under the model's own policy, after requests on a fading channel and a verification."""
+    """A replay under the model's own policy; before, quick requests and a link's verification."""
     stack.wdmoe("policy", "use", "topk")
     stack.use("mobility")
     with ThreadPoolExecutor(8) as clients:

@@ -47,7 +47,7 @@ def test_a_report_is_shown_with_its_lateness(stack: Stack) -> None:
     assert stack.control.status()["links"][1]["lateness"]["n"] == 0  # of an epoch gone by
 
 
-def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
+def test_a_verification_is_kept_and_exported_while_its_profile_is_in_force(stack: Stack) -> None:
     series = Series(
         device=1,
         direction="up",
@@ -65,7 +65,7 @@ def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
     found = Verification(
         verified_at="2026-01-01T00:00:00+00:00",
         profile="p",
-        profile_sha256="0" * 64,
+        profile_sha256=stack.control.status()["profile_sha256"],
         backends=["tbf"],
         series=[series],
         losses=[],
@@ -74,7 +74,16 @@ def test_a_verification_is_kept_and_exported(stack: Stack) -> None:
     assert stack.control.status()["verification"] == found.model_dump()
     link = {"device": "1", "direction": "up"}
     assert stack.metric("wdmoe_link_error_ratio", **link, bytes="65536") == pytest.approx(0.02)
+    assert stack.metric("wdmoe_link_error_seconds", **link, bytes="65536") == pytest.approx(0.002)
     assert stack.metric("wdmoe_link_measured_rate_bps", **link) == pytest.approx(500_000 / 0.103)
+    stack.control.use_policy("top1", {})
+    eventually(lambda: stack.metric("wdmoe_policy_info", name="top1", params="") == 1)
+    assert stack.metric("wdmoe_link_error_ratio", **link, bytes="65536") is not None
+    stack.control.use(profile(DELAYED))
+    eventually(lambda: stack.metric("wdmoe_link_error_ratio", **link, bytes="65536") is None)
+    assert stack.metric("wdmoe_link_error_seconds", **link, bytes="65536") is None
+    assert stack.metric("wdmoe_link_measured_rate_bps", **link) is None
+    assert stack.control.status()["verification"] == found.model_dump()
 
 
 def test_hostile_reports_are_counted_and_do_no_harm(stack: Stack) -> None:
