@@ -99,7 +99,7 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "layer", "One MoE layer of one step, from the gate to the sum of all experts' outputs"
         ),
         slowest_device_total=count(
-            "slowest_device", "Layers that waited for this device last", "device"
+            "slowest_device", "Layers that waited for this device last, even if in vain", "device"
         ),
         downlink_seconds=seconds("downlink", "Tokens of one layer, BS to device", "device"),
         compute_seconds=seconds("compute", "Expert computation of one layer", "device"),
@@ -109,8 +109,12 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "From a layer's tokens being at the device to its beginning with them",
             "device",
         ),
-        tokens_total=count("tokens", "Tokens processed (kind: prompt, completion)", "kind"),
-        expert_tokens_total=count("expert_tokens", "Tokens sent to an expert", "device", "layer"),
+        tokens_total=count(
+            "tokens", "Tokens of answered requests (kind: prompt, completion)", "kind"
+        ),
+        expert_tokens_total=count(
+            "expert_tokens", "Tokens that an expert answered", "device", "layer"
+        ),
         expert_dropped_total=count(
             "expert_dropped",
             "Tokens whose expert was left out: by the policy, or because the device was not there",
@@ -141,7 +145,9 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "wdmoe_device_up", "1 while the device is admitted", ["device"], registry=registry
         ),
         refused_messages_total=count("refused_messages", "Messages refused as invalid", "reason"),
-        radio_bytes_total=count("radio_bytes", "Payload over the radio", "device", "direction"),
+        radio_bytes_total=count(
+            "radio_bytes", "Payload of answered messages, and of the answers", "device", "direction"
+        ),
     )
     for counter, values in (
         (metrics.request_part_seconds_total, PARTS),

@@ -32,6 +32,8 @@ class _Device:
     wait: Histogram
     compute: Histogram
     uplink: Histogram
+    sent_bytes: Counter
+    answer_bytes: Counter
     messages: Counter
     overruns: Counter
     slowest: Counter
@@ -48,6 +50,8 @@ class _Device:
             wait=metrics.device_wait_seconds.labels(name),
             compute=metrics.compute_seconds.labels(name),
             uplink=metrics.uplink_seconds.labels(name),
+            sent_bytes=metrics.radio_bytes_total.labels(name, "down"),
+            answer_bytes=metrics.radio_bytes_total.labels(name, "up"),
             messages=metrics.device_messages_total.labels(name),
             overruns=metrics.overruns_total.labels(name),
             slowest=metrics.slowest_device_total.labels(name),
@@ -116,14 +120,19 @@ class Accounting:
     def answered(
         self, layer: int, jobs: Sequence[Job], choices: Sequence[Choice], step: Step
     ) -> None:
-        """Metrics of every answer, the split of the slowest, and what Eq. 8 has for this layer."""
+        """Metrics of every answer, the split of the slowest, and what Eq. 8 has for this layer.
+
+        The slowest device may be one that was given up. Where its time went nobody knows.
+        """
         answered = [(job, job.done) for job in jobs if job.done is not None]
         for job, done in answered:
             device, tokens = self._devices[job.device], len(job.rows)
             device.downlink.observe(done.received_s - job.sent_s)
             device.wait.observe(done.started_s - done.received_s)
             device.compute.observe(done.finished_s - done.started_s)
-            device.uplink.observe(job.arrived_s - done.sent_s)
+            device.uplink.observe(job.ended_s - done.sent_s)
+            device.sent_bytes.inc(job.sent_bytes)
+            device.answer_bytes.inc(job.answer_bytes)
             device.tokens[layer].inc(tokens)
             device.messages.inc()
             device.overruns.inc(int(done.overrun))
@@ -133,16 +142,18 @@ class Accounting:
             step.device_messages += concerned
             if done.overrun:
                 step.overruns += concerned
-            took_s = job.arrived_s - job.sent_s
-            self._estimate.learn(job.device, tokens, took_s, job.arrived_s, choices[0].channel)
+            took_s = job.ended_s - job.sent_s
+            self._estimate.learn(job.device, tokens, took_s, job.ended_s, choices[0].channel)
+        if jobs:
+            slowest = max(jobs, key=lambda job: job.ended_s)
+            self._devices[slowest.device].slowest.inc()
         if not answered:
             return
-        job, done = max(answered, key=lambda pair: pair[0].arrived_s)
-        self._devices[job.device].slowest.inc()
+        job, done = max(answered, key=lambda pair: pair[0].ended_s)
         step.times.downlink_s += done.received_s - job.sent_s
         step.times.wait_s += done.started_s - done.received_s
         step.times.compute_s += done.finished_s - done.started_s
-        step.times.uplink_s += job.arrived_s - done.sent_s
+        step.times.uplink_s += job.ended_s - done.sent_s
         self._equations(choices, step)
 
     def _equations(self, choices: Sequence[Choice], step: Step) -> None:

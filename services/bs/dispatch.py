@@ -50,9 +50,6 @@ class Dispatcher:
         self._wire_dtype = settings.wire_dtype
         self._timeout_s = settings.device_timeout_s
         self._hidden_size = info.hidden_size
-        numbers = [str(q) for q in range(len(roster.devices))]
-        self._sent_bytes = [metrics.radio_bytes_total.labels(q, "down") for q in numbers]
-        self._received_bytes = [metrics.radio_bytes_total.labels(q, "up") for q in numbers]
         self._jobs: dict[int, Job] = {}
         self._probing: tuple[int, int] | None = None
         self._probed: tuple[wire.Probed, float] | None = None
@@ -146,7 +143,6 @@ class Dispatcher:
                 self._lose(q, "unreachable")
                 self._accounting.dropped(layer, job, "unreachable", step)
                 continue
-            self._sent_bytes[q].inc(size)
             self._jobs[self._next_id] = job
             self._next_id += 1
             jobs.append(job)
@@ -221,15 +217,15 @@ class Dispatcher:
             self._try_send(q, wire.encode(wire.Identify()))
         elif isinstance(message, wire.Done):
             size = sum(len(frame.buffer) for frame in frames[1:])
-            self._received_bytes[q].inc(size)
             self._finish(q, message, now, size)
         elif isinstance(message, wire.Probed) and self._probing == (q, message.id):
             self._probed = message, now
         elif isinstance(message, wire.Failed):
             print(f"device-{q} failed: {message.reason}", flush=True)
             self._metrics.refused_messages_total.labels("failed").inc()
-            if message.id in self._jobs and self._jobs[message.id].device == q:
-                del self._jobs[message.id]
+            job = self._jobs.get(message.id)
+            if job is not None and job.device == q and job.done is None:
+                self._jobs.pop(message.id).ended_s = now
         elif not isinstance(message, wire.Beat):
             self._metrics.refused_messages_total.labels("kind").inc()
 
@@ -240,18 +236,23 @@ class Dispatcher:
             self._metrics.refused_messages_total.labels("late").inc()
             return
         output = done.y.tensor()
-        times = (done.received_s, done.started_s, done.finished_s, done.sent_s)
+        # Of one clock: on one host it is that of every process.
+        at_device = (done.received_s, done.started_s, done.finished_s, done.sent_s)
+        times = (job.sent_s, *at_device, now)
         fits = output.shape == (len(job.rows), self._hidden_size)
+        job.ended_s = now
         if not fits or not bool(torch.isfinite(output).all()) or sorted(times) != list(times):
             self._metrics.refused_messages_total.labels("answer").inc()
             del self._jobs[done.id]
             return
-        job.done, job.arrived_s, job.output, job.answer_bytes = done, now, output, size
+        job.done, job.output, job.answer_bytes = done, output, size
 
     def _lose(self, q: int, why: str) -> None:
         """Give a device up, and what it still owes."""
         self._roster.lose(q, why)
-        self._jobs = {i: job for i, job in self._jobs.items() if job.device != q or job.done}
+        owed = [i for i, job in self._jobs.items() if job.device == q and job.done is None]
+        for i in owed:
+            self._jobs.pop(i).ended_s = time.monotonic()
 
     def _try_send(self, q: int, frames: Sequence[wire.Buffer]) -> bool:
         try:

@@ -11,7 +11,10 @@ from services import wire
 
 @dataclass
 class Job:
-    """Work that is with a device: which tokens (rows) and which of their k slots."""
+    """Work that is with a device: which tokens (rows) and which of their k slots.
+
+    `ended_s` is when its answer arrived, or the device was given up.
+    """
 
     device: int
     rows: torch.Tensor
@@ -21,5 +24,5 @@ class Job:
     sent_bytes: int
     answer_bytes: int = 0
     done: wire.Done | None = None
-    arrived_s: float = 0.0
+    ended_s: float = 0.0
     output: torch.Tensor | None = None

@@ -69,7 +69,7 @@ class RoundTrip(NamedTuple):
         if done is None:
             return cls(job.device, *sizes, False, job.sent_s, given_up_s, None)
         device_s = (done.received_s, done.started_s, done.finished_s, done.sent_s)
-        return cls(job.device, *sizes, done.overrun, job.sent_s, job.arrived_s, device_s)
+        return cls(job.device, *sizes, done.overrun, job.sent_s, job.ended_s, device_s)
 
 
 class LayerTrace(NamedTuple):

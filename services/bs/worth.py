@@ -20,8 +20,10 @@ from orchestrator.latency import Floats
 from orchestrator.metrics import BsMetrics
 from services.bs.selector import Choice
 
-# As many tokens are kept for a scrape at most, or twice as many with the choice that exceeds them.
+# As many tokens are kept for a scrape at most, or twice as many with the choice that exceeds them;
+# and as many choices: the engine's thread does not read answers meanwhile, and each is a cost too.
 MAX_TOKENS = 4096
+MAX_CHOICES = 128
 
 
 class Worth:
@@ -42,7 +44,7 @@ class Worth:
         """Keep a layer's choice; if that makes too many, what was kept is computed now."""
         self._kept.append((layer, choice))
         self._tokens += len(choice.logits)
-        if self._tokens > MAX_TOKENS:
+        if self._tokens > MAX_TOKENS or len(self._kept) > MAX_CHOICES:
             self.settle()
 
     def settle(self) -> None:

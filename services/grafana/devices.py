@@ -103,12 +103,12 @@ def _times_and_tokens() -> Line:
         ),
         over_time(
             "Tokens of device $device",
-            "Tokens sent to its experts, and tokens that lost them: policy (it chose so), "
+            "Tokens that its experts answered, and tokens that lost them: policy (it chose so), "
             "outage (the channel has the device out of reach), absent, unreachable or lost (the "
             "device was not there, or did not answer).",
             TOKENS_PER_S,
             {
-                "sent": f"wdmoe:expert_tokens:rate{{{_THIS}}}",
+                "answered": f"wdmoe:expert_tokens:rate{{{_THIS}}}",
                 "dropped: {{reason}}": drops,
             },
         ),

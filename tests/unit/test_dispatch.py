@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -102,6 +103,9 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     assert meter.dropped == {1: 2}
     assert not cell.roster.devices[1].admitted
     assert cell.counted("wdmoe_device_up", device="1") == 0
+    assert cell.counted("wdmoe_slowest_device_total", device="1") == 1
+    assert cell.counted("wdmoe_slowest_device_total", device="0") == 0
+    assert cell.counted("wdmoe_radio_bytes_total", device="1", direction="down") == 0
     work = wire.decode(mute.recv_multipart())
     assert isinstance(work, wire.Work)
     assert cell.say(mute, wire.Beat()) == wire.Identify()
@@ -124,7 +128,7 @@ def test_a_layer_that_went_wrong_leaves_no_work_behind(cell: Cell) -> None:
 def fake_answer(work: wire.Work, **changes: Any) -> wire.Done:
     y = wire.Payload.of(torch.ones(work.x.shape), "fp32")
     fields = {"id": work.id, "y": y, "pad": b"", "overrun": False}
-    times = {"received_s": 1.0, "started_s": 2.0, "finished_s": 3.0, "sent_s": 4.0}
+    times = dict.fromkeys(("received_s", "started_s", "finished_s", "sent_s"), time.monotonic())
     return wire.Done(**{**fields, **times, **changes})
 
 
@@ -135,8 +139,13 @@ def fake_answer(work: wire.Work, **changes: Any) -> wire.Done:
         {"y": wire.Payload.of(torch.ones(1, 15), "fp32")},
         {"y": wire.Payload.of(torch.full((1, 16), float("nan")), "fp32")},
         {"started_s": 0.5},
+        {"received_s": -401_302.0},
+        {"sent_s": 1e12},
     ],
-    ids=["too many rows", "too narrow", "not finite", "times out of order"],
+    ids=[
+        *("too many rows", "too narrow", "not finite", "times out of order"),
+        *("received before it was sent", "sent after it arrived"),
+    ],
 )
 def test_an_answer_that_cannot_be_right_is_dropped_and_counted(
     cell: Cell, changes: dict[str, Any]
@@ -156,6 +165,8 @@ def test_an_answer_that_cannot_be_right_is_dropped_and_counted(
     torch.testing.assert_close(output, expert(cell, 0, hidden))
     assert meter.dropped == {1: 1}
     assert cell.counted("wdmoe_refused_messages_total", reason="answer") == 1
+    assert cell.counted("wdmoe_uplink_seconds_count", device="1") == 0
+    assert cell.counted("wdmoe_radio_bytes_total", device="1", direction="up") == 0
 
 
 def test_an_answer_to_no_question_is_counted_and_ignored(cell: Cell) -> None:

@@ -60,6 +60,20 @@ def test_what_runs_and_waits_is_seen_while_it_does(cell: Cell, room: EngineRoom)
     assert cell.counted("wdmoe_requests_running") == cell.counted(waiting) == 0
 
 
+def test_a_prompt_that_is_only_scored_has_no_first_token(cell: Cell, room: EngineRoom) -> None:
+    room.serve(asking([[1, 2, 3]], 0, echo=True, logprobs=0))
+    assert cell.counted("wdmoe_request_seconds_count") == 1
+    assert cell.counted("wdmoe_time_to_first_token_seconds_count") == 0
+
+
+def test_single_tokens_that_are_not_scraped_are_kept_within_bounds(
+    cell: Cell, room: EngineRoom
+) -> None:
+    room.serve(asking([[1]], 60))
+    kept = cell.dispatcher._accounting.worth._kept
+    assert 0 < len(kept) <= 128 < 60 * LAYERS
+
+
 def test_what_is_not_scraped_is_kept_within_bounds(cell: Cell, room: EngineRoom) -> None:
     prompts = [asking([[n % 40 for n in range(900)]], 1) for _ in range(6)]
     room.serve(*prompts)
