@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services import settings, wire
@@ -78,6 +79,7 @@ class Cell:
     metrics: BsMetrics
     context: Any
     port: int
+    served: list[tuple[int, threading.Thread]] = field(default_factory=list)
 
     def socket(self, q: int) -> Any:
         dealer = self.context.socket(zmq.DEALER)
@@ -94,8 +96,20 @@ class Cell:
     def start(self, q: int) -> None:
         """A real device, served in the background."""
         experts = Experts(self.checkpoint, q, CPU, torch.float32)
-        server = DeviceServer(self.socket(q), self.hello(q), experts, self.channel.current)
-        threading.Thread(target=_serve, args=[server], daemon=True).start()
+        socket = self.socket(q)
+        server = DeviceServer(socket, self.hello(q), experts, self.channel.current)
+        thread = threading.Thread(target=_serve, args=[server, socket], daemon=True)
+        thread.start()
+        self.served.append((q, thread))
+
+    def end(self) -> None:
+        """Have the devices' threads close their sockets, and then close all others."""
+        for q, thread in self.served:
+            ended = [f"device-{q}".encode(), *wire.encode(wire.Refused("test has ended"))]
+            with contextlib.suppress(zmq.ZMQError):  # one that has not connected yet
+                self.dispatcher.socket.send_multipart(ended, zmq.NOBLOCK)
+                thread.join(1)
+        self.context.destroy(linger=0)
 
     def say(self, socket: Any, message: wire.Message) -> wire.Message:
         """Send as a device, let the base station read, and return its answer."""
@@ -153,9 +167,10 @@ def emulating(flops: float, rate_bps: float | None = None) -> ChannelState:
     return ChannelState(1, 0, 0.0, "test", "0" * 64, (device,) * EXPERTS, emulate)
 
 
-def _serve(server: DeviceServer) -> None:
-    with contextlib.suppress(zmq.ZMQError):  # the test has ended
+def _serve(server: DeviceServer, socket: Any) -> None:
+    with contextlib.suppress(zmq.ZMQError, InputError):  # the test has ended
         server.run()
+    socket.close(linger=0)
 
 
 def _unheard(error: ValueError) -> None:
@@ -190,5 +205,8 @@ def around(checkpoint: Checkpoint) -> Iterator[Cell]:
     accounting = Accounting(metrics, estimate, checkpoint.info)
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
-    yield Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)
-    context.destroy(linger=0)
+    made = Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)
+    try:
+        yield made
+    finally:
+        made.end()

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from orchestrator.array_histogram import ArrayHistogram
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
-from orchestrator.metrics.bs import PARTS
+from orchestrator.metrics.bs import KINDS, OUTCOMES, PARTS, REFUSALS
 
 ROLES: dict[str, Callable[[CollectorRegistry], Any]] = {
     "bs": bs_metrics,
@@ -68,9 +68,14 @@ def test_every_label_is_of_a_fixed_list() -> None:
 def test_what_can_be_known_begins_at_zero() -> None:
     registry = CollectorRegistry()
     bs_metrics(registry)
-    for part in PARTS:
-        value = registry.get_sample_value("wdmoe_request_part_seconds_total", {"part": part})
-        assert value == 0
+    for name, label, values in (
+        ("request_part_seconds", "part", PARTS),
+        ("requests", "outcome", OUTCOMES),
+        ("tokens", "kind", KINDS),
+        ("refused_messages", "reason", REFUSALS),
+    ):
+        for value in values:
+            assert registry.get_sample_value(f"wdmoe_{name}_total", {label: value}) == 0
 
 
 def test_all_roles_of_one_source_tell_the_same_build() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from orchestrator.metrics.bs import PARTS
+from orchestrator.metrics.bs import DROP_REASONS, PARTS
 from services.bs.requests import Event
 from tests.unit.cell import EXPERTS, Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
@@ -21,6 +23,12 @@ def room(cell: Cell) -> EngineRoom:
 
 def by_device(cell: Cell, name: str) -> float:
     return sum(cell.counted(name, device=str(q)) for q in range(EXPERTS))
+
+
+def test_drops_begin_at_zero(cell: Cell) -> None:
+    for q, layer, reason in itertools.product(range(EXPERTS), range(LAYERS), DROP_REASONS):
+        labels = {"device": str(q), "layer": str(layer), "reason": reason}
+        assert cell.registry.get_sample_value("wdmoe_expert_dropped_total", labels) == 0
 
 
 def test_parts_of_requests_add_up_to_their_time(cell: Cell, room: EngineRoom) -> None:
