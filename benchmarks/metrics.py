@@ -1,4 +1,4 @@
-"""What metrics cost: `python -m benchmarks.metrics [ROUNDS]`, or `make bench`. Needs no stack.
+"""What metrics cost: `python -m benchmarks.metrics`, or `make bench`. Needs no stack.
 
 The bundled model on a base station in this process, with a process for each device, over loopback:
 no air hides what metrics take. The same requests are served twice a round, in turns first: by an
@@ -14,11 +14,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import socket
-import sys
 import threading
 import time
 from dataclasses import fields
-from multiprocessing.synchronize import Event as Flag
 from typing import Any
 
 import httpx
@@ -53,15 +51,16 @@ class Nothing:
         return self
 
 
-def scrape(ports: list[int], wanted: Flag) -> None:
+def scrape(ports: list[int], wanted: Any) -> None:
     """The scraper's process: all of them, every SCRAPE_S, while it is wanted."""
     with httpx.Client(trust_env=False) as client:
         while True:
-            wanted.wait()
+            while not wanted.value:
+                time.sleep(0.01)
             next_s = time.monotonic() + SCRAPE_S
             for port in ports:
                 client.get(f"http://127.0.0.1:{port}/metrics").raise_for_status()
-            while wanted.is_set() and time.monotonic() < next_s:
+            while wanted.value and time.monotonic() < next_s:
                 time.sleep(0.01)
 
 
@@ -95,15 +94,32 @@ class Cell:
         ports = free_ports(1 + CONF.devices)
         serve_metrics(ports[0])
         spawn = multiprocessing.get_context("spawn")
-        self.scraped = spawn.Event()
+        self._scraped = spawn.Value("b", False)
         self._emulated = spawn.Value("i", 0)
         addresses = [base.port for base in self.bases]
-        for q in range(CONF.devices):
-            arguments = (q, self._emulated, addresses, ports[1 + q])
-            spawn.Process(target=serve_device, args=arguments, daemon=True).start()
-        spawn.Process(target=scrape, args=(ports, self.scraped), daemon=True).start()
+        self._processes = [
+            spawn.Process(
+                target=serve_device, args=(q, self._emulated, addresses, port), daemon=True
+            )
+            for q, port in enumerate(ports[1:])
+        ]
+        scraper = spawn.Process(target=scrape, args=(ports, self._scraped), daemon=True)
+        self._processes.append(scraper)
+        for process in self._processes:
+            process.start()
         while not all(device.admitted for base in self.bases for device in base.roster.devices):
+            self.check()
             time.sleep(0.1)
+
+    def check(self) -> None:
+        """Devices and scraper have to be alive, or the numbers are of something else."""
+        dead = [process.name for process in self._processes if not process.is_alive()]
+        assert not dead, f"{', '.join(dead)} died"
+
+    def end(self) -> None:
+        """Nobody is needed any more."""
+        for process in self._processes:
+            process.kill()
 
     def emulate(self, name: str) -> None:
         """Have the devices emulate what one of CHANNELS says."""
@@ -113,21 +129,22 @@ class Cell:
 
     def turn(self, with_metrics: bool, clients: int, tokens: int, seed: int) -> tuple[float, float]:
         """How long one of the base stations takes for some requests, and computes for them [s]."""
-        if with_metrics:
-            self.scraped.set()
+        self._scraped.value = with_metrics
         computed_s = time.process_time()
         took_s = self.bases[not with_metrics].serve(clients, tokens, seed)
-        self.scraped.clear()
-        return took_s, time.process_time() - computed_s
+        computed_s = time.process_time() - computed_s
+        self._scraped.value = False
+        self.check()
+        return took_s, computed_s
 
 
-def measure(cell: Cell, name: str, clients: int, rounds: int) -> str:
+def measure(cell: Cell, name: str, clients: int) -> str:
     """One line of the table."""
     cell.emulate(name)
     warm_s = [cell.turn(on, clients, 32, 0)[0] for on in (True, False, True, False)][-1]
     tokens = max(1, round(32 / warm_s * TURN_S))
-    found = np.empty((rounds, 2, 2))  # without and with; seconds taken and computed
-    for number in range(rounds):
+    found = np.empty((ROUNDS, 2, 2))  # without and with; seconds taken and computed
+    for number in range(ROUNDS):
         for on in (True, False) if number % 2 else (False, True):
             found[number, int(on)] = cell.turn(on, clients, tokens, number)
     (off_s, off_cpu_s), (on_s, on_cpu_s) = found.transpose(1, 2, 0)
@@ -136,22 +153,20 @@ def measure(cell: Cell, name: str, clients: int, rounds: int) -> str:
     without, with_metrics = (clients * tokens / np.median(took_s) for took_s in (off_s, on_s))
     more = 1e3 * np.median((on_cpu_s - off_cpu_s) / off_s)
     return (
-        f"| {name} | {clients} | {rounds} | {without:.1f} | {with_metrics:.1f} "
+        f"| {name} | {clients} | {ROUNDS} | {without:.1f} | {with_metrics:.1f} "
         f"| {np.median(lost):+.2f} % | {within.low:+.2f} … {within.high:+.2f} % | {more:+.1f} |"
     )
 
 
 def main() -> None:
     """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as docker-compose.yml does
     cell = Cell()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name, clients in LOADS:
-        print(measure(cell, name, clients, rounds), flush=True)
+        print(measure(cell, name, clients), flush=True)
     print(f"\nTokens made a second, in turns of {TURN_S:g} s.")
-    for process in multiprocessing.active_children():
-        process.kill()
+    cell.end()
 
 
 if __name__ == "__main__":
