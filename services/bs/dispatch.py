@@ -21,7 +21,7 @@ from orchestrator.metrics import BsMetrics
 from orchestrator.state import ChannelState
 from services import wire
 from services.bs.accounting import Accounting
-from services.bs.job import Job
+from services.bs.job import Job, between
 from services.bs.roster import Roster
 from services.bs.selector import Choice
 from services.bs.step import Step
@@ -236,10 +236,10 @@ class Dispatcher:
             self._metrics.refused_messages_total.labels("late").inc()
             return
         output = done.y.tensor()
-        # Of one clock: on one host it is that of every process.
+        fits = output.shape == (len(job.rows), self._hidden_size)
+        done = between(done, job.sent_s, now)
         at_device = (done.received_s, done.started_s, done.finished_s, done.sent_s)
         times = (job.sent_s, *at_device, now)
-        fits = output.shape == (len(job.rows), self._hidden_size)
         job.ended_s = now
         if not fits or not bool(torch.isfinite(output).all()) or sorted(times) != list(times):
             self._metrics.refused_messages_total.labels("answer").inc()

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import MixtralForCausalLM
 
 from orchestrator.selection import Selection
 from orchestrator.selection.topk import TopK
 from orchestrator.state import DeviceState, Direction
 from services import wire
+from services.bs.job import between
 from services.bs.selector import Choice
 from services.bs.serving import Serving
 from services.bs.step import Step
@@ -167,6 +170,27 @@ def test_an_answer_that_cannot_be_right_is_dropped_and_counted(
     assert cell.counted("wdmoe_refused_messages_total", reason="answer") == 1
     assert cell.counted("wdmoe_uplink_seconds_count", device="1") == 0
     assert cell.counted("wdmoe_radio_bytes_total", device="1", direction="up") == 0
+
+
+@given(clock_s=st.floats(-1e6, 1e6), parts_s=st.lists(st.floats(0, 0.2), min_size=5, max_size=5))
+def test_times_of_another_clock_are_brought_between_question_and_answer(
+    clock_s: float, parts_s: list[float]
+) -> None:
+    down, wait, compute, pack, up = parts_s
+    x = wire.Work(1, 0, wire.Payload.of(torch.ones(1, 1), "fp32"), b"")
+    received_s = clock_s + down
+    told = fake_answer(
+        x,
+        received_s=received_s,
+        started_s=received_s + wait,
+        finished_s=received_s + wait + compute,
+        sent_s=received_s + wait + compute + pack,
+    )
+    ours_s = 1000.0
+    found = between(told, ours_s, ours_s + sum(parts_s))
+    assert found.finished_s - found.started_s == pytest.approx(compute, abs=1e-6)
+    assert found.received_s >= ours_s - 1e-6
+    assert found.sent_s <= ours_s + sum(parts_s) + 1e-6
 
 
 def test_an_answer_to_no_question_is_counted_and_ignored(cell: Cell) -> None:
