@@ -176,7 +176,7 @@ def test_an_answer_that_cannot_be_right_is_dropped_and_counted(
 def test_times_of_another_clock_are_brought_between_question_and_answer(
     clock_s: float, parts_s: list[float]
 ) -> None:
-    down, wait, compute, pack, up = parts_s
+    down, wait, compute, pack, _ = parts_s
     x = wire.Work(1, 0, wire.Payload.of(torch.ones(1, 1), "fp32"), b"")
     received_s = clock_s + down
     told = fake_answer(
