@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 import zmq
@@ -109,8 +111,21 @@ def main() -> None:
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
     lengths = trunk.context_length, trunk.words
-    desk = Desk(engine, vocabulary, conf.model_name, *lengths, otlp(conf.model_name))
-    app = api.create(desk, template, conf.devices, health)
+    traces = otlp(conf.model_name)
+    desk = Desk(engine, vocabulary, conf.model_name, *lengths, traces)
+    serve(api.create(desk, template, conf.devices, health), traces)
+
+
+def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
+    """Serve HTTP until SIGTERM, and export the last traces then."""
+    if traces is not None:
+
+        def end(number: int, frame: object) -> NoReturn:
+            traces.close()
+            os._exit(128 + number)  # as without a handler: no thread is waited for
+
+        # uvicorn raises the signal again when it has ended, and by default that skips atexit.
+        signal.signal(signal.SIGTERM, end)
     uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
 
 

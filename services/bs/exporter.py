@@ -11,7 +11,7 @@ import pickle
 import signal
 import sys
 import traceback
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -113,29 +113,20 @@ def _context(trace: int, span: int, *, remote: bool = False) -> SpanContext:
 
 
 def main() -> None:
-    """Until the base station ends or says so; it waits a moment for the last spans."""
+    """Until the base station ends the input; it waits a moment for the last spans."""
     os.nice(_LEAST_URGENT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the base station gets it as well
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the base station gets them as well
+        signal.signal(number, signal.SIG_IGN)
     exporter = Exporter()
-    with contextlib.suppress(EOFError, _End):
+    with contextlib.suppress(EOFError):
         while True:
             root, record = pickle.load(sys.stdin.buffer)
             try:
                 exporter.export(root, record)
             except Exception:  # of this trace; the next one is another
                 traceback.print_exc()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     exporter.flush()
     os._exit(0)  # the SDK's threads are of no use any more
-
-
-class _End(BaseException):
-    """The base station has said so."""
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise _End
 
 
 if __name__ == "__main__":

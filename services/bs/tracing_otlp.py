@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from opentelemetry import propagate
 from opentelemetry import trace as otel
@@ -40,7 +41,7 @@ class OtlpTraces:
     def __init__(self, model: str) -> None:
         self._tracer = TracerProvider(shutdown_on_exit=False).get_tracer("wdmoe")
         self._model = model
-        self._ended: queue.Queue[Ended] = queue.Queue(MAX_WAITING)
+        self._ended: queue.Queue[Ended | None] = queue.Queue(MAX_WAITING)
         self._dropped = 0
         self._told_s = -_TELL_EVERY_S
         command = [sys.executable, "-m", "services.bs.exporter"]
@@ -72,11 +73,12 @@ class OtlpTraces:
         return RequestTrace(arrived_s, lambda trace: self._take((root, trace.record())))
 
     def close(self) -> None:
-        """Let the exporter send what it has, for a moment."""
-        if self._exporter.stdin is not None:
-            self._exporter.terminate()  # which it takes as the end of its input
+        """Let the exporter send what there is, for a moment."""
+        deadline_s = time.monotonic() + _LAST_S
+        with suppress(queue.Full):
+            self._ended.put(None, timeout=_LAST_S)
         try:
-            self._exporter.wait(_LAST_S)
+            self._exporter.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._exporter.kill()
             self._exporter.wait()
@@ -99,8 +101,9 @@ class OtlpTraces:
         pipe = self._exporter.stdin
         assert pipe is not None, "it was asked for"
         try:
-            while True:
-                pipe.write(pickle.dumps(self._ended.get()))
+            while (ended := self._ended.get()) is not None:
+                pipe.write(pickle.dumps(ended))
                 pipe.flush()
+            pipe.close()
         except OSError as error:
             print(f"bs: traces: the exporter has ended ({error})", flush=True)

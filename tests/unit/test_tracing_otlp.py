@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +131,19 @@ def test_a_request_that_fails_says_so(
     (trace,) = exported(collector, 1)
     assert trace.root.status.code == trace.root.status.STATUS_CODE_ERROR
     assert trace.root.status.message == answer.failure == "no device can be reached"
+
+
+def test_a_base_station_that_is_stopped_exports_its_last_traces(
+    collector: Collector,
+) -> None:
+    command = [sys.executable, "-m", "tests.unit.traced_station"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serving\n"
+        exported(collector, 1)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert {trace.root.name for trace in collector.whole()} == {"first tiny", "last tiny"}
 
 
 def test_a_collector_that_is_away_costs_traces_and_no_request(
