@@ -73,7 +73,9 @@ class Exporter:
             parents[depth:] = [context]
             if number % _AT_ONCE == 0:
                 self._processor.force_flush()
-        whole = root.attributes | {"gen_ai.usage.output_tokens": record.completion_tokens}
+        whole = dict(root.attributes)
+        if record.error is None:
+            whole["gen_ai.usage.output_tokens"] = record.completion_tokens
         parent = _context(root.trace, root.parent, remote=True) if root.parent else None
         times = root.start_ns, root.start_ns + spans[0].end_ns
         self._add("request", root.name, parents[0], parent, whole, times, record.error)

@@ -127,7 +127,7 @@ class Record(NamedTuple):
     """A request's trace when it is over; times by the monotonic clock.
 
     `steps` has its own tokens with each step; after those, `left_out` steps were not recorded.
-    `error` is why it got no whole answer.
+    `error` is why it got no whole answer: `completion_tokens` says nothing then.
     """
 
     arrived_s: float

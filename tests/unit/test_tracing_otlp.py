@@ -131,6 +131,7 @@ def test_a_request_that_fails_says_so(
     (trace,) = exported(collector, 1)
     assert trace.root.status.code == trace.root.status.STATUS_CODE_ERROR
     assert trace.root.status.message == answer.failure == "no device can be reached"
+    assert "gen_ai.usage.output_tokens" not in attributes(trace.root)
 
 
 def test_a_base_station_that_is_stopped_exports_its_last_traces(
