@@ -10,14 +10,14 @@ Times are microseconds from the file's beginning. The file is a whole one after 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
 from orchestrator.clocks import shift_into
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StackError
 from orchestrator.replay.client import now_s
 from orchestrator.replay.records import Request, TraceTold
 
@@ -38,9 +38,9 @@ class ChromeTrace:
     """The file; requests are added by any thread."""
 
     def __init__(self, file: Path) -> None:
-        """InputError if it cannot be created."""
+        """InputError if it cannot be created, StackError if not written."""
         try:
-            self._file = file.open("xb")
+            self._file = file.open("xb", buffering=0)
         except FileExistsError:
             check_free(file)
             raise
@@ -54,10 +54,14 @@ class ChromeTrace:
         self._path = file
         self._requests = 0
         about = {"displayTimeUnit": "ms", "otherData": {"start_unix_ns": str(self._zero_ns)}}
-        self._file.write(json.dumps(about).encode()[:-1] + b', "traceEvents": [\n')
-        self._file.write(_TAIL)
         names = [_named("process_name", name, pid, pid) for pid, name in _PROCESSES.items()]
-        self._write([*names, _named("thread_name", "steps", _BASE_STATION, _BASE_STATION)])
+        names.append(_named("thread_name", "steps", _BASE_STATION, _BASE_STATION))
+        self._end = 0  # of the whole file but its tail
+        try:
+            self._append(json.dumps(about).encode()[:-1] + b', "traceEvents": [\n' + _lines(names))
+        except StackError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Nothing is added any more; of no requests there is no file."""
@@ -67,11 +71,15 @@ class ChromeTrace:
                 self._path.unlink(missing_ok=True)
 
     def add(self, request: Request, told: TraceTold | None) -> None:
-        """A request that has ended, and its trace if it has one."""
+        """A request that has ended, and its trace if it has one.
+
+        Raises:
+            StackError: the file cannot be written; it is as it was before.
+        """
         with self._lock:
             if not self._file.closed:
                 self._requests += 1
-                self._write(list(self._of(request, told)))
+                self._append(b",\n" + _lines(self._of(request, told)))
 
     def _of(self, request: Request, told: TraceTold | None) -> Iterator[Event]:
         asked_ns, sent_ns = _ns(request.intended_start_s), _ns(request.actual_start_s)
@@ -149,11 +157,21 @@ class ChromeTrace:
     def _us(self, at_ns: int) -> float:
         return (at_ns - self._zero_ns) / 1e3
 
-    def _write(self, events: list[Event]) -> None:
-        lines = b",\n".join(json.dumps(event).encode() for event in events)
-        self._file.seek(-len(_TAIL), 2)
-        self._file.write((b",\n" if self._requests else b"") + lines + _TAIL)
-        self._file.flush()
+    def _append(self, data: bytes) -> None:
+        try:
+            self._write(data + _TAIL)
+        except OSError as error:
+            with suppress(OSError):
+                self._write(_TAIL)  # first: a full disk has room for it only where it was
+                self._file.truncate()
+            raise StackError(f"--trace-file {self._path}: {error.strerror or error}") from None
+        self._end += len(data)
+
+    def _write(self, data: bytes) -> None:
+        self._file.seek(self._end)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
 
 @contextmanager
@@ -175,6 +193,10 @@ _ROUND_TRIP = 3
 def _thread(device: int) -> int:
     """A number that no other thread of the file has, and not 0, which is Linux' idle task."""
     return _DEVICES + 1 + device
+
+
+def _lines(events: Iterable[Event]) -> bytes:
+    return b",\n".join(json.dumps(event).encode() for event in events)
 
 
 def _named(what: str, name: str, pid: int, tid: int) -> Event:

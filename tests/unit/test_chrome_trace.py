@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
 from orchestrator.replay.client import now_s
 from orchestrator.replay.records import Request, TraceTold
@@ -148,6 +149,24 @@ def test_of_no_requests_there_is_no_file(tmp_path: Path) -> None:
     with writing(tmp_path / "trace.json"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_request_that_has_no_room_on_the_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    trace = ChromeTrace(file)
+    trace.add(request(0, now_s(), now_s() + 1), None)
+    before = file.read_bytes()
+    none = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, none[1]))
+    try:
+        with pytest.raises(StackError, match=r"--trace-file .*trace\.json: File too large"):
+            trace.add(request(1, now_s(), now_s() + 1), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, none)
+    assert file.read_bytes() == before
+    trace.add(request(2, now_s(), now_s() + 1), None)
+    trace.close()
+    assert {event["id2"]["local"] for event in phase(read(file), "b")} == {"0x0", "0x2"}
 
 
 def test_what_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
