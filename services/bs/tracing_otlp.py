@@ -42,6 +42,7 @@ class OtlpTraces:
         self._tracer = TracerProvider(shutdown_on_exit=False).get_tracer("wdmoe")
         self._model = model
         self._ended: queue.Queue[Ended | None] = queue.Queue(MAX_WAITING)
+        self._over = False
         self._dropped = 0
         self._told_s = -_TELL_EVERY_S
         command = [sys.executable, "-m", "services.bs.exporter"]
@@ -53,6 +54,8 @@ class OtlpTraces:
         self, headers: Mapping[str, str], operation: str, arrived_s: float, about: dict[str, Value]
     ) -> RequestTrace | None:
         """A request has arrived; None if it is not to be traced. `about` is told of its span."""
+        if self._over:
+            return None
         zero_ns = time.time_ns() - time.monotonic_ns()
         span = self._tracer.start_span(
             f"{operation} {self._model}",
@@ -74,6 +77,9 @@ class OtlpTraces:
 
     def close(self) -> None:
         """Let the exporter send what there is, for a moment."""
+        if self._over:
+            return
+        self._over = True
         deadline_s = time.monotonic() + _LAST_S
         with suppress(queue.Full):
             self._ended.put(None, timeout=_LAST_S)
@@ -85,6 +91,8 @@ class OtlpTraces:
 
     def _take(self, ended: Ended) -> None:
         """In the engine's thread: never waits."""
+        if self._over:
+            return
         try:
             self._ended.put_nowait(ended)
         except queue.Full:
@@ -106,4 +114,10 @@ class OtlpTraces:
                 pipe.flush()
             pipe.close()
         except OSError as error:
-            print(f"bs: traces: the exporter has ended ({error})", flush=True)
+            if not self._over:
+                self._over = True
+                print(
+                    f"bs: the exporter of traces has ended ({error}): no more traces until the "
+                    "base station is started again",
+                    flush=True,
+                )

@@ -162,6 +162,21 @@ def test_a_collector_that_is_away_costs_traces_and_no_request(
     assert "dropped so far" in lines[0]
 
 
+def test_after_its_exporter_has_died_the_base_station_serves_without_traces(
+    room: EngineRoom, otlp: OtlpTraces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    otlp._exporter.kill()
+    otlp._exporter.wait()
+    answers = [traced(otlp)]
+    room.serve(*answers)
+    until(lambda: otlp._over)
+    answers += [traced(otlp) for _ in range(2)]
+    assert [answer.request.trace for answer in answers[1:]] == [None, None]
+    room.serve(*answers[1:])
+    assert [answer.end.completion_tokens for answer in answers] == [4] * 3
+    assert capsys.readouterr().out.count("no more traces until the base station is started") == 1
+
+
 def test_without_a_collector_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENDPOINT, raising=False)
     monkeypatch.setitem(sys.modules, "services.bs.tracing_otlp", None)  # cannot be imported
