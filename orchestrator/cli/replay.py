@@ -128,7 +128,7 @@ def replay(
         trace_file=trace_file,
     )
     if trace_file is not None:
-        chrome_trace.check_free(trace_file)
+        chrome_trace.check_free(trace_file, out)
     chosen = prompt_sets.load(prompts, shots=shots)
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)

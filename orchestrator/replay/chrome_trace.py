@@ -28,9 +28,17 @@ _PROCESSES = {_REQUESTS: "requests", _BASE_STATION: "base station", _DEVICES: "d
 _TAIL = b"\n]}\n"
 
 
-def check_free(file: Path) -> None:
-    """InputError if there is something in a trace file's place."""
-    if file.exists():
+def check_free(file: Path, out: Path | None = None) -> None:
+    """InputError if a trace file cannot be made; in `out` it can, once that is there."""
+    try:
+        file.lstat()
+    except FileNotFoundError as error:
+        absolute = file.absolute()
+        if not absolute.parent.is_dir() and (out is None or absolute.parent != out.absolute()):
+            raise _cannot(file, error) from None
+    except OSError as error:
+        raise _cannot(file, error) from None
+    else:
         raise InputError(f"--trace-file {file}: exists already; allowed: a new file")
 
 
@@ -41,11 +49,9 @@ class ChromeTrace:
         """InputError if it cannot be created, StackError if not written."""
         try:
             self._file = file.open("xb", buffering=0)
-        except FileExistsError:
-            check_free(file)
-            raise
         except OSError as error:
-            raise InputError(f"--trace-file {file}: {error.strerror or error}") from None
+            check_free(file)
+            raise _cannot(file, error) from None
         self._lock = Lock()
         self._zero_ns = _ns(now_s())
         self._shift_ns = 0
@@ -193,6 +199,10 @@ _ROUND_TRIP = 3
 def _thread(device: int) -> int:
     """A number that no other thread of the file has, and not 0, which is Linux' idle task."""
     return _DEVICES + 1 + device
+
+
+def _cannot(file: Path, error: OSError) -> InputError:
+    return InputError(f"--trace-file {file}: {error.strerror or error}")
 
 
 def _lines(events: Iterable[Event]) -> bytes:

@@ -113,8 +113,8 @@ def replay(
     )
     path = out or default_path(prompts.name, channel.profile)
     with (
-        chrome_trace.writing(options.trace_file) as timeline,
         closing(RunFolder(path, run, resume=resume)) as folder,
+        chrome_trace.writing(options.trace_file) as timeline,
         Telling(client) as telling,
     ):
         requests = list(folder.recorded)

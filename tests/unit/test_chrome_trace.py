@@ -178,6 +178,26 @@ def test_what_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
-def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--trace-file .*: No such file or directory"):
-        ChromeTrace(tmp_path / "nowhere" / "trace.json")
+def test_a_link_to_nothing_is_something(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    file.symlink_to(tmp_path / "nothing")
+    for use in (check_free, ChromeTrace):
+        with pytest.raises(InputError, match=r"--trace-file .*: exists already; allowed: a new"):
+            use(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nowhere/trace.json", "No such file or directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    for use in (check_free, ChromeTrace):
+        with pytest.raises(InputError, match=f"--trace-file .*{name}: {why}"):
+            use(tmp_path / name)
+
+
+def test_a_file_may_lie_in_the_runs_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
+    check_free(tmp_path / "runs" / "run" / "trace.json", tmp_path / "runs" / "run")

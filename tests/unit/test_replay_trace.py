@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def start(url: str, file: Path, *arguments: str, prompts: list[str]) -> subprocess.Popen[str]:
-    """A replay of these prompts, which draws its trace in `file`."""
+    """A replay of these prompts, which draws its trace in `file`, to a folder beside it."""
     items = file.with_name("mine.jsonl")
     lines = [prompt(f"{text} {n}").model_dump_json() for n, text in enumerate(prompts)]
     items.write_text("\n".join(lines))
@@ -98,6 +98,13 @@ def test_after_a_run_was_ended_the_file_is_whole(
     process.communicate(timeout=30)
     assert process.returncode != 0
     assert len([one for one in events(file, "b", 1) if one["name"] == "HTTP"]) >= 3
+
+
+def test_it_may_lie_in_the_runs_folder(url: str, file: Path) -> None:
+    inside = file.with_name("run") / "trace.json"
+    code, err = ran(url, file, "--trace-file", str(inside), prompts=["ok"])
+    assert (code, err) == (0, "")
+    assert len([one for one in events(inside, "b", 1) if one["name"] == "HTTP"]) == 1
 
 
 def test_a_file_that_is_there_is_refused_and_nothing_sent(url: str, file: Path) -> None:
