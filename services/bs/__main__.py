@@ -38,7 +38,7 @@ from services.secure import secure_server
 if TYPE_CHECKING:
     from services.bs.tracing_otlp import OtlpTraces
 
-OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def main() -> None:
@@ -147,13 +147,14 @@ def _bind(
 
 
 def otlp(model: str) -> OtlpTraces | None:
-    """Where traces go; None unless OpenTelemetry's variables name a collector."""
-    endpoints = {name: value for name in OTLP_ENDPOINTS if (value := os.environ.get(name))}
-    if not endpoints:
+    """Where traces go; None unless OpenTelemetry's variable names a collector."""
+    endpoint = os.environ.get(OTLP_ENDPOINT)
+    if not endpoint:
         return None
-    for name, value in endpoints.items():
-        if not value.startswith(("http://", "https://")):
-            raise InputError(f"{name} is {value!r}, allowed: http://HOST:PORT, https://HOST:PORT")
+    if not endpoint.startswith(("http://", "https://")):
+        raise InputError(
+            f"{OTLP_ENDPOINT} is {endpoint!r}, allowed: http://HOST:PORT, https://HOST:PORT"
+        )
     from services.bs.tracing_otlp import OtlpTraces  # takes time to load
 
     return OtlpTraces(model)

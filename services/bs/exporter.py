@@ -56,8 +56,7 @@ class Exporter:
     """Makes spans, and waits until they have been sent, or given up, before it makes more."""
 
     def __init__(self) -> None:
-        name = os.environ.get("OTEL_SERVICE_NAME") or "wdmoe-bs"
-        self._resource = Resource.create({SERVICE_NAME: name})
+        self._resource = Resource.create({SERVICE_NAME: "wdmoe-bs"})
         self._processor = BatchSpanProcessor(OTLPSpanExporter())
         self._ids = RandomIdGenerator()
 

@@ -33,10 +33,7 @@ _LAST_S = 2.0
 
 
 class OtlpTraces:
-    """Traces every request that its client or OTEL_TRACES_SAMPLER does not leave out.
-
-    Where to, and all else of the exporter, is what OpenTelemetry's own variables say.
-    """
+    """Traces every request that its client does not leave out."""
 
     def __init__(self, model: str) -> None:
         self._tracer = TracerProvider(shutdown_on_exit=False).get_tracer("wdmoe")

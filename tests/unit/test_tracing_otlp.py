@@ -122,9 +122,7 @@ def test_a_trace_of_more_spans_than_the_exporter_holds_comes_whole(
     assert len(told) == len(answer.request.trace.record().spans()) > 2048
 
 
-def test_a_request_that_fails_says_so(
-    cell: Cell, collector: Collector, otlp: OtlpTraces
-) -> None:
+def test_a_request_that_fails_says_so(cell: Cell, collector: Collector, otlp: OtlpTraces) -> None:
     cell.channel.state = emulating(flops=1e15)
     answer = traced(otlp)
     EngineRoom(cell).serve(answer)
