@@ -125,10 +125,11 @@ class ChromeTrace:
             if name == "round_trip":
                 device = int(about["device"])
                 yield from self._meet(device)
+            shared = {key: value for key, value in about.items() if key not in _OF_ONE}
             at = (_BASE_STATION, _BASE_STATION)
             if name == "round_trip" or depth > _ROUND_TRIP:
                 at = (_DEVICES, _thread(device))
-            yield self._complete(_shown(name, about), *times, at, about)
+            yield self._complete(_shown(name, shared), *times, at, shared)
         yield self._ends(request, "base station", zero_ns + whole[3])
 
     def _meet(self, device: int) -> Iterator[Event]:
@@ -194,6 +195,8 @@ def writing(file: Path | None) -> Iterator[ChromeTrace | None]:
 
 
 _ROUND_TRIP = 3
+# What a step is to one of its requests, and not to the others.
+_OF_ONE = ("step", "own_tokens")
 
 
 def _thread(device: int) -> int:

@@ -85,8 +85,9 @@ def test_requests_the_base_station_and_each_device_have_their_tracks(
     document = read(file)
     threads = {event["args"]["name"] for event in phase(document, "M", name="thread_name")}
     assert threads == {"steps", *(f"device-{q}" for q in range(4))}
-    steps = [event for event in phase(document, "X") if event["name"].startswith("step")]
+    steps = phase(document, "X", name="step")
     assert len(steps) == 4  # the longest request's: the others took part in them
+    assert {key for step in steps for key in step["args"]} == {"tokens", "sequences"}
     layers = [event for event in phase(document, "X") if event["name"].startswith("layer")]
     assert [layer["name"] for layer in layers] == ["layer 0", "layer 1", "layer 2"] * 4
     trips = phase(document, "X", name="round_trip")
