@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.metrics import OrchestratorMetrics
 
@@ -16,6 +16,13 @@ from orchestrator.metrics import OrchestratorMetrics
 SILENT_AFTER_S = 10.0
 MAX_BYTES = 4096
 MAX_NAME = 256
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("allowed: printable characters")
+    return text
+
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -32,7 +39,7 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    prompts: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    prompts: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
     planned: _Count
     done: _Count
     failed: _Count

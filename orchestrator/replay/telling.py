@@ -32,7 +32,7 @@ class Tally:
 
     def __init__(self, prompts: PromptSet, recorded: Iterable[Request] = ()) -> None:
         self.progress = Progress(
-            prompts=prompts.name[:MAX_NAME],
+            prompts="".join(c if c.isprintable() else "?" for c in prompts.name[:MAX_NAME]),
             planned=len(prompts.prompts),
             done=0,
             failed=0,

@@ -95,6 +95,7 @@ def test_a_replay_that_says_no_more_runs_no_longer() -> None:
         ({"scored": 13}, "body: Value error, allowed: failed + scored <= done <= planned"),
         ({"score_sum": 12.5}, "body: Value error, allowed: score_sum <= scored"),
         ({"prompts": "x" * 257}, "prompts: String should have at most 256 characters"),
+        ({"prompts": "\x1b[2Jx"}, "prompts: Value error, allowed: printable characters"),
         ({"label": "x"}, "label: Extra inputs are not permitted"),
     ],
 )

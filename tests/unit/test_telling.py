@@ -91,6 +91,11 @@ def test_a_run_that_is_refused_tells_nothing(url: str, tmp_path: Path) -> None:
     assert told == []
 
 
+def test_a_set_of_any_name_is_told() -> None:
+    prompts = PromptSet("a\n\x1b[2Jb\udcff é" + "x" * 300, Path("mine"), "ab", (prompt("ok"),))
+    assert Tally(prompts).progress.prompts == ("a??[2Jb? é" + "x" * 300)[:256]
+
+
 scores = st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
 
 
