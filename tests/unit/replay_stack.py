@@ -95,6 +95,7 @@ ROUTING = b"PK\x03\x04 routing"
 app = FastAPI()
 received: list[dict[str, Any]] = []
 told: list[Progress] = []
+told_to_the_end: list[Progress] = []
 # Clear it, and whoever tells of a replay gets no answer until it is set again.
 answering = threading.Event()
 answering.set()
@@ -118,8 +119,11 @@ def intervals(since_s: float) -> list[dict[str, Any]]:
 
 @app.post("/replay", status_code=204)
 def hear(body: dict[str, Any]) -> None:
-    told.append(Progress.model_validate(body))
-    assert answering.wait(60)
+    told.append(progress := Progress.model_validate(body))
+    try:
+        assert answering.wait(60)
+    finally:
+        told_to_the_end.append(progress)
 
 
 @app.post("/v1/completions")

@@ -12,13 +12,22 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
 from orchestrator.progress import Progress
+from orchestrator.replay import client
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.telling import EVERY_S, Tally
 from tests.unit import recorded_runs
 from tests.unit.control_plane import eventually
 from tests.unit.recorded_runs import TOPK
-from tests.unit.replay_stack import answering, app, interrupt, prompt, run, told
+from tests.unit.replay_stack import (
+    answering,
+    app,
+    interrupt,
+    prompt,
+    run,
+    told,
+    told_to_the_end,
+)
 from tests.unit.serving import serve
 
 
@@ -31,6 +40,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def nothing_told_yet() -> None:
     told.clear()
+    told_to_the_end.clear()
 
 
 def counts(progress: Progress) -> tuple[int, int, int, float, bool]:
@@ -75,10 +85,21 @@ def test_a_run_that_is_interrupted_runs_no_longer_and_goes_on_from_there(
     assert counts(told[-1]) == (4, 0, 4, 3.0, False)
 
 
-def test_a_silent_orchestrator_is_not_waited_for(url: str, tmp_path: Path) -> None:
+def test_a_silent_orchestrator_is_not_waited_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TELL_TIMEOUT_S", 600)
+
+    def answer_after_the_last(request: Request) -> None:
+        if request.id == 2:
+            eventually(lambda: len(told) == 1)
+            assert told_to_the_end == []
+            answering.set()
+
     answering.clear()
     try:
-        outcome = run(url, tmp_path / "run", "ok 1", "slow 1", "ok 2")
+        texts = ("ok 1", "slow 1", "ok 2")
+        outcome = run(url, tmp_path / "run", *texts, on_request=answer_after_the_last)
     finally:
         answering.set()
     assert [(one.error, one.score) for one in outcome.requests] == [(None, 1.0)] * 3
