@@ -65,9 +65,13 @@ def _events(response: httpx.Response) -> Iterator[bytes]:
 
     Not httpx' iter_lines(): that also splits at U+2028 and its like, which JSON texts may hold.
     """
-    rest = b""
+    begun: list[bytes] = []  # of a line: joined once, as a trace's may be of megabytes
     for block in response.iter_bytes():
-        *lines, rest = (rest + block).split(b"\n")
+        begun.append(block)
+        if b"\n" not in block:
+            continue
+        *lines, rest = b"".join(begun).split(b"\n")
+        begun = [rest]
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()
