@@ -1,7 +1,13 @@
-"""The tokens on which a layer is carved: sampled from the dense model, or of the user's files."""
+"""The tokens on which a layer is carved.
+
+Texts sampled from the dense model, or of the user's files, and for the first layers every token of
+the vocabulary once: what those answer depends on the token more than on what is before it, and
+texts of this length use a fifth of the vocabulary.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -15,17 +21,19 @@ from models.smollm2.sampling import sample
 from orchestrator import text_file
 from orchestrator.errors import InputError
 
-TEXTS = 192
-LENGTH = 512  # tokens of a text
-HELD_OUT = 16  # of the texts: nothing is fitted to them, all that is measured is measured on them
-TEXTS_AT_ONCE = 64
+TEXTS = 528
+LENGTH = 256  # tokens of a text
+HELD_OUT = 32  # of the texts: nothing is fitted to them, all that is measured is measured on them
+TEXTS_AT_ONCE = 132
 MAX_FILE_BYTES = 64 << 20
 START = "<|endoftext|>"
+WORD = re.compile("Ġ[A-Za-z]{2,}")  # a token that is a word with a space before it
 CHAT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     "<|im_end|>\n<|im_start|>user\n"
 )
-CHATS = 4  # every how many-th text is a conversation, of which the model writes both sides
+KINDS = 4  # of as many texts one is a conversation, of which the model writes both sides, and
+# one begins with any word
 OPENINGS = (
     "{Topic} can be described as",
     "{Topic} in history.\n\n",
@@ -46,14 +54,29 @@ holidays,families,language,religion,philosophy,elections,newspapers,energy,space
 
 
 def openings(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[int]]:
-    """How each text begins, in tokens; which topic meets which form is drawn from the seed."""
+    """How each text begins, in tokens; topics, forms and words are drawn from the seed."""
     pairs = list(product(OPENINGS, TOPICS.replace("\n", "").split(",")))
-    Random(seed).shuffle(pairs)
+    drawn = Random(seed)
+    drawn.shuffle(pairs)
+    words = sorted(word for word in tokenizer.get_vocab() if WORD.fullmatch(word))
+    start = tokenizer(START)["input_ids"]
     begun = []
     for number, (form, topic) in enumerate(pairs[:TEXTS]):
-        prose = START + form.format(topic=topic, Topic=topic[0].upper() + topic[1:])
-        begun.append(tokenizer(CHAT if number % CHATS == 0 else prose)["input_ids"])
+        if number % KINDS == 0:
+            begun.append(tokenizer(CHAT)["input_ids"])
+        elif number % KINDS == 1:
+            begun.append([*start, tokenizer.convert_tokens_to_ids(drawn.choice(words))])
+        else:
+            prose = form.format(topic=topic, Topic=topic[0].upper() + topic[1:])
+            begun.append(start + tokenizer(prose)["input_ids"])
     return begun
+
+
+def vocabulary(tokens: int, seed: int) -> Tensor:
+    """All tokens in any order as texts, (enough, LENGTH); the last is filled up from the first."""
+    order = torch.randperm(tokens, generator=torch.Generator().manual_seed(seed))
+    texts = -(-tokens // LENGTH)
+    return order.repeat(texts * LENGTH // tokens + 1)[: texts * LENGTH].view(texts, LENGTH)
 
 
 def sampled(

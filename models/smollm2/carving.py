@@ -55,6 +55,7 @@ class Carved:
 
 
 def carve(
+    divided: Tokens,
     fitted: Tokens,
     held_out: Tokens,
     down: Tensor,
@@ -63,14 +64,25 @@ def carve(
     penalties: Penalties,
     generator: torch.Generator,
 ) -> Carved:
-    """Experts of `kept` neurons each for a dense FFN with this down-projection (neurons, d)."""
-    energy = _energy(fitted.hidden, down)
-    labels = clusters.by_direction(fitted.inputs, experts, generator)
+    """Experts of `kept` neurons each for a dense FFN.
+
+    Args:
+        divided: tokens that the gate learns to divide, and by which experts keep neurons.
+        fitted: tokens that the down-projections are fitted to.
+        held_out: tokens on which the layer is measured.
+        down: the dense down-projection, (neurons, d).
+        experts: how many.
+        kept: neurons of each.
+        penalties: of the regression.
+        generator: of the clusters.
+    """
+    energy = _energy(divided.hidden, down)
+    labels = clusters.by_direction(divided.inputs, experts, generator)
     labels = clusters.by_energy(energy, labels, experts, kept)
-    gate = router.fit(fitted.inputs, labels, experts)
-    routing = Routing.of(gate, fitted.inputs)
-    neurons = _kept(energy, routing, experts, kept)
+    gate = router.fit(divided.inputs, labels, experts)
+    neurons = _kept(energy, Routing.of(gate, divided.inputs), experts, kept)
     del energy
+    routing = Routing.of(gate, fitted.inputs)
     targets = [fitted.target, fitted.drift]
     dense, drift = ridge.solve(
         fitted.hidden, routing, neurons, targets, fitted.weight, down, penalties
@@ -84,12 +96,12 @@ def answer(carved: Carved, inputs: Tensor, hidden: Tensor) -> Tensor:
     return ridge.answer(hidden, Routing.of(carved.gate, inputs), carved.neurons, carved.down)
 
 
-def token_weights(residual: Tensor) -> Tensor:
-    """The weight of each token, (n,): an error matters relative to the (n, d) stream it is in.
+def token_weights(energy: Tensor) -> Tensor:
+    """The weight of each token, (n,): an error matters relative to the stream's squares it is in.
 
     A text's first token has a stream hundreds of times as long as others from some layer on.
     """
-    inverse = residual.square().sum(dim=1).clamp_min(1e-12).reciprocal()
+    inverse = energy.clamp_min(1e-12).reciprocal()
     return (inverse / inverse.median()).clamp_max(HEAVIEST)
 
 

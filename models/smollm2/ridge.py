@@ -31,7 +31,7 @@ class Penalties:
     """ρ, γ and α above."""
 
     top1: float = 0.1
-    unchosen: float = 0.02
+    unchosen: float = 0.003
     shrink: float = 0.3
 
 

@@ -35,42 +35,59 @@ class Streams:
         self._carved = self._dense.clone()
         positions = torch.arange(texts.shape[1])[None]
         self._angles = model.model.rotary_emb(torch.empty(0, dtype=model.dtype), positions)
+        tokens, width = texts.numel(), model.config.hidden_size
+        self._inputs = torch.empty(tokens, width)
+        self._hidden = torch.empty(tokens, model.config.intermediate_size, dtype=model.dtype)
+        self._target, self._drift = torch.empty(2, tokens, width)
+        self._energy = torch.empty(tokens)
 
     def enter(self, number: int) -> Tokens:
-        """Runs attention of a layer on both streams, and the dense FFN; what the experts see."""
+        """Runs attention of a layer on both streams, and the dense FFN; what the experts see.
+
+        It is overwritten by the next layer's.
+        """
         layer = cast(Any, self._model.model.layers[number])
-        self._attend(layer, self._dense)
-        self._attend(layer, self._carved)
-        dense, carved = self._dense.flatten(0, 1), self._carved.flatten(0, 1)
-        inputs, hidden, target = _ffn(layer, carved)
-        dense += _ffn(layer, dense)[2]
-        drift = dense - carved - target
-        return Tokens(inputs, hidden, target, drift, carving.token_weights(dense))
+        length = self._dense.shape[1]
+        for start in range(0, len(self._dense), TEXTS_AT_ONCE):
+            texts = slice(start, start + TEXTS_AT_ONCE)
+            rows = slice(start * length, (start + TEXTS_AT_ONCE) * length)
+            dense, carved = self._dense[texts], self._carved[texts]
+            self._attend(layer, dense)
+            self._attend(layer, carved)
+            dense, carved = dense.flatten(0, 1), carved.flatten(0, 1)
+            self._inputs[rows], self._hidden[rows], self._target[rows] = _ffn(layer, carved)
+            dense += _ffn(layer, dense)[2]
+            self._drift[rows] = dense - carved - self._target[rows]
+            self._energy[rows] = dense.square().sum(dim=1)
+        tokens = slice(len(self._dense) * length)
+        values = (self._inputs, self._hidden, self._target, self._drift)
+        weight = carving.token_weights(self._energy[tokens])
+        return Tokens(*(value[tokens] for value in values), weight)
 
     def leave(self, carved: Carved, tokens: Tokens) -> None:
         """Adds the experts' answer to the carved stream."""
         stream = self._carved.flatten(0, 1)
         stream += carving.answer(carved, tokens.inputs, tokens.hidden)
 
-    def perplexities(self, texts: Tensor, rows: slice) -> tuple[float, float]:
-        """Of the dense and the carved model on some of the texts, behind the last layer."""
-        return self._perplexity(self._dense, texts, rows), self._perplexity(
-            self._carved, texts, rows
-        )
+    def forget(self, texts: int) -> None:
+        """Go on without the first texts."""
+        self._dense, self._carved = self._dense[texts:], self._carved[texts:]
 
-    def _perplexity(self, streams: Tensor, texts: Tensor, rows: slice) -> float:
+    def perplexities(self, texts: Tensor) -> tuple[float, float]:
+        """Of the dense and the carved model on the last texts, behind the last layer."""
+        return self._perplexity(self._dense, texts), self._perplexity(self._carved, texts)
+
+    def _perplexity(self, streams: Tensor, texts: Tensor) -> float:
         losses = []
-        for stream, text in zip(streams[rows], texts[rows], strict=True):
+        for stream, text in zip(streams[-len(texts) :], texts, strict=True):
             normed = self._model.model.norm(stream[:-1]).to(self._model.dtype)
             losses.append(F.cross_entropy(self._model.lm_head(normed).float(), text[1:]))
         return float(torch.stack(losses).mean().exp())
 
     def _attend(self, layer: Any, stream: Tensor) -> None:
-        for start in range(0, len(stream), TEXTS_AT_ONCE):
-            part = stream[start : start + TEXTS_AT_ONCE]
-            normed = layer.input_layernorm(part).to(self._model.dtype)
-            said, _ = layer.self_attn(normed, position_embeddings=self._angles)
-            part += said.float()
+        normed = layer.input_layernorm(stream).to(self._model.dtype)
+        said, _ = layer.self_attn(normed, position_embeddings=self._angles)
+        stream += said.float()
 
 
 def _ffn(layer: Any, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:

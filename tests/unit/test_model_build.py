@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MixtralForCausalLM, PreTrainedTokenizerFast
 
-from models.smollm2 import build, calibration, carving, source
+from models.smollm2 import build, calibration, carving, dense, source
 from models.smollm2.ridge import Penalties
 from models.smollm2.work import Report
 from orchestrator.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LENGTH", 48)
     monkeypatch.setattr(calibration, "HELD_OUT", 4)
     monkeypatch.setattr(calibration, "TEXTS_AT_ONCE", 16)
+    monkeypatch.setattr(build, "VOCABULARY_LAYERS", 1)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_it_says_what_the_dense_model_says_where_it_can(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With experts of all neurons, not made to differ, all that is left is noise."""
-    monkeypatch.setattr(build, "Penalties", lambda: Penalties(unchosen=0.0))
+    monkeypatch.setattr(build, "penalties", lambda number: Penalties(unchosen=0.0))
     assert made("moe", "--hidden", "48").code == 0
     model = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
     ids = torch.randint(3, len(tiny_llama.TOKENS), (4, 40))
@@ -126,6 +127,24 @@ def test_an_interrupted_build_goes_on_to_the_same_weights(
     monkeypatch.setattr(calibration, "sampled", None)  # its texts are there
     assert made("halves").code == 0
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
+
+
+def test_the_first_layers_see_every_token_of_the_vocabulary() -> None:
+    texts = calibration.vocabulary(1000, seed=3)
+    assert texts.shape == (21, 48)
+    assert texts.flatten()[:1000].sort().values.tolist() == list(range(1000))
+
+
+def test_sampled_texts_are_conversations_words_and_prose(tmp_path: Path) -> None:
+    tiny_llama.write_gguf(tiny_llama.llama(), tmp_path / "tiny.gguf")
+    tokenizer = dense.load(tmp_path / "tiny.gguf")[1]
+    begun = [tokenizer.decode(tokens) for tokens in calibration.openings(tokenizer, 0)]
+    assert len(begun) == 24
+    assert begun[0::4] == [calibration.CHAT] * 6
+    assert begun[1::4] == ["<|endoftext|> th"] * 6
+    prose = begun[2::4] + begun[3::4]
+    assert len(set(prose)) == 12
+    assert all(text.startswith(calibration.START) and len(text) > 25 for text in prose)
 
 
 def test_texts_of_ones_own_take_the_place_of_sampled_ones(made: Build, tmp_path: Path) -> None:

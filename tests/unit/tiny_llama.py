@@ -16,7 +16,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from models.smollm2 import source
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TOKENS = [*SPECIAL, *bytes_to_unicode().values(), "th"]  # type: ignore[no-untyped-call]
+TOKENS = [*SPECIAL, *bytes_to_unicode().values(), "th", "Ġth"]  # type: ignore[no-untyped-call]
 HEADS, KEY_HEADS = 4, 2
 CONFIG = LlamaConfig(
     vocab_size=len(TOKENS),
@@ -69,7 +69,7 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
     writer.add_rope_freq_base(10000.0)
     writer.add_token_list(TOKENS)
     writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
-    writer.add_token_merges(["t h"])
+    writer.add_token_merges(["t h", "Ġ th"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
