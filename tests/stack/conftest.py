@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "models" / "bundled"
+BUNDLED = ROOT / "models" / "bundled"
+MODEL = Path(os.environ.get("WDMOE_MODEL", BUNDLED)).resolve()  # tests of the split take any
 PROJECT = "wdmoe-test"
 # Its own project and ports: a stack that the user runs stays as it is. fp32, for exact logits.
 ENVIRONMENT = {

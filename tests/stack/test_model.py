@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, MixtralForCausalLM
 
 from orchestrator.checkpoint import Checkpoint
-from tests.stack.conftest import EXPERTS, MODEL, Stack, container, docker, until
+from tests.stack.conftest import BUNDLED, EXPERTS, MODEL, Stack, container, docker, until
 
 PROMPTS = [
     f"{text} {number}"
@@ -26,6 +26,7 @@ PROMPTS = [
     )
 ][:20]
 DECODED = 16
+CLOSE = 1e-4 if MODEL == BUNDLED else 1e-3  # rounding adds up over more layers
 Rows = npt.NDArray[np.float32]
 
 
@@ -50,7 +51,7 @@ def test_logits_equal_those_of_one_process_with_the_whole_model(
         assert rows.shape == expected.shape
         worst = max(worst, float(np.abs(rows - expected).max()))
     print(f"largest difference over {len(PROMPTS)} prompts: {worst:.2e}")
-    assert worst <= 1e-4
+    assert worst <= CLOSE
 
 
 @torch.inference_mode()
