@@ -50,8 +50,8 @@ class Streams:
         length = self._dense.shape[1]
         for start in range(0, len(self._dense), TEXTS_AT_ONCE):
             texts = slice(start, start + TEXTS_AT_ONCE)
-            rows = slice(start * length, (start + TEXTS_AT_ONCE) * length)
             dense, carved = self._dense[texts], self._carved[texts]
+            rows = slice(start * length, (start + len(dense)) * length)
             self._attend(layer, dense)
             self._attend(layer, carved)
             dense, carved = dense.flatten(0, 1), carved.flatten(0, 1)
@@ -60,9 +60,13 @@ class Streams:
             self._drift[rows] = dense - carved - self._target[rows]
             self._energy[rows] = dense.square().sum(dim=1)
         tokens = slice(len(self._dense) * length)
-        values = (self._inputs, self._hidden, self._target, self._drift)
-        weight = carving.token_weights(self._energy[tokens])
-        return Tokens(*(value[tokens] for value in values), weight)
+        return Tokens(
+            self._inputs[tokens],
+            self._hidden[tokens],
+            self._target[tokens],
+            self._drift[tokens],
+            carving.token_weights(self._energy[tokens]),
+        )
 
     def leave(self, carved: Carved, tokens: Tokens) -> None:
         """Adds the experts' answer to the carved stream."""

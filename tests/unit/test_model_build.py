@@ -28,7 +28,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package of a tiny model in the cache, and few short texts to carve it with."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(source, "SHA256", tiny_llama.write_wheel(source.cache()))
-    monkeypatch.setattr(calibration, "TEXTS", 24)
+    monkeypatch.setattr(calibration, "TEXTS", 22)
     monkeypatch.setattr(calibration, "LENGTH", 48)
     monkeypatch.setattr(calibration, "HELD_OUT", 4)
     monkeypatch.setattr(calibration, "TEXTS_AT_ONCE", 16)
@@ -138,12 +138,12 @@ def test_the_first_layers_see_every_token_of_the_vocabulary() -> None:
 def test_sampled_texts_are_conversations_words_and_prose(tmp_path: Path) -> None:
     tiny_llama.write_gguf(tiny_llama.llama(), tmp_path / "tiny.gguf")
     tokenizer = dense.load(tmp_path / "tiny.gguf")[1]
-    begun = [tokenizer.decode(tokens) for tokens in calibration.openings(tokenizer, 0)]
-    assert len(begun) == 24
+    begun = [str(tokenizer.decode(tokens)) for tokens in calibration.openings(tokenizer, 0)]
+    assert len(begun) == 22
     assert begun[0::4] == [calibration.CHAT] * 6
     assert begun[1::4] == ["<|endoftext|> th"] * 6
     prose = begun[2::4] + begun[3::4]
-    assert len(set(prose)) == 12
+    assert len(set(prose)) == 10
     assert all(text.startswith(calibration.START) and len(text) > 25 for text in prose)
 
 
@@ -174,7 +174,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(
 
 def test_a_text_that_is_too_short_or_no_text_is_refused(made: Build, tmp_path: Path) -> None:
     short = made("moe", "--calibration", str(text(tmp_path, 20)))
-    assert "tokens of text; allowed: at least 1152" in short.err
+    assert "tokens of text; allowed: at least 1056" in short.err
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "binary: not a text in UTF-8" in made("moe", "--calibration", str(binary)).err
