@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-TEMPERATURE = 1.0  # texts of many kinds of words carve better than those that make most sense
+TEMPERATURE = 1.0  # for texts of many kinds of words, be there less sense in them
 
 
 @torch.inference_mode()
