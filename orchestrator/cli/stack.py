@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 REGISTRY_TIMEOUT_S = 15
 # The engine may take a moment to let go of a container that was killed, and of its network.
 DOWN_TRIES = 5
+# What engine 20.10 says of a network without containers once it has lost count of its endpoints.
+MISCOUNT = "has active endpoints"
 # What stopping one container, or removing all of them, may take before it is tried again.
 DOWN_TIMEOUT_S = 60
 
@@ -65,7 +67,8 @@ def down(as_json: Json = False) -> None:
             break
         time.sleep(1)
     else:
-        raise StackError(f"docker compose down: {fault}")
+        remedy = "; restart the Docker Engine, which miscounted them" if MISCOUNT in fault else ""
+        raise StackError(f"docker compose down: {fault}{remedy}")
     if as_json:
         print_json({"removed": sorted(container["Service"] for container in containers)})
 
