@@ -118,6 +118,7 @@ def _settings(recipe: Recipe) -> Settings:
         raise InputError(f"--calibration {error.filename}: {error.strerror}") from None
     return Settings(
         source_sha256=source.SHA256,
+        code_sha256=_code_sha256(),
         experts=recipe.experts,
         hidden=recipe.hidden,
         seed=recipe.seed,
@@ -125,6 +126,12 @@ def _settings(recipe: Recipe) -> Settings:
         torch=torch.__version__,
         threads=torch.get_num_threads(),
     )
+
+
+def _code_sha256() -> str:
+    """Of the programs here: what one version has begun another cannot go on with."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _check(recipe: Recipe, model: LlamaForCausalLM) -> None:

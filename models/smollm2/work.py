@@ -28,11 +28,12 @@ from orchestrator.replay import json_file
 
 
 class Settings(BaseModel):
-    """What decides the weights, besides the host and its libraries."""
+    """What decides the weights, besides the host; of libraries, torch is the one that matters."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     source_sha256: str
+    code_sha256: str
     experts: int
     hidden: int
     seed: int

@@ -124,6 +124,9 @@ def test_an_interrupted_build_goes_on_to_the_same_weights(
     assert not (tmp_path / "halves").exists()
     monkeypatch.setattr(carving, "carve", carve)
     assert "hidden 32, this one has 16" in made("halves", "--hidden", "16").err
+    with monkeypatch.context() as changed:
+        changed.setattr(build, "_code_sha256", lambda: "of a later version")
+        assert "this one has of a later version; delete the folder" in made("halves").err
     monkeypatch.setattr(calibration, "sampled", None)  # its texts are there
     assert made("halves").code == 0
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
