@@ -67,8 +67,9 @@ def down(as_json: Json = False) -> None:
             break
         time.sleep(1)
     else:
-        remedy = "; restart the Docker Engine, which miscounted them" if MISCOUNT in fault else ""
-        raise StackError(f"docker compose down: {fault}{remedy}")
+        if fault and MISCOUNT in fault:
+            fault += "; restart the Docker Engine, which miscounted them"
+        raise StackError(f"docker compose down: {fault}")
     if as_json:
         print_json({"removed": sorted(container["Service"] for container in containers)})
 
