@@ -28,7 +28,7 @@ from orchestrator.replay import json_file
 
 
 class Settings(BaseModel):
-    """What decides the weights, besides the host; of libraries, torch is the one that matters."""
+    """What decides the weights, besides the host and its other libraries."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

@@ -44,8 +44,11 @@ def test_the_whole_stack_restarts(stack: Stack) -> None:
     before = [qdiscs(q) for q in range(EXPERTS)]
     # Not `compose restart`: engine 20.10 miscounts the endpoints of containers that stop together.
     compose = ("compose", "--project-directory", str(ROOT))
-    for name in docker(*compose, "ps", "--format", "{{.Name}}").split():
+    names = docker(*compose, "ps", "--format", "{{.Name}}").split()
+    for name in names:
         docker("stop", name)
+    assert len(names) > EXPERTS
+    assert docker(*compose, "ps", "-q") == ""
     docker(*compose, "start")
     until(lambda: _answers(stack), "orchestrator and base station answer")
     ready(stack)
