@@ -61,7 +61,7 @@ def test_the_begin_and_the_end_are_told(url: str, tmp_path: Path) -> None:
 def test_it_is_told_in_between_but_not_of_each_answer(url: str, tmp_path: Path) -> None:
     def until_told(request: Request) -> None:
         if request.id == 1:
-            eventually(lambda: told[-1].done == 2)
+            eventually(lambda: [tally.done for tally in told[-1:]] == [2])
 
     began_s = time.monotonic()
     run(url, tmp_path / "run", *(f"ok {n}" for n in range(20)), on_request=until_told)
