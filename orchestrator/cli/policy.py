@@ -69,7 +69,7 @@ def use(
     ] = None,
     latency: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Latency: analytic, measured, or the larger."),
+        typer.Option(metavar="SOURCE", help="Latency: analytic, compute, measured, or larger."),
     ] = None,
     candidates: Annotated[
         int | None, typer.Option(metavar="N", help="Heaviest experts that channel chooses from.")

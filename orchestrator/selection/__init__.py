@@ -29,8 +29,9 @@ from orchestrator.profile_schema import short
 if TYPE_CHECKING:
     import torch
 
-# Where t of Eq. 6 comes from: channel state and speeds, what was measured, the larger of the two.
-LatencySource: TypeAlias = Literal["analytic", "measured", "larger"]
+# Where t of Eq. 6 comes from: channel state and speeds, speeds alone (a baseline that knows nothing
+# of the radio), what was measured, the larger of analytic and measured.
+LatencySource: TypeAlias = Literal["analytic", "compute", "measured", "larger"]
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,7 @@ class Policy(BaseModel, ABC):
 class LatencyPolicy(Policy):
     """A policy that is told what a token costs on each device."""
 
-    latency: LatencySource = Field(
-        default="analytic", description="where t of Eq. 6 comes from: channel state, measurements"
-    )
+    latency: LatencySource = Field(default="analytic", description="where t of Eq. 6 comes from")
 
 
 def names() -> list[str]:

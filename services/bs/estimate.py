@@ -1,6 +1,7 @@
-"""How long a token takes on each device: t_q of Eq. 6, computed, measured, or the larger of both.
+"""How long a token takes on each device: t_q of Eq. 6, by its terms, measured, or the larger.
 
-Computed: from the channel state and the devices' speeds (`orchestrator.latency`). Measured: per
+Analytic: from the channel state and the devices' speeds (`orchestrator.latency`). Compute: from the
+speeds alone, what a policy can know that knows nothing of the radio. Measured: per
 device, messages' times y (from sent to answered) against their tokens n, as y = a + b·n, where a
 is what a message costs however small it is, and b what each token adds.
 """
@@ -84,7 +85,7 @@ class LatencyEstimate:
         self._lines: tuple[Floats, Floats] | None = None
         self._drawn_s = -math.inf
         self._state: ChannelState | None = None
-        self._analytic_s = np.zeros(info.experts)
+        self._analytic_s = self._compute_s = np.zeros(info.experts)
 
     def analytic_s(self, state: ChannelState | None) -> Floats:
         """Eq. 6 for one token on each device [s], of the emulated model if there is one.
@@ -92,16 +93,26 @@ class LatencyEstimate:
         Shape (E,); infinite in outage, 0 where nothing is shaped or no state is known. The same
         array again for the same state: states are immutable, and last for many layers.
         """
-        if state is not self._state:
-            bits, flop = self._bits, self._flop
-            if state is None:
-                self._analytic_s = np.zeros(len(self._fits))
-            else:
-                if state.emulate is not None:
-                    bits, flop = state.emulate.bits_per_token, state.emulate.flop_per_token
-                self._analytic_s = device_latency_s(state, bits=bits, flop=flop)
-            self._state = state
+        self._compute(state)
         return self._analytic_s
+
+    def compute_s(self, state: ChannelState | None) -> Floats:
+        """The middle term of Eq. 6 alone, L_comp/C_q; otherwise as `analytic_s`."""
+        self._compute(state)
+        return self._compute_s
+
+    def _compute(self, state: ChannelState | None) -> None:
+        if state is self._state:
+            return
+        self._state = state
+        if state is None:
+            self._analytic_s = self._compute_s = np.zeros(len(self._fits))
+            return
+        bits, flop = self._bits, self._flop
+        if state.emulate is not None:
+            bits, flop = state.emulate.bits_per_token, state.emulate.flop_per_token
+        self._analytic_s = device_latency_s(state, bits=bits, flop=flop)
+        self._compute_s = device_latency_s(state, bits=0.0, flop=flop)
 
     def learn(
         self, q: int, tokens: int, took_s: float, now_s: float, state: ChannelState | None
@@ -132,7 +143,7 @@ class LatencyEstimate:
 
     def latency_s(
         self,
-        source: Literal["measured", "larger"],
+        source: Literal["compute", "measured", "larger"],
         state: ChannelState | None,
         tokens: Floats,
         now_s: float,
@@ -142,6 +153,8 @@ class LatencyEstimate:
         Measured, it is b + a / max(1, tokens): each token bears its share of the message's cost. A
         device of which too little is known is judged by Eq. 6. In outage it is infinite.
         """
+        if source == "compute":
+            return self.compute_s(state)
         analytic_s = self.analytic_s(state)
         other = state is not None and state.profile_sha256 != self._profile
         if self._lines is None or other or now_s - self._drawn_s > STALE_S:

@@ -45,7 +45,7 @@ def test_list_shows_every_policy_and_what_may_be_asked_of_it(wdmoe: Wdmoe) -> No
     table = wdmoe("policy", "list").out
     assert "theta (0 to 0.5)" in table
     assert "strict=false (true or false)" in table
-    assert "latency=analytic (analytic, measured, larger)" in table
+    assert "latency=analytic (analytic, compute, measured, larger)" in table
     for row in rows.values():
         assert row["summary"].split()[0] in table
 

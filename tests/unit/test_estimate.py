@@ -143,7 +143,18 @@ def test_the_larger_is_taken_of_each_device() -> None:
     assert larger[1:].tolist() == pytest.approx(EQ6_S[1:])
 
 
-@pytest.mark.parametrize("source", ["measured", "larger"])
+def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    slow = Direction(rate_bps=1e3)
+    faded = tuple(DeviceState(slow, slow, device.flops) for device in STATE.devices)
+    for state in (STATE, replace(STATE, devices=faded)):
+        assert estimate.latency_s("compute", state, ONE, 0.0).tolist() == pytest.approx(
+            [EMULATE.flop_per_token / flops for flops in (1e11, 2e11, 4e11)]
+        )
+
+
+@pytest.mark.parametrize("source", ["compute", "measured", "larger"])
 def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
@@ -151,7 +162,8 @@ def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
     assert estimate.latency_s(source, gone, ONE, 0.0)[0] == math.inf  # type: ignore[arg-type]
     estimate.fit(gone, 0.0)
     back = estimate.latency_s(source, STATE, ONE, 0.0)[0]  # type: ignore[arg-type]
-    assert back == pytest.approx(EQ6_S[0])
+    computed_s = EMULATE.flop_per_token / 1e11
+    assert back == pytest.approx(computed_s if source == "compute" else EQ6_S[0])
 
 
 def test_a_layer_in_messages_takes_as_long_as_the_device_with_most_to_do() -> None:

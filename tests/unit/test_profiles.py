@@ -5,12 +5,15 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from orchestrator import profile_schema, profiles
 from orchestrator.errors import InputError
+from orchestrator.latency import device_latency_s
 from orchestrator.profiles import Profile
 from orchestrator.state import Direction, Emulation, PolicyState
 
@@ -214,7 +217,7 @@ def test_numbers_are_read_as_python_reads_them(number: float, style: str) -> Non
 def test_finding_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text(BASE)
     assert profiles.find(str(tmp_path / "mine.yaml")).name == "mine"
-    with pytest.raises(InputError, match="no bundled profile 'mine'; there are: blockage, cell-"):
+    with pytest.raises(InputError, match="no bundled profile 'mine'; there are: block-fading,"):
         profiles.find("mine")
     monkeypatch.setenv("WDMOE_PROFILES_DIR", str(tmp_path))
     assert profiles.find("mine").text == BASE
@@ -229,7 +232,7 @@ def test_bundled_profiles_run_on_any_kernel_with_eight_devices() -> None:
     bundled = {profile.name: profile for profile in profiles.bundled()}
     assert set(bundled) == {
         *("ideal", "rayleigh-100m", "near-far", "near-far-small"),
-        *("cell-edge", "blockage", "mobility", "outage"),
+        *("cell-edge", "blockage", "block-fading", "mobility", "outage"),
     }
     for profile in bundled.values():
         assert len(profile.spec.devices) == 8
@@ -250,3 +253,24 @@ def test_bundled_profiles_differ_as_they_say() -> None:
     blocked = up_mbps("blockage")
     assert blocked.index(min(blocked)) == 3
     assert {device.down for device in profiles.find("ideal").devices(0)} == {Direction()}
+
+
+def radio_share(name: str) -> NDArray[np.float64]:
+    """What part of a token's time by Eq. 6 is transmission, on each device in 200 intervals."""
+    profile = profiles.find(name)
+    shares = []
+    for interval in range(200):
+        state = profile.state(
+            epoch=1, interval=interval, apply_at_s=0.0, policy=PolicyState("topk")
+        )
+        assert state.emulate is not None
+        bits, flop = state.emulate.bits_per_token, state.emulate.flop_per_token
+        compute_s = device_latency_s(state, bits=0.0, flop=flop)
+        shares.append(1 - compute_s / device_latency_s(state, bits=bits, flop=flop))
+    return np.array(shares)
+
+
+def test_in_block_fading_the_radio_decides_and_in_near_far_the_speeds() -> None:
+    assert np.quantile(radio_share("block-fading"), 0.05) > 0.75
+    assert len({device.flops for device in profiles.find("block-fading").spec.devices}) == 1
+    assert np.median(radio_share("near-far")) < 0.5

@@ -95,7 +95,7 @@ def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
     assert {q: n for q, n in enumerate(used.tolist()) if n} == served.meter.used
 
 
-@pytest.mark.parametrize("source", ["analytic", "measured", "larger"])
+@pytest.mark.parametrize("source", ["analytic", "compute", "measured", "larger"])
 def test_a_device_that_is_not_there_is_as_far_away_as_one_in_outage(
     cell: Cell, source: LatencySource
 ) -> None:
