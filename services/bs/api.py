@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.bs import chat, completions
 from services.bs.answer import ClientGoneError, submit
+from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk
 from services.bs.http_error import ApiError, refused, unavailable
@@ -55,12 +55,6 @@ def create(
     async def _http_error(_: HttpRequest, error: HTTPException) -> JSONResponse:
         return ApiError(error.status_code, str(error.detail)).response()
 
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_: HttpRequest, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:2]) or "body"
-        return refused(place, str(first["msg"]).removeprefix("Value error, ")).response()
-
     @app.get("/healthz")
     async def _healthz() -> JSONResponse:
         well, details = health()
@@ -88,7 +82,8 @@ def create(
     model = {"id": desk.model, "object": "model", "created": began_s, "owned_by": "wdmoe"}
 
     @app.post("/probe")
-    async def _probe(body: ProbeBody) -> JSONResponse:
+    async def _probe(http: HttpRequest) -> JSONResponse:
+        body = await read(http, ProbeBody)
         if body.device >= devices:
             raise refused("device", f"is {body.device}; allowed: 0 to {devices - 1}")
         loop = asyncio.get_running_loop()

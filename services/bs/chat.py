@@ -11,11 +11,13 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
 from services.bs import events, logprobs
+from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Asking, Desk
 from services.bs.http_error import refused
 from services.bs.requests import End, Finished, Piece, TokenLogprob
 from services.bs.schema import ChatRequest
+from services.bs.usage import StreamUsage, usage
 
 
 def router(desk: Desk, template: ChatTemplate) -> APIRouter:
@@ -23,33 +25,36 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/chat/completions")
-    async def _chat(http: HttpRequest, body: ChatRequest) -> Response:
+    async def _chat(http: HttpRequest) -> Response:
+        body = await read(http, ChatRequest)
         desk.check_model(body.model)
-        if body.top_logprobs is not None and not body.logprobs:
+        if body.top_logprobs and not body.logprobs:
             raise refused("top_logprobs", "allowed: with logprobs only")
-        messages = [{"role": m.role, "content": m.text} for m in body.messages]
+        messages = [message.for_template() for message in body.messages]
 
-        def read() -> list[int]:
+        def encode() -> list[int]:
             return desk.vocabulary.encode(template.prompt(messages), special=False)[0]
 
-        ids = await asyncio.to_thread(read)  # long ones take seconds
+        ids = await asyncio.to_thread(encode)  # long ones take seconds
         max_tokens = _max_tokens(body, max(1, desk.context_length - len(ids)))
         desk.check_length(ids, max_tokens, "messages")
-        wanted = (body.top_logprobs or 0) if body.logprobs else None
+        wanted = body.top_logprobs if body.logprobs else None
         asking = await desk.ask(http, "chatcmpl", body, [ids], max_tokens, logprobs=wanted)
         if body.stream:
-            return events.stream(_chunks(desk, body, asking))
-        return JSONResponse(await _whole(desk, body, asking))
+            return events.stream(_chunks(desk, body, asking), body.headers)
+        return JSONResponse(await _whole(desk, body, asking), headers=body.headers)
 
     return routes
 
 
 def _max_tokens(body: ChatRequest, default: int) -> int:
-    if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise refused("max_tokens", "allowed: without max_completion_tokens")
-    if body.max_tokens == 0:
+    given = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(given) > 1:
+        raise refused("max_tokens", "allowed: equal to max_completion_tokens, or without it")
+    max_tokens = given.pop() if given else default
+    if not max_tokens:
         raise refused("max_tokens", "is 0, allowed: from 1")
-    return body.max_tokens or body.max_completion_tokens or default
+    return max_tokens
 
 
 async def _whole(desk: Desk, body: ChatRequest, asking: Asking) -> dict[str, Any]:
@@ -62,29 +67,35 @@ async def _whole(desk: Desk, body: ChatRequest, asking: Asking) -> dict[str, Any
         elif isinstance(event, Finished):
             reason = event.finish_reason
         elif isinstance(event, End):
-            usage = asking.usage(event)
+            used = usage(asking.prompt_tokens, event.completion_tokens)
     message = {"role": "assistant", "content": text, "refusal": None}
     told = logprobs.of_chat(desk.vocabulary, tokens) if body.logprobs else None
     choice = {"index": 0, "message": message, "logprobs": told, "finish_reason": reason}
-    return asking.reply("chat.completion", desk.model, [choice]) | {"usage": usage}
+    return asking.reply("chat.completion", desk.model, [choice]) | {"usage": used}
 
 
 async def _chunks(desk: Desk, body: ChatRequest, asking: Asking) -> AsyncIterator[dict[str, Any]]:
-    usage = {"usage": None} if body.include_usage else {}
+    used = StreamUsage(body.stream_options, asking.prompt_tokens)
 
-    def chunk(
-        delta: dict[str, str], told: dict[str, Any] | None = None, reason: str | None = None
-    ) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": reason}
-        return asking.reply("chat.completion.chunk", desk.model, [choice]) | usage
+    def chunk(*choices: dict[str, Any]) -> dict[str, Any]:
+        return asking.reply("chat.completion.chunk", desk.model, list(choices))
 
-    yield chunk({"role": "assistant", "content": ""})
+    yield chunk(_delta(0, {"role": "assistant", "content": ""})) | used.chunk()
     async for event in asking.answer:
         if isinstance(event, Piece):
             told = logprobs.of_chat(desk.vocabulary, event.tokens) if body.logprobs else None
-            yield chunk({"content": event.text}, told)
+            delta = _delta(event.index, {"content": event.text}, told)
+            yield chunk(delta) | used.chunk(event)
         elif isinstance(event, Finished):
-            yield chunk({}, reason=event.finish_reason)
-        elif isinstance(event, End) and body.include_usage:
-            last = asking.reply("chat.completion.chunk", desk.model, [])
-            yield last | {"usage": asking.usage(event)}
+            yield chunk(_delta(event.index, {}, reason=event.finish_reason)) | used.chunk(event)
+        elif isinstance(event, End) and (last := used.last(event)):
+            yield chunk() | last
+
+
+def _delta(
+    index: int,
+    delta: dict[str, str],
+    told: dict[str, Any] | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": told, "finish_reason": reason}

@@ -97,12 +97,12 @@ class Completion:
     def _tell(self, text: str, last: bool = False) -> None:
         """Tokens wait for the text that they become part of; the last ones may have none."""
         if text or (last and self._untold):
-            self._request.deliver(Piece(self._index, text, tuple(self._untold)))
+            self._request.deliver(Piece(self._index, text, self.made, tuple(self._untold)))
             self._untold = []
 
     def _finish(self, reason: str) -> None:
         self._tell(self._text.rest(), last=True)
-        self._request.deliver(Finished(self._index, reason))
+        self._request.deliver(Finished(self._index, reason, self.made))
         self.finished = True
 
 

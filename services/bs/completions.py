@@ -13,10 +13,12 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
 from services.bs import events, logprobs
+from services.bs.body import read
 from services.bs.desk import Asking, Desk
 from services.bs.http_error import refused
 from services.bs.requests import Echo, End, Event, Finished, Piece
 from services.bs.schema import CompletionRequest, Prompt
+from services.bs.usage import StreamUsage, usage
 from services.bs.vocabulary import Offsets, Vocabulary
 
 DEFAULT_MAX_TOKENS = 16
@@ -28,7 +30,8 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/completions")
-    async def _completions(http: HttpRequest, body: CompletionRequest) -> Response:
+    async def _completions(http: HttpRequest) -> Response:
+        body = await read(http, CompletionRequest)
         desk.check_model(body.model)
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         _check(body, max_tokens)
@@ -41,15 +44,16 @@ def router(desk: Desk) -> APIRouter:
             [prompt.ids for prompt in prompts],
             max_tokens,
             logprobs=body.logprobs,
-            echo=bool(body.echo),
+            echo=body.echo,
             want_logits=body.logits,
             want_routing=body.routing,
             want_trace=body.trace,
         )
         choices = _Choices(desk.vocabulary, prompts, body)
         if body.stream:
-            return events.stream(_chunks(desk, body, asking, choices))
-        return JSONResponse(await _whole(desk, body, asking, choices))
+            return events.stream(_chunks(desk, body, asking, choices), body.headers)
+        whole = await _whole(desk, body, asking, choices)
+        return JSONResponse(whole, headers=body.headers)
 
     return routes
 
@@ -73,17 +77,17 @@ class _Prompt:
 
 def _read(prompts: Sequence[Prompt], desk: Desk, max_tokens: int) -> list[_Prompt]:
     """Every prompt; ApiError at the first that cannot be served."""
-    vocabulary, read = desk.vocabulary, []
+    vocabulary, known = desk.vocabulary, []
     for prompt in prompts:
         if isinstance(prompt, str):
             ids, offsets = vocabulary.encode(prompt)
             desk.check_length(ids, max_tokens, "prompt")
-            read.append(_Prompt(ids, prompt, offsets))
+            known.append(_Prompt(ids, prompt, offsets))
         else:
             desk.check_length(prompt, max_tokens, "prompt")
             offsets = Offsets(vocabulary).add(prompt)
-            read.append(_Prompt(prompt, vocabulary.decode(prompt), offsets))
-    return read
+            known.append(_Prompt(prompt, vocabulary.decode(prompt), offsets))
+    return known
 
 
 class _Choices:
@@ -139,7 +143,8 @@ async def _whole(
     async for event in asking.answer:
         if isinstance(event, End):
             reply = asking.reply(KIND, desk.model, whole)
-            return reply | {"usage": asking.usage(event)} | _extras(body, event)
+            used = usage(asking.prompt_tokens, event.completion_tokens)
+            return reply | {"usage": used} | _extras(body, event)
         delta = choices.delta(event)
         choice = whole[delta["index"]]
         choice["text"] += delta["text"]
@@ -152,13 +157,11 @@ async def _whole(
 async def _chunks(
     desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
 ) -> AsyncIterator[dict[str, Any]]:
-    usage = {"usage": None} if body.include_usage else {}
+    used = StreamUsage(body.stream_options, asking.prompt_tokens)
     async for event in asking.answer:
         if not isinstance(event, End):
-            yield asking.reply(KIND, desk.model, [choices.delta(event)]) | usage
-        elif last := _extras(body, event) | (
-            {"usage": asking.usage(event)} if body.include_usage else {}
-        ):
+            yield asking.reply(KIND, desk.model, [choices.delta(event)]) | used.chunk(event)
+        elif last := _extras(body, event) | used.last(event):
             yield asking.reply(KIND, desk.model, []) | last
 
 

@@ -12,7 +12,7 @@ from fastapi import Request as HttpRequest
 
 from services.bs.answer import Answer, Engine
 from services.bs.http_error import ApiError, refused
-from services.bs.requests import End, Request
+from services.bs.requests import Request
 from services.bs.schema import Asked
 from services.bs.tracing import RequestTrace, Value
 from services.bs.vocabulary import Vocabulary
@@ -107,14 +107,10 @@ class Asking:
     request: Request
     answer: Answer
 
-    def usage(self, end: End) -> dict[str, int]:
-        """Tokens, of all its sequences together."""
-        read = sum(map(len, self.request.prompts))
-        return {
-            "prompt_tokens": read,
-            "completion_tokens": end.completion_tokens,
-            "total_tokens": read + end.completion_tokens,
-        }
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all its prompts together."""
+        return sum(map(len, self.request.prompts))
 
     def reply(self, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """A whole answer, or a chunk of one."""

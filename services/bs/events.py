@@ -12,9 +12,9 @@ from services.bs.answer import ClientGoneError
 from services.bs.http_error import ApiError
 
 
-def stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+def stream(chunks: AsyncIterator[dict[str, Any]], headers: dict[str, str]) -> StreamingResponse:
     """The chunks as they come; a failure among them is the last."""
-    return StreamingResponse(_lines(chunks), media_type="text/event-stream")
+    return StreamingResponse(_lines(chunks), headers=headers, media_type="text/event-stream")
 
 
 async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:

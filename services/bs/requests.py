@@ -40,19 +40,24 @@ class Echo:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that has become certain, and the tokens made for it (empty unless `logprobs` is set)."""
+    """Text that has become certain, and the tokens made for it (empty unless `logprobs` is set).
+
+    `made` counts all tokens of its sequence so far.
+    """
 
     index: int
     text: str
+    made: int
     tokens: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A sequence ended: `length` or `stop`."""
+    """A sequence of `made` tokens ended: `length` or `stop`."""
 
     index: int
     finish_reason: str
+    made: int
 
 
 @dataclass(frozen=True)

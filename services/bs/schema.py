@@ -1,20 +1,38 @@
 """The bodies that are posted: OpenAI's of completions and of chats, and /probe's, which is ours.
 
-OpenAI's fields that change the result and are not served are accepted at their default only, so
-that nobody gets an answer to another question than the one that was asked.
+    served        a field with a type         temperature, stop, …
+    let through   LetThrough                  cannot change the answer: user, metadata, …
+    refused       NotServed                   would change it: accepted when empty or null only
+    unknown       any other                   ignored and named in a header; refused under `strict`
+
+A null field counts as not given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
 MAX_PROMPTS = 64
 MAX_MESSAGES = 256
 MAX_PROMPT_CHARACTERS = 1 << 20
 MAX_PROMPT_TOKENS = 1 << 17
 MAX_STOPS = 16
+# Of the names in a header.
+MAX_NAMED = 16
+MAX_NAMED_CHARACTERS = 64
+
+IGNORED_FIELDS = "X-WDMoE-Ignored-Fields"
 
 Prompt: TypeAlias = str | list[int]
 
@@ -59,38 +77,90 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
 Name = Annotated[str, Field(max_length=256)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_PROMPT_TOKENS)]
+LetThrough = Any
 NotServed = Annotated[Any, AfterValidator(_nothing)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
 
 
-class StreamOptions(BaseModel):
+class Posted(BaseModel):
+    """A JSON object in a body; fields that it does not define are kept apart."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: field for name, field in value.items() if field is not None}
+
+
+class StreamOptions(Posted):
     """What a stream tells besides the text."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    include_obfuscation: LetThrough = None
 
 
-class Asked(BaseModel):
+class Body(Posted):
+    """A whole body."""
+
+    strict: bool = Field(default=False, description="refuse unknown fields")
+
+    def unknown(self) -> list[str]:
+        """The full names of the fields that are not defined, as `messages[0].colour`."""
+        return list(_unknown(self, ""))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers say of the body: the fields that were ignored."""
+        names = [quote(name[:MAX_NAMED_CHARACTERS], safe="[].") for name in self.unknown()]
+        if not names:
+            return {}
+        more = len(names) - MAX_NAMED
+        rest = [f"and {more} more"] if more > 0 else []
+        return {IGNORED_FIELDS: ", ".join(names[:MAX_NAMED] + rest)}
+
+
+def _unknown(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        prefix = f"{place}." if place else ""
+        yield from (prefix + name for name in value.model_extra or {})
+        for name in type(value).model_fields:
+            yield from _unknown(getattr(value, name), prefix + name)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _unknown(item, f"{place}[{i}]")
+
+
+class Asked(Body):
     """What completions and chats have in common. Greedy unless a temperature is given."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Name | None = None
     max_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
-    user: Name | None = None
 
-    n: Literal[1] | None = 1
-    top_p: One | None = 1
-    presence_penalty: Zero | None = 0
-    frequency_penalty: Zero | None = 0
+    n: Literal[1] = 1
+    top_p: One = 1
+    presence_penalty: Zero = 0
+    frequency_penalty: Zero = 0
     logit_bias: NotServed = None
+    ignore_eos: Literal[False] = False
+
+    metadata: LetThrough = None
+    prompt_cache_key: LetThrough = None
+    prompt_cache_options: LetThrough = None
+    prompt_cache_retention: LetThrough = None
+    safety_identifier: LetThrough = None
+    service_tier: LetThrough = None
+    store: LetThrough = None
+    user: LetThrough = None
 
     @property
     def stops(self) -> list[str]:
@@ -99,19 +169,14 @@ class Asked(BaseModel):
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream is to end with its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
 
 class CompletionRequest(Asked):
     """POST /v1/completions."""
 
     prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
-    echo: bool | None = False
+    echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Literal[1] | None = 1
+    best_of: Literal[1] = 1
     suffix: NotServed = None
 
     timings: bool = Field(default=False, description="add the request's latency split")
@@ -127,23 +192,33 @@ class CompletionRequest(Asked):
     trace: bool = Field(default=False, description="add when each of its steps happened")
 
 
-class TextPart(BaseModel):
+class TextPart(Posted):
     """A part of a message; no other kind is served."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
-    """What one side of a chat said."""
+class Message(Posted):
+    """What one side of a chat said; OpenAI's client sends back all of what it was told."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)]
-    refusal: NotServed = None  # OpenAI's client sends back what it was told, this too
+    name: Name | None = None
+
+    annotations: LetThrough = None
+    type: LetThrough = None
+    audio: NotServed = None
+    function_call: NotServed = None
+    refusal: NotServed = None
+    tool_calls: NotServed = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _assistant_may_have_said_nothing(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("role") == "assistant":
+            return {"content": ""} | {k: v for k, v in value.items() if v is not None}
+        return value
 
     @property
     def text(self) -> str:
@@ -152,25 +227,48 @@ class Message(BaseModel):
             return self.content
         return "\n".join(part.text for part in self.content)
 
+    def for_template(self) -> dict[str, str]:
+        """As a chat template takes it; to a template a developer is the system."""
+        role = "system" if self.role == "developer" else self.role
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": role, "content": self.text} | named
+
+
+class ResponseFormat(Posted):
+    """The form of the answer; no other than text is served."""
+
+    type: Literal["text"]
+
 
 class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[Tokens, Field(ge=1)] | None = None
-    logprobs: bool | None = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
 
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
-    tools: NotServed = None
-    tool_choice: Literal["none"] | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
+
+    parallel_tool_calls: LetThrough = None
+    prediction: LetThrough = None
+    reasoning_effort: LetThrough = None
+    verbosity: LetThrough = None
+
+    audio: NotServed = None
     functions: NotServed = None
+    moderation: NotServed = None
+    tools: NotServed = None
+    web_search_options: NotServed = None
 
 
-class ProbeBody(BaseModel):
+class ProbeBody(Body):
     """How often a device's link is to be probed, with messages of which size in both directions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    strict: bool = True
 
     device: int = Field(ge=0)
     size_bytes: int = Field(ge=1, le=1 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ TIMINGS = {"end_to_end_s": 0.5}
 def tokenizer() -> Tokenizer:
     """The bundled model's."""
     return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+
+
+def templated(folder: Path, template: str) -> Path:
+    """A checkpoint's tokenizer with another chat template."""
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 class Parrot:
@@ -83,14 +91,14 @@ class Parrot:
             for i, id in enumerate(prompt[: request.max_tokens]):
                 token = self._token(request, len(prompt) + i, id)
                 tokens = (token,) if request.logprobs is not None else ()
-                request.deliver(Piece(index, self._vocabulary.decode([id]), tokens))
+                request.deliver(Piece(index, self._vocabulary.decode([id]), i + 1, tokens))
                 made += 1
                 self.go.wait(10)
                 if self.fails is not None and made == self.said_before_failing:
                     request.deliver(Failure(self.fails))
                     return
             reason = "stop" if len(prompt) < request.max_tokens else "length"
-            request.deliver(Finished(index, reason))
+            request.deliver(Finished(index, reason, len(prompt[: request.max_tokens])))
         request.deliver(End(made, TIMINGS, None, b"npz" if request.want_routing else None))
 
     def _token(self, request: Request, position: int, id: int) -> TokenLogprob:

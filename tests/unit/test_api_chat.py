@@ -11,19 +11,20 @@ import pytest
 
 from orchestrator.errors import InputError
 from services.bs.chat_template import ChatTemplate
-from tests.unit.parrot import CONTEXT_LENGTH, FOLDER, Http, Parrot, base_station, tokenizer
+from tests.unit.parrot import (
+    CONTEXT_LENGTH,
+    FOLDER,
+    Http,
+    Parrot,
+    base_station,
+    templated,
+    tokenizer,
+)
 
 PATH = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Answer."}
 USER = {"role": "user", "content": "What is 4 + 5?"}
 IDS: list[int] = tokenizer().encode("What is 4 + 5?").ids
-
-
-def templated(folder: Path, template: str) -> Path:
-    """A checkpoint's tokenizer with another chat template."""
-    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    (folder / "chat_template.jinja").write_text(template)
-    return folder
 
 
 def test_a_chat_is_answered(http: Http, parrot: Parrot) -> None:
@@ -89,16 +90,22 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_usage(http: Http) -> No
     ("body", "message"),
     [
         ({"messages": []}, "messages: List should have at least 1 item"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "messages: Input should be 'system', "),
+        (
+            {"messages": [{"role": "tool", "content": "a"}]},
+            "messages[0].role: Input should be 'system', ",
+        ),
         ({"messages": [SYSTEM]}, "messages: must have at least one token"),
         ({"messages": [{"role": "user", "content": "a " * 80}]}, "exceed the model's context"),
         ({"messages": [USER], "max_tokens": 0}, "max_tokens: is 0, allowed: from 1"),
-        ({"messages": [USER], "max_tokens": 1, "max_completion_tokens": 1}, "allowed: without max"),
+        (
+            {"messages": [USER], "max_tokens": 1, "max_completion_tokens": 2},
+            "max_tokens: allowed: equal to max_completion_tokens",
+        ),
         ({"messages": [USER], "top_logprobs": 1}, "top_logprobs: allowed: with logprobs only"),
         ({"messages": [USER], "tools": [{"type": "function"}]}, "tools: is not served"),
         (
             {"messages": [USER], "response_format": {"type": "json_object"}},
-            "response_format: Input",
+            "response_format.type: Input should be 'text'",
         ),
     ],
 )

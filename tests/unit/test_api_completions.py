@@ -169,7 +169,6 @@ def test_our_own_fields_come_with_the_end(http: Http) -> None:
         ({"prompt": "a", "suffix": "b"}, "suffix: is not served; allowed: to leave it out"),
         ({"prompt": "a", "logit_bias": {"50": 1}}, "logit_bias: is not served"),
         ({"prompt": "a", "presence_penalty": 1}, "presence_penalty: Input should be less"),
-        ({"prompt": "a", "top_k": 5}, "top_k: Extra inputs are not permitted"),
         ({"prompt": "a", "echo": True, "logits": True}, "logits: allowed: with a single prompt"),
         ({"prompt": ["a", "b"], "routing": True}, "routing: allowed: with a single prompt"),
     ],
