@@ -193,13 +193,15 @@ def parse(text: str, name: str, source: str, traces: Mapping[str, str] | None = 
 def load(path: Path) -> Profile:
     """Read a profile file and its traces; its name is the file's, without the suffix."""
     source = str(path)
+    name = Path(path.name.removesuffix(".gz")).stem
     text = text_file.read(path, strict_yaml.MAX_BYTES)
-    spec = _spec(text, path.stem, source)
+    spec = _spec(text, name, source)
     texts: dict[str, str] = {}
     for reference in _references(spec):
-        texts[reference] = text_file.read(path.parent / reference, traces.MAX_BYTES)
+        file = path.parent / text_file.user_path(reference)
+        texts[reference] = text_file.read(file, traces.MAX_BYTES)
         _check_size(texts, source)
-    return _profile(text, path.stem, source, spec, texts)
+    return _profile(text, name, source, spec, texts)
 
 
 def bundled() -> list[Profile]:
@@ -209,8 +211,8 @@ def bundled() -> list[Profile]:
 
 def find(reference: str) -> Profile:
     """A bundled profile by name, or a file by path (with a folder or a .yaml in it)."""
-    if "/" in reference or reference.endswith((".yaml", ".yml")):
-        return load(Path(reference))
+    if "/" in reference or reference.removesuffix(".gz").endswith((".yaml", ".yml")):
+        return load(text_file.user_path(reference))
     path = _folder() / f"{reference}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in _folder().glob("*.yaml"))) or "none"
@@ -220,7 +222,7 @@ def find(reference: str) -> Profile:
 
 def _folder() -> Path:
     beside = Path(__file__).resolve().parent.parent / "netem_profiles"
-    return Path(os.environ.get("WDMOE_PROFILES_DIR") or beside)
+    return text_file.user_path(os.environ.get("WDMOE_PROFILES_DIR") or beside)
 
 
 def _spec(text: str, name: str, source: str) -> Spec:

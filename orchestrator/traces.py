@@ -4,9 +4,9 @@
     0,20e6,5e6
     0.1,0,5e6
 
-A line's rates hold until the next line's time, the last line's as long as those of the line before
-it. Then the trace begins again. A rate of 0 is an outage. Times are kept in whole nanoseconds, so
-that the millionth round begins where the first did.
+Spaces around a value do not matter. A line's rates hold until the next line's time, the last line's
+as long as those of the line before it. Then the trace begins again. A rate of 0 is an outage. Times
+are kept in whole nanoseconds, so that the millionth round begins where the first did.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator import text_file
 from orchestrator.errors import InputError
 
 MAX_BYTES = 4 << 20  # of all traces of one profile together
@@ -76,8 +77,8 @@ def parse(text: str, source: str) -> Trace:
     """Check a trace's text; InputError tells its first fault in one line that names `source`."""
     if not text:
         raise InputError(f"{source}: is empty; allowed: a line {HEADER}, and at least 2 more")
-    header, *lines = text.removesuffix("\n").split("\n")
-    if header.removesuffix("\r") != HEADER:
+    header, *lines = text_file.lines(text) or [""]
+    if [name.strip() for name in header.split(",")] != HEADER.split(","):
         raise InputError(f"{source}, line 1: is {_short(header)}; allowed: {HEADER}")
     if len(lines) < 2:
         raise InputError(f"{source}: has {len(lines)} lines after the first; allowed: at least 2")
@@ -86,7 +87,7 @@ def parse(text: str, source: str) -> Trace:
     ups: list[float] = []
     for number, line in enumerate(lines, start=2):
         where = f"{source}, line {number}"
-        time_s, down, up = _fields(line.removesuffix("\r"), where)
+        time_s, down, up = _fields(line, where)
         time_ns = round(_number(time_s, f"{where}: time_s", "s", MAX_TIME_S) * 1e9)
         _check_time(time_ns, times, time_s, where)
         times.append(time_ns)
@@ -104,7 +105,7 @@ def render(step_s: float, down_bps: Sequence[float], up_bps: Sequence[float]) ->
 
 
 def _fields(line: str, where: str) -> list[str]:
-    fields = line.split(",")
+    fields = [field.strip() for field in line.split(",")]
     if len(fields) != 3:
         raise InputError(f"{where}: is {_short(line)}; allowed: three numbers, {HEADER}")
     return fields

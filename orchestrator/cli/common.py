@@ -149,6 +149,17 @@ def quantity(value: float | None, unit: str, absent: str = "–") -> str:
     return f"{value:.3g} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A duration with three digits, or in the two largest units of days, hours and minutes."""
+    if seconds < 99.95:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 def rate(rate_bps: float | None) -> str:
     """A link's rate."""
     return quantity(rate_bps, "bit/s", absent="not shaped")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli import common
+from orchestrator.text_file import user_path
 
 if TYPE_CHECKING:
     from orchestrator.replay.compare import Comparison, Scores, Times
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 40
 
-Folder = Annotated[Path, typer.Argument(help="The folder of a run, or of one run of a sweep.")]
+Folder = Annotated[
+    Path, typer.Argument(parser=user_path, help="The folder of a run, or of one run of a sweep.")
+]
 
 
 def compare(dir_a: Folder, dir_b: Folder, as_json: common.Json = False) -> None:

@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from orchestrator.cli import common
 from orchestrator.cli.common import Json, print_json
 from orchestrator.errors import InputError, StackError
+from orchestrator.text_file import user_path
 
 BUILDABLE = "smollm2-moe"
 SPEED_OVER_S = 120  # layers take seconds to a minute each
@@ -22,7 +23,10 @@ app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
 
 @app.command()
 def info(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A Hugging Face checkpoint.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=user_path, metavar="DIR", help="A Hugging Face checkpoint."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Check that a folder is a whole, supported mixture of experts, and describe it."""
@@ -45,12 +49,15 @@ def build(
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="A text to carve with, instead of text the model samples."
+            parser=user_path,
+            metavar="FILE",
+            help="A text to carve with, instead of text the model samples.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of texts and clusters.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to make; default: models/NAME.")
+        Path | None,
+        typer.Option(parser=user_path, metavar="DIR", help="Folder to make; default: models/NAME."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -16,6 +16,7 @@ from orchestrator.errors import InputError
 from orchestrator.profile_schema import Device
 from orchestrator.profiles import Profile
 from orchestrator.state import DeviceState
+from orchestrator.text_file import user_path
 
 Reference = Annotated[
     str, typer.Argument(metavar="NAME", help="A bundled profile, or the path of a file.")
@@ -122,7 +123,7 @@ def show(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A profile file.")],
+    file: Annotated[Path, typer.Argument(parser=user_path, metavar="FILE", help="A profile file.")],
     as_json: Json = False,
 ) -> None:
     """Check a profile file; the first thing wrong with it is the error."""
@@ -172,9 +173,16 @@ def use(
 
 @app.command("import-mahimahi")
 def import_mahimahi(
-    down: Annotated[Path, typer.Argument(metavar="DOWN", help="The downlink's packet times.")],
-    up: Annotated[Path, typer.Argument(metavar="UP", help="The uplink's packet times.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write.")],
+    down: Annotated[
+        Path,
+        typer.Argument(parser=user_path, metavar="DOWN", help="The downlink's packet times."),
+    ],
+    up: Annotated[
+        Path, typer.Argument(parser=user_path, metavar="UP", help="The uplink's packet times.")
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=user_path, metavar="FILE", help="The trace to write.")
+    ],
     step_s: Annotated[
         float, typer.Option(metavar="S", help="Time between two lines, in whole milliseconds.")
     ] = 0.1,

@@ -14,6 +14,7 @@ from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_tests, prompt_sets, table
+from orchestrator.replay.arrivals import Schedule
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
@@ -21,6 +22,7 @@ from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
+from orchestrator.text_file import user_path
 
 SPEED_OVER_S = 30.0
 
@@ -81,7 +83,11 @@ def replay(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the run (default: runs/TIME-SET-PROFILE)."),
+        typer.Option(
+            parser=user_path,
+            metavar="DIR",
+            help="Folder of the run (default: runs/TIME-SET-PROFILE).",
+        ),
     ] = None,
     routing: Annotated[
         bool,
@@ -92,6 +98,7 @@ def replay(
     trace_file: Annotated[
         Path | None,
         typer.Option(
+            parser=user_path,
             metavar="FILE",
             help="Draw when what happened where: a Chrome trace, for ui.perfetto.dev.",
         ),
@@ -140,6 +147,7 @@ def replay(
             f"--routing: {prompts} has multiple choices, each several sequences in one request; "
             "allowed: with sets of single prompts"
         )
+    _announce(schedule, len(chosen.prompts))
     common.interrupt_when_terminated()
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         outcome = _replay(chosen, client, out, options, run_code=run_code, resume=resume)
@@ -155,6 +163,18 @@ def replay(
         raise StackError(
             f"{len(failed)} of {len(outcome.requests)} requests failed, the first "
             f"({failed[0].prompt_id}): {failed[0].error}; all are in {outcome.path}/requests.jsonl"
+        )
+
+
+def _announce(schedule: Schedule, count: int) -> None:
+    """Print how long a schedule lasts, before anything is sent."""
+    starts_s = schedule.starts_s(count)
+    if starts_s is not None and count > 1:
+        per_s = (count - 1) / starts_s[-1] if starts_s[-1] else float("inf")
+        typer.echo(
+            f"{count} requests start over {common.duration(starts_s[-1])}, {per_s:.3g} a second on "
+            "average",
+            err=True,
         )
 
 

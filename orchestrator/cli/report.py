@@ -8,15 +8,21 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.common import Json, print_json
+from orchestrator.text_file import user_path
 
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders of runs and of sweeps.")
+        list[Path],
+        typer.Argument(parser=user_path, metavar="DIR", help="Folders of runs and of sweeps."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write (default: `report` in the first DIR)."),
+        typer.Option(
+            parser=user_path,
+            metavar="DIR",
+            help="Where to write (default: `report` in the first DIR).",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

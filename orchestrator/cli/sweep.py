@@ -17,6 +17,7 @@ from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner, recorded
+from orchestrator.text_file import user_path
 
 # Short and long prompts, slow and fast policies: the rate at which requests end is an average.
 SPEED_OVER_S = 600.0
@@ -45,7 +46,8 @@ def sweep(
         int | None, typer.Option(min=1, metavar="N", help="Only the first N prompts of each set.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder (default: runs/TIME-sweep).")
+        Path | None,
+        typer.Option(parser=user_path, metavar="DIR", help="Folder (default: runs/TIME-sweep)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep that was stopped in --out DIR.")

@@ -11,17 +11,15 @@ A schedule begins with its first request, and is the same for the same seed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.replay import arrival_traces
 from orchestrator.replay.records import Arrivals, ArrivalsKind
 
 OPTIONS = {
@@ -32,9 +30,7 @@ OPTIONS = {
 }
 NEEDED = ("--rate", "--burstiness")
 ALLOWED = "closed, poisson, gamma or trace:FILE"
-TRACE_BYTES = 1 << 26
 LONGEST_S = 30 * 86400.0
-SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,10 @@ def choose(
             raise InputError(f"{option} is {value:g}; allowed: a number above 0")
     if kind == "closed":
         return Schedule(Arrivals(concurrency=concurrency or 1))
-    recorded_s, sha256 = _read_trace(Path(file)) if kind == "trace" else ((), None)
+    recorded_s: tuple[float, ...] = ()
+    sha256 = None
+    if kind == "trace":
+        recorded_s, sha256 = arrival_traces.read(text_file.user_path(file))
     return Schedule(
         Arrivals(
             kind=cast(ArrivalsKind, kind),
@@ -127,44 +126,3 @@ def choose(
         ),
         recorded_s,
     )
-
-
-class _Arrival(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    timestamp_s: float
-
-
-def _read_trace(path: Path) -> tuple[tuple[float, ...], str]:
-    """The times of a trace [s], and the hash of its file."""
-    text = text_file.read(path, TRACE_BYTES)
-    if not text.strip():
-        raise InputError(f"{path}: is empty; allowed: an arrival time a line")
-    times_s: list[float] = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        time_s = _time_s(line)
-        if time_s is None:
-            shown = line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
-            raise InputError(
-                f"{path}, line {number}: {shown!r} is no arrival time; allowed: seconds from 0 "
-                'on, or {"timestamp_s": SECONDS}'
-            )
-        if times_s and time_s < times_s[-1]:
-            raise InputError(
-                f"{path}, line {number}: {time_s:g} s is before line {number - 1}'s "
-                f"{times_s[-1]:g} s; allowed: times in their order"
-            )
-        times_s.append(time_s)
-    return tuple(times_s), hashlib.sha256(text.encode()).hexdigest()
-
-
-def _time_s(line: str) -> float | None:
-    """The time in a line; None if there is none that can be used."""
-    try:
-        if line.lstrip().startswith("{"):
-            time_s = _Arrival.model_validate_json(line).timestamp_s
-        else:
-            time_s = float(line)
-    except (ValueError, ValidationError):
-        return None
-    return time_s if math.isfinite(time_s) and time_s >= 0 else None

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator import text_file
 from orchestrator.errors import InputError
 from orchestrator.replay.formats import FORMATS, source
 from orchestrator.replay.prompt import Prompt as Prompt
@@ -54,7 +55,8 @@ def load(spec: str, shots: int = 0) -> PromptSet:
     if colon:
         if kind not in FORMATS:
             raise InputError(f"prompt set {spec!r}: format {kind!r} is not one of {_known()}")
-        return _load(_name(kind, Path(path)), kind, Path(path), shots)
+        file = text_file.user_path(path)
+        return _load(_name(kind, file), kind, file, shots)
     if spec not in bundled():
         raise InputError(
             f"prompt set {spec!r} is unknown; allowed: {', '.join(bundled()) or '(none bundled)'}, "
@@ -69,7 +71,7 @@ def bundled() -> list[str]:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("WDMOE_PROMPTS_DIR") or BUNDLED_DIR)
+    return text_file.user_path(os.environ.get("WDMOE_PROMPTS_DIR") or BUNDLED_DIR)
 
 
 def _load(name: str, kind: str, path: Path, shots: int) -> PromptSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,31 @@ def test_a_trace_begins_with_its_first_arrival(tmp_path: Path) -> None:
     assert choose(f"trace:{trace}").arrivals.trace_sha256 != record.trace_sha256
 
 
+def test_mooncake_s_times_are_milliseconds(tmp_path: Path) -> None:
+    trace = tmp_path / "mooncake.jsonl"
+    line = '{{"timestamp": {}, "input_length": 120, "output_length": 20, "hash_ids": [0]}}\n'
+    trace.write_text("".join(line.format(at) for at in (3000, 3850, 3850, 7200)) + "\n\n")
+    assert starts_s(4, f"trace:{trace}") == pytest.approx([0, 0.85, 0.85, 4.2])
+
+
+@pytest.mark.parametrize("zone", ["", "+00:00", "Z"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_azure_s_times_are_dates(tmp_path: Path, zone: str, end: str) -> None:
+    trace = tmp_path / "azure.csv"
+    times = "2023-11-16 23:59:59.6805900", "2023-11-17 00:00:00", "2023-11-17 00:00:00.9"
+    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens", *(f"{at}{zone},120,20" for at in times)]
+    trace.write_bytes(end.join([*rows, ""]).encode())
+    assert starts_s(3, f"trace:{trace}") == pytest.approx([0, 0.31941, 1.21941], abs=1e-6)
+
+
+def test_a_trace_may_be_compressed_in_the_home_folder_and_begin_with_a_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "trace.txt.gz").write_bytes(gzip.compress("\ufeff0\r\n1.5\r\n\r\n".encode()))
+    assert starts_s(2, "trace:~/trace.txt.gz") == [0, 1.5]
+
+
 def test_a_trace_is_as_long_as_the_set(tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text("0\n1\n")
@@ -139,12 +165,23 @@ def test_a_trace_is_as_long_as_the_set(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty; allowed: an arrival time a line"),
-        ("0\n\n1\n", "line 2: '' is no arrival time; allowed: seconds from 0 on, or {"),
+        ("0\n\n1\n", "line 2: '' is no arrival time; allowed: seconds from 0 on, {"),
         ("0\nsoon\n", "line 2: 'soon' is no arrival time; "),
         ("-1\n", "line 1: '-1' is no arrival time; "),
         ("nan\n", "line 1: 'nan' is no arrival time; "),
         ('{"timestamp": 1}\n', "line 1: '{\"timestamp\": 1}' is no arrival time; "),
         ('{"timestamp_s": "1"}\n', 'line 1: \'{"timestamp_s": "1"}\' is no arrival time; '),
+        ('{"timestamp": "1", "input_length": 1}\n', 'line 1: \'{"timestamp": "1", '),
+        ('{"timestamp": 1e999, "input_length": 1}\n', 'line 1: \'{"timestamp": 1e999, '),
+        ("TIMESTAMP,ContextTokens\n", "has no arrival after its first line; allowed: at least one"),
+        ("TIMESTAMP,ContextTokens\nsoon,1\n", "line 2: 'soon,1' is no arrival time; "),
+        ("TIMESTAMP,ContextTokens\n20240510,1\n", "line 2: '20240510,1' is no arrival time; "),
+        ("n,TIMESTAMP\n1\n", "line 2: '1' is no arrival time; "),
+        ('n,TIMESTAMP\n1,"2\n', "line 2: '1,\"2' is no arrival time; "),
+        (
+            "TIMESTAMP\n2024-05-10 00:00:01\n2024-05-10 00:00:00\n",
+            "line 3: 1.7153e+09 s is before line 2's",
+        ),
         ("[1]\n", "line 1: '[1]' is no arrival time; "),
         ("0\n2\n1.5\n", "line 3: 1.5 s is before line 2's 2 s; allowed: times in their order"),
         ("1" * 9999, "line 1: '11111"),
@@ -157,7 +194,7 @@ def test_a_damaged_trace_is_refused_by_its_line(tmp_path: Path, text: str, messa
         choose(f"trace:{trace}")
     told = str(refused.value)
     assert told.removeprefix(str(trace)).lstrip(",: ").startswith(message)
-    assert len(told) < len(str(trace)) + 200
+    assert len(told) < len(str(trace)) + 300
 
 
 def test_a_trace_that_is_not_there(tmp_path: Path) -> None:

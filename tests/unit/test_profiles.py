@@ -1,5 +1,6 @@
 """Profile files: what is read, and the channel that comes of it."""
 
+import gzip
 import hashlib
 import itertools
 from dataclasses import replace
@@ -45,6 +46,25 @@ LTE = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.05,40e6,5e6\n0.1,20e6,9e3\n0.2,0,0\
 
 def parse(text: str, texts: dict[str, str] | None = None) -> Profile:
     return profiles.parse(text, "p", "p.yaml", texts)
+
+
+def test_a_profile_and_its_traces_are_read_as_windows_or_gzip_wrote_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "p.yaml").write_text(TRACED)
+    (tmp_path / "lte.csv").write_text(LTE)
+    plain = profiles.load(tmp_path / "p.yaml")
+    marked, spaced = f"\ufeff{TRACED}".encode(), f"\ufeff{LTE.replace(',', ' , ')}".encode()
+    (tmp_path / "lte.csv").write_bytes(spaced)
+    (tmp_path / "p.yaml").write_bytes(marked.replace(b"\n", b"\r\n"))
+    assert profiles.load(tmp_path / "p.yaml").devices(1) == plain.devices(1)
+    home = tmp_path / "home.yaml.gz"
+    home.write_bytes(gzip.compress(marked.replace(b"lte.csv", b"~/packed")))
+    (tmp_path / "packed").write_bytes(gzip.compress(spaced))
+    packed = profiles.find("~/home.yaml.gz")
+    assert packed.name == "home"
+    assert packed.devices(1) == plain.devices(1)
 
 
 def test_the_design_document_s_example() -> None:
@@ -223,7 +243,7 @@ def test_finding_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert profiles.find("mine").text == BASE
     with pytest.raises(InputError, match=r"nothing.yaml: No such file"):
         profiles.load(tmp_path / "nothing.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xff\x00")
     with pytest.raises(InputError, match=r"binary.yaml: not a text in UTF-8"):
         profiles.load(tmp_path / "binary.yaml")
 

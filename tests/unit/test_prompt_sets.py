@@ -64,7 +64,6 @@ def test_a_line_separator_in_a_text_does_not_end_the_line(tmp_path: Path) -> Non
     [
         ("{not json", "line 2: '{not json' is not a JSON object; allowed: one with id, prompt"),
         ("[1, 2]", "line 2: '[1, 2]' is not a JSON object"),
-        ("", "line 2: '' is not a JSON object"),
         ("[" * 100_000, "line 2: '[[[[["),
         (
             {key: value for key, value in ITEM.items() if key != "answer"},
@@ -160,6 +159,23 @@ def test_an_order_by_seed(tmp_path: Path) -> None:
     assert [prompt.id for prompt in loaded.shuffled(7).head(3).prompts] == ["24", "35", "14"]
 
 
+def test_blank_lines_at_the_end_are_none(tmp_path: Path) -> None:
+    told = prompt_sets.load(write(tmp_path / "x.jsonl", ITEM, "", " \t\r"))
+    assert len(told.prompts) == 1
+    spec = write(tmp_path / "x.jsonl", "", ITEM)
+    assert "line 1: '' is not a JSON object" in error_of(spec)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_a_text(tmp_path: Path) -> None:
+    spec = write(tmp_path / "x.jsonl", ITEM)
+    plain = prompt_sets.load(spec)
+    data = (tmp_path / "x.jsonl").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf" + data)
+    assert prompt_sets.load(spec).prompts == plain.prompts
+    (tmp_path / "x.jsonl").write_bytes(gzip.compress(b"\xef\xbb\xbf" + data))
+    assert prompt_sets.load(spec).prompts == plain.prompts
+
+
 def test_compressed_files_are_read(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", ITEM)
     data = gzip.compress((tmp_path / "x.jsonl").read_bytes())
@@ -171,6 +187,6 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
     packed.write_bytes(data[:-9])
     assert "x.jsonl.gz: not a whole gzip file" in error_of(f"jsonl:{packed}")
     packed.write_bytes(b"not packed")
-    assert "x.jsonl.gz: not a whole gzip file" in error_of(f"jsonl:{packed}")
+    assert "x.jsonl.gz, line 1: 'not packed' is not a JSON object" in error_of(f"jsonl:{packed}")
     packed.write_bytes(gzip.compress(bytes(source.MAX_BYTES + 1), compresslevel=1))
     assert "larger than the 67108864 bytes allowed" in error_of(f"jsonl:{packed}")

@@ -1,5 +1,6 @@
 """Recorded traces: what is read, what is refused and how, and the rates that come of them."""
 
+import gzip
 import itertools
 import tracemalloc
 from collections.abc import Callable
@@ -68,9 +69,12 @@ def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms
     assert trace.up.rates_bps == pytest.approx(ups, rel=1e-9)
 
 
-def test_line_ends_of_windows_are_line_ends() -> None:
-    trace = traces.parse(TEXT.replace("\n", "\r\n"), "t.csv")
-    assert trace.up == traces.parse(TEXT, "t.csv").up
+@pytest.mark.parametrize(
+    ("old", "new"), [("\n", "\r\n"), (",", ", "), (",", " ,\t"), ("3e6\n", "3e6\n\n \r\n")]
+)
+def test_line_ends_spaces_and_blank_last_lines_do_not_matter(old: str, new: str) -> None:
+    trace = traces.parse(TEXT.replace(old, new), "t.csv")
+    assert (trace.down, trace.up) == (traces.parse(TEXT, "t.csv").down, traces.parse(TEXT, "").up)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_line_ends_of_windows_are_line_ends() -> None:
         ("0.1,0,4e6", "0.1,fast,4e6", "t.csv, line 3: down_bps is 'fast'; allowed: a plain numb"),
         ("0.1,0,4e6", "0.1,0,nan", "t.csv, line 3: up_bps is 'nan'; allowed: a plain number in b"),
         ("0.1,0,4e6", "0.1,0,4_0", "t.csv, line 3: up_bps is '4_0'; allowed: a plain number in "),
-        ("0.1,0,4e6", "0.1,0, 4e6", "t.csv, line 3: up_bps is ' 4e6'; allowed: a plain number "),
+        ("0.1,0,4e6", "0.1,0,4 e6", "t.csv, line 3: up_bps is '4 e6'; allowed: a plain number "),
         ("0.1,0,4e6", "0.1,0,٤", "t.csv, line 3: up_bps is '٤'; allowed: a plain number in bit/s"),
         ("0.1,0,4e6", "0.1,-1,4e6", "t.csv, line 3: down_bps is '-1'; allowed: a plain number in"),
         ("0.1,0,4e6", "0.1,0,1e13", "up_bps is '1e13'; allowed: a plain number in bit/s, from 0 "),
@@ -130,8 +134,12 @@ def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
 
 def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe")
+    binary.write_bytes(b"\xff\xff")
     assert refusal(lambda: text_file.read(binary, 10)) == f"{binary}: not a text in UTF-8"
+    for order in ("utf-16", "utf-16-be"):
+        binary.write_bytes(("\ufeff" * (order == "utf-16-be") + TEXT).encode(order))
+        told = refusal(lambda: text_file.read(binary, 999))
+        assert told == f"{binary}: a text in UTF-16; allowed: UTF-8"
     assert refusal(lambda: text_file.read(tmp_path, 10)) == f"{tmp_path}: Is a directory"
     missing = tmp_path / "missing"
     assert refusal(lambda: text_file.read(missing, 10)).endswith("No such file or directory")
@@ -139,6 +147,40 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full").write_text("äöü")
     assert text_file.read(tmp_path / "full", 6) == "äöü"
     assert "larger than the 5 bytes" in refusal(lambda: text_file.read(tmp_path / "full", 5))
+
+
+def test_a_text_is_decompressed_whatever_its_name_and_has_no_byte_order_mark(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "blob"
+    for mark in ("", "\ufeff"):
+        for pack in (bytes, gzip.compress):
+            file.write_bytes(pack((mark + TEXT).encode()))
+            assert text_file.read(file, 100) == TEXT
+    (tmp_path / "not.gz").write_text(TEXT)
+    assert text_file.read(tmp_path / "not.gz", 100) == TEXT
+    file.write_bytes(gzip.compress(TEXT.encode())[:-9])
+    assert refusal(lambda: text_file.read(file, 100)).startswith(f"{file}: not a whole gzip file: ")
+
+
+def test_no_more_is_decompressed_than_allowed(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(gzip.compress(bytes(200 << 20), compresslevel=1))
+    tracemalloc.start()
+    try:
+        told = refusal(lambda: text_file.read(bomb, traces.MAX_BYTES))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert told == f"{bomb}: larger than the 4194304 bytes allowed"
+    assert peak < 20 << 20
+
+
+def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert text_file.user_path("~/x") == tmp_path / "x"
+    assert text_file.user_path("a/~/x") == Path("a/~/x")
+    assert text_file.user_path("~no-such-user/x") == Path("~no-such-user/x")
 
 
 def packets(folder: Path, name: str, *times_ms: int) -> Path:

@@ -53,7 +53,7 @@ def _subject(file: Path) -> str:
 
 def _read(path: Path) -> Items:
     file = source.read(path)
-    rows = csv.reader(io.StringIO(file.text, newline=""), strict=True)
+    rows = csv.reader(io.StringIO("\n".join(file.lines()), newline=""), strict=True)
     items: list[Item] = []
     try:
         for row in rows:
@@ -81,6 +81,4 @@ def _read(path: Path) -> Items:
             )
     except csv.Error as error:
         raise InputError(f"prompt set {path}, line {rows.line_num}: not CSV: {error}") from None
-    if not items:
-        raise InputError(f"prompt set {path}: the file is empty, at least one item is needed")
     return Items(items, [file])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +49,13 @@ class Source:
     sha256: str
 
     def lines(self) -> list[str]:
-        """Its lines; InputError if there are none."""
-        if not self.text:
+        """Its lines, but for blank ones at the end; InputError if there are none."""
+        lines = text_file.lines(self.text)
+        if not lines:
             raise InputError(
                 f"prompt set {self.path}: the file is empty, at least one item is needed"
             )
-        # Not splitlines(): that also splits at U+2028 and its like, which JSON texts may hold.
-        return self.text.removesuffix("\n").split("\n")
+        return lines
 
     def items(self, kind: type[_Item]) -> list[_Item]:
         """An item of each line's JSON; InputError names line, field, value and what is allowed."""
@@ -92,9 +89,9 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read a file, a gzip-compressed one (`.gz`) too; InputError if it is not a text."""
+    """Read a file; InputError if it is not a text, compressed or not."""
     data = text_file.read_bytes(path, MAX_BYTES)
-    text = text_file.decode(path, _decompress(path, data) if path.suffix == ".gz" else data)
+    text = text_file.decode(path, data, MAX_BYTES)
     return Source(path, text, hashlib.sha256(data).hexdigest())
 
 
@@ -109,17 +106,6 @@ def sha256(sources: Sequence[Source]) -> str:
         for source, path in zip(sources, paths, strict=True)
     )
     return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _decompress(path: Path, data: bytes) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            text = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not a whole gzip file: {error}") from None
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{path}: larger than the {MAX_BYTES} bytes allowed")
-    return text
 
 
 def _explain(error: ValidationError, line: str, kind: type[BaseModel]) -> str:
