@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from orchestrator import profiles
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
+from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.server import HTTP_PORT, Settings, create_app
 
@@ -23,6 +24,7 @@ def main() -> int:
             devices=settings.devices,
             metrics=orchestrator_metrics(),
             keys_dir=settings.keys_dir,
+            store=InForceStore(settings.state_dir, settings.profile),
         )
         with control:
             app = create_app(control, REGISTRY)

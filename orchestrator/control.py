@@ -4,7 +4,8 @@
     PULL ◄── devices                   what a device applied, with which backend, and when
 
 One thread owns both sockets. What is in force is a pure function of the plan and of the time, so
-other threads only replace the plan, and read.
+other threads only replace the plan, and read. A plan is stored before a state of it is announced: a
+restart goes on with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import zmq
 
 from orchestrator import keys, selection, state
 from orchestrator.errors import InputError, StackError
+from orchestrator.in_force import InForceStore
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.profiles import MAX_DRAWN, Profile
@@ -36,18 +38,19 @@ class Control:
     """Runs the control plane between `with` and its end.
 
     Args:
-        profile: the one to begin with.
+        profile: the one to begin with, unless `store` has a plan of the same WDMOE_PROFILE.
         devices: how many the stack has; a profile has to have as many.
         metrics: where to count.
         keys_dir: folder of the CURVE keys; None turns CURVE off.
+        store: where the plan in force is kept; None forgets it at the end.
         state_address, report_address: where to bind; a `*` for the port takes a free one.
 
     Attributes:
         replay: how far the newest one is.
 
     Raises:
-        InputError: the profile does not fit the stack.
-        StackError: an address cannot be bound.
+        InputError: the profile does not fit the stack, or `store` is damaged.
+        StackError: an address cannot be bound, or `store` not be written.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Control:
         devices: int,
         metrics: OrchestratorMetrics,
         keys_dir: Path | None,
+        store: InForceStore | None = None,
         state_address: str = f"tcp://*:{state.STATE_PORT}",
         report_address: str = f"tcp://*:{state.REPORT_PORT}",
     ) -> None:
@@ -71,8 +75,14 @@ class Control:
         self._announced = (0, -1)  # order of the last state sent
         self._last = b""
         self._stopping = False
+        self._store = store
+        self._switching = threading.Lock()
         self._check(profile, first_interval=0, allow_degraded=True)
-        self._plan = Plan(profile, first_epoch(time.time()), time.time() + LEAD_S)
+        plan = store.restore(profile) if store is not None else None
+        if plan is None:
+            plan = Plan(profile, first_epoch(time.time()), time.time() + LEAD_S)
+        self._keep_profile(plan.profile)
+        self._put_in_force(plan)
 
     def __enter__(self) -> Control:
         self._context = zmq.Context()
@@ -136,10 +146,15 @@ class Control:
             InputError: it has another number of devices than the stack; or it asks for delay,
                 jitter or loss of a kernel without netem, and `allow_degraded` is not set; or it
                 would take too long to come to the first interval.
+            StackError: it cannot be stored; what was in force stays.
         """
         self._check(profile, first_interval=first_interval, allow_degraded=allow_degraded)
-        with self._lock:
-            self._plan = self._plan.with_profile(profile, first_interval, time.time())
+        with self._switching:
+            self._keep_profile(profile)
+            with self._lock:
+                self._put_in_force(self._plan.with_profile(profile, first_interval, time.time()))
+            if self._store is not None:
+                self._store.remove_other_profiles(profile)
         self._wake.send(b"\0")
 
     def use_policy(self, name: str, params: Mapping[str, Param]) -> None:
@@ -150,6 +165,7 @@ class Control:
 
         Raises:
             InputError: no such policy, or not with these parameters.
+            StackError: it cannot be stored; what was in force stays.
         """
         if len(params) > state.MAX_PARAMS:
             raise InputError(
@@ -161,9 +177,9 @@ class Control:
             policy = state.checked_policy(name, complete)
         except ValueError as error:  # a policy may have been given parameters that cannot be told
             raise InputError(f"policy {name}: {error}") from None
-        with self._lock:
+        with self._switching, self._lock:
             plan = self._plan
-            self._plan = plan.with_policy(policy, self._unannounced(plan), time.time())
+            self._put_in_force(plan.with_policy(policy, self._unannounced(plan), time.time()))
         self._wake.send(b"\0")
 
     def status(self) -> dict[str, Any]:
@@ -205,6 +221,16 @@ class Control:
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.destroy(linger=0)
+
+    def _keep_profile(self, profile: Profile) -> None:
+        """Write what is long before the lock is taken that states wait for."""
+        if self._store is not None:
+            self._store.write_profile(profile)
+
+    def _put_in_force(self, plan: Plan) -> None:
+        if self._store is not None:
+            self._store.write(plan)
+        self._plan = plan
 
     def _check(self, profile: Profile, *, first_interval: int, allow_degraded: bool) -> None:
         given = len(profile.spec.devices)

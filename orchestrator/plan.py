@@ -102,6 +102,17 @@ class Plan:
             policy=policy,
         )
 
+    def resumed(self, now_s: float) -> Plan:
+        """The same after a restart, as the next epoch: the fading is where it would have been."""
+        first = self.interval_at(now_s + LEAD_S)
+        return replace(
+            self,
+            epoch=self._next_epoch(now_s),
+            start_s=self.begin_s(first),
+            first=first,
+            from_s=now_s + LEAD_S,
+        )
+
     def _next_epoch(self, now_s: float) -> int:
         """No less than `first_epoch` of a restart would be."""
         return max(self.epoch + 1, first_epoch(now_s))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator import profiles, progress, state, strict_yaml, traces
 from orchestrator.control import Control
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StackError
 from orchestrator.verification import Verification
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -31,11 +31,12 @@ class Settings:
 
     devices: int
     keys_dir: Path | None
+    state_dir: Path
     profile: str
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read WDMOE_DEVICES, _CURVE, _KEYS_DIR and _PROFILE; InputError tells what is wrong."""
+        """Read the environment; InputError names the variable that is wrong."""
         devices = os.environ.get("WDMOE_DEVICES", "8")
         if not devices.isdecimal() or not 1 <= int(devices) <= state.MAX_DEVICES:
             raise InputError(f"WDMOE_DEVICES is {devices!r}; allowed: 1 to {state.MAX_DEVICES}")
@@ -43,7 +44,12 @@ class Settings:
         if curve not in ("0", "1"):
             raise InputError(f"WDMOE_CURVE is {curve!r}; allowed: 0 (off) or 1 (on)")
         keys_dir = Path(os.environ.get("WDMOE_KEYS_DIR", "/keys")) if curve == "1" else None
-        return cls(int(devices), keys_dir, os.environ.get("WDMOE_PROFILE", "near-far"))
+        return cls(
+            devices=int(devices),
+            keys_dir=keys_dir,
+            state_dir=Path(os.environ.get("WDMOE_STATE_DIR", "/state")),
+            profile=os.environ.get("WDMOE_PROFILE", "near-far"),
+        )
 
 
 class ProfileRequest(BaseModel):
@@ -74,6 +80,10 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=400)
+
+    @app.exception_handler(StackError)
+    async def fail(_: Request, error: StackError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=503)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

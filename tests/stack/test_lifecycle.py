@@ -40,6 +40,24 @@ def test_a_service_that_was_stopped_comes_back_as_it_was(stack: Stack, service: 
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
 
 
+def test_what_is_in_force_survives_the_orchestrator(stack: Stack) -> None:
+    stack.use("mobility")
+    stack.wdmoe("policy", "use", "wlr", "--theta", "0.2")
+    before = stack.status()
+    docker("kill", container("orchestrator"))
+    docker("start", container("orchestrator"))
+    until(lambda: _answers(stack), "the orchestrator answers")
+    after = stack.status()
+    stack.wdmoe("policy", "use", "topk")
+    stack.use("near-far")
+    for key in ("profile", "profile_sha256", "policy"):
+        assert after[key] == before[key]
+    assert after["epoch"] > before["epoch"]
+    # 50 ms intervals, as if there had been no restart; the first state is announced 0.1 s ahead
+    due_s = before["apply_at_s"] + 0.05 * (after["interval"] - before["interval"])
+    assert due_s - 0.11 < after["apply_at_s"] < due_s + 0.11
+
+
 def test_the_whole_stack_restarts(stack: Stack) -> None:
     before = [qdiscs(q) for q in range(EXPERTS)]
     # Not `compose restart`: engine 20.10 miscounts the endpoints of containers that stop together.
