@@ -125,6 +125,11 @@ class Accounting:
         The slowest device may be one that was given up. Where its time went nobody knows.
         """
         answered = [(job, job.done) for job in jobs if job.done is not None]
+        bare = np.concatenate([choice.wanted() for choice in choices])
+        for job, _ in answered:
+            bare[job.rows.numpy()] = False
+        if bare.any():
+            step.untouched(layer, bare)
         for job, done in answered:
             device, tokens = self._devices[job.device], len(job.rows)
             device.downlink.observe(done.received_s - job.sent_s)

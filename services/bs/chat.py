@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
-from services.bs import events, logprobs
+from services.bs import events, logprobs, loss
 from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Asking, Desk
@@ -42,7 +42,8 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         asking = await desk.ask(http, "chatcmpl", body, [ids], max_tokens, logprobs=wanted)
         if body.stream:
             return events.stream(_chunks(desk, body, asking), body.headers)
-        return JSONResponse(await _whole(desk, body, asking), headers=body.headers)
+        whole = await _whole(desk, body, asking)
+        return JSONResponse(whole, headers=body.headers | loss.header(whole))
 
     return routes
 
@@ -68,10 +69,11 @@ async def _whole(desk: Desk, body: ChatRequest, asking: Asking) -> dict[str, Any
             reason = event.finish_reason
         elif isinstance(event, End):
             used = usage(asking.prompt_tokens, event.completion_tokens)
+            lost = loss.field(event.experts_lost)
     message = {"role": "assistant", "content": text, "refusal": None}
     told = logprobs.of_chat(desk.vocabulary, tokens) if body.logprobs else None
     choice = {"index": 0, "message": message, "logprobs": told, "finish_reason": reason}
-    return asking.reply("chat.completion", desk.model, [choice]) | {"usage": used}
+    return asking.reply("chat.completion", desk.model, [choice]) | {"usage": used} | lost
 
 
 async def _chunks(desk: Desk, body: ChatRequest, asking: Asking) -> AsyncIterator[dict[str, Any]]:
@@ -87,7 +89,8 @@ async def _chunks(desk: Desk, body: ChatRequest, asking: Asking) -> AsyncIterato
             delta = _delta(event.index, {"content": event.text}, told)
             yield chunk(delta) | used.chunk(event)
         elif isinstance(event, Finished):
-            yield chunk(_delta(event.index, {}, reason=event.finish_reason)) | used.chunk(event)
+            delta, lost = _delta(event.index, {}, reason=event.finish_reason), event.experts_lost
+            yield chunk(delta) | used.chunk(event) | loss.field(lost)
         elif isinstance(event, End) and (last := used.last(event)):
             yield chunk() | last
 

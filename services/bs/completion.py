@@ -102,7 +102,8 @@ class Completion:
 
     def _finish(self, reason: str) -> None:
         self._tell(self._text.rest(), last=True)
-        self._request.deliver(Finished(self._index, reason, self.made))
+        lost = self.part.serving.meter.lost
+        self._request.deliver(Finished(self._index, reason, self.made, lost))
         self.finished = True
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
-from services.bs import events, logprobs
+from services.bs import events, logprobs, loss
 from services.bs.body import read
 from services.bs.desk import Asking, Desk
 from services.bs.http_error import refused
@@ -53,7 +53,7 @@ def router(desk: Desk) -> APIRouter:
         if body.stream:
             return events.stream(_chunks(desk, body, asking, choices), body.headers)
         whole = await _whole(desk, body, asking, choices)
-        return JSONResponse(whole, headers=body.headers)
+        return JSONResponse(whole, headers=body.headers | loss.header(whole))
 
     return routes
 
@@ -144,7 +144,7 @@ async def _whole(
         if isinstance(event, End):
             reply = asking.reply(KIND, desk.model, whole)
             used = usage(asking.prompt_tokens, event.completion_tokens)
-            return reply | {"usage": used} | _extras(body, event)
+            return reply | {"usage": used} | loss.field(event.experts_lost) | _extras(body, event)
         delta = choices.delta(event)
         choice = whole[delta["index"]]
         choice["text"] += delta["text"]
@@ -160,7 +160,8 @@ async def _chunks(
     used = StreamUsage(body.stream_options, asking.prompt_tokens)
     async for event in asking.answer:
         if not isinstance(event, End):
-            yield asking.reply(KIND, desk.model, [choices.delta(event)]) | used.chunk(event)
+            chunk = asking.reply(KIND, desk.model, [choices.delta(event)]) | used.chunk(event)
+            yield chunk | loss.field(event.experts_lost if isinstance(event, Finished) else 0)
         elif last := _extras(body, event) | used.last(event):
             yield asking.reply(KIND, desk.model, []) | last
 

@@ -22,6 +22,7 @@ from orchestrator.state import ChannelState
 from services import wire
 from services.bs.accounting import Accounting
 from services.bs.job import Job, between
+from services.bs.patience import Patience
 from services.bs.roster import Roster
 from services.bs.selector import Choice
 from services.bs.step import Step
@@ -49,6 +50,7 @@ class Dispatcher:
         self._accounting = accounting
         self._wire_dtype = settings.wire_dtype
         self._timeout_s = settings.device_timeout_s
+        self._patience = Patience(settings.device_timeout_s, info)
         self._hidden_size = info.hidden_size
         self._jobs: dict[int, Job] = {}
         self._probing: tuple[int, int] | None = None
@@ -62,7 +64,7 @@ class Dispatcher:
             self._receive()
         now = time.monotonic()
         for q, device in enumerate(self._roster.devices):
-            if device.admitted and now - device.last_seen_s > self._timeout_s:
+            if device.admitted and now > max(device.last_seen_s + self._timeout_s, device.due_s):
                 self._roster.lose(q, "silent")
 
     def reachable(self) -> torch.Tensor:
@@ -105,7 +107,9 @@ class Dispatcher:
         sent_s = time.monotonic()
         if not self._roster.devices[q].admitted or not self._try_send(q, frames):
             return None
-        patience_s = self._patience_s(q, 0, sum(map(len, frames)), self._channel.current())
+        patience_s = self._patience.of_s(
+            *(q, 0, sum(map(len, frames)), self._channel.current(), sent_s)
+        )
         while (left_s := sent_s + patience_s - time.monotonic()) > 0:
             if self.socket.poll(int(left_s * 1e3) + 1):
                 self._receive()
@@ -137,29 +141,17 @@ class Dispatcher:
             frames = wire.encode(work)
             size = sum(map(len, frames))
             sent_s = time.monotonic()
-            patience_s = self._patience_s(q, n, size, channel)
+            patience_s = self._patience.of_s(q, n, size, channel, sent_s)
             job = Job(q, rows, slots, sent_s, sent_s + patience_s, size)
             if not self._try_send(q, frames):
                 self._lose(q, "unreachable")
                 self._accounting.dropped(layer, job, "unreachable", step)
                 continue
+            self._roster.devices[q].due_s = job.deadline_s
             self._jobs[self._next_id] = job
             self._next_id += 1
             jobs.append(job)
         return jobs
-
-    def _patience_s(self, q: int, tokens: int, size: int, channel: ChannelState | None) -> float:
-        """How long an answer may take: the time-out, and twice what link and speed account for."""
-        patience = self._timeout_s
-        if channel is not None:
-            link = channel.devices[q]
-            for direction in (link.down, link.up):
-                if direction.rate_bps:
-                    patience += 2 * 8 * size / direction.rate_bps
-                patience += 2 * (direction.delay_s + direction.jitter_s)
-            if channel.emulate is not None and link.flops:
-                patience += 2 * tokens * channel.emulate.flop_per_token / link.flops
-        return patience
 
     def _await(self) -> None:
         """Until every job has its answer, or its device is given up."""
@@ -211,6 +203,8 @@ class Dispatcher:
             return
         device = self._roster.devices[q]
         device.last_seen_s = now
+        if isinstance(message, wire.Done | wire.Failed):
+            device.due_s = 0.0
         if isinstance(message, wire.Hello):
             self._try_send(q, wire.encode(self._roster.introduce(q, message)))
         elif not device.admitted:
@@ -246,6 +240,7 @@ class Dispatcher:
             del self._jobs[done.id]
             return
         job.done, job.output, job.answer_bytes = done, output, size
+        self._patience.learn(q, len(job.rows), done.finished_s - done.started_s, now)
 
     def _lose(self, q: int, why: str) -> None:
         """Give a device up, and what it still owes."""

@@ -172,6 +172,10 @@ class Engine(threading.Thread):
             self._metrics.layer_seconds.observe(layer_s)
         still = []
         for running in self._running:
+            if running.untouched is not None:
+                layer = f"no device answered in layer {running.untouched}"
+                self._fail(running.request, f"{layer}: they are gone, or too late", "no_device")
+                continue
             try:
                 if running.advance():
                     self._end(running.request, running.end())

@@ -60,6 +60,11 @@ class Meter(Times):
     outage: Counter[int] = field(default_factory=Counter)
     deselected: Counter[int] = field(default_factory=Counter)
 
+    @property
+    def lost(self) -> int:
+        """Experts of tokens that were to be used and did not answer, whatever the reason."""
+        return self.dropped.total() + self.outage.total()
+
     def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, Any]:
         """The request's split; `overhead_s` is what no other part accounts for."""
         parts = {

@@ -53,11 +53,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finished:
-    """A sequence of `made` tokens ended: `length` or `stop`."""
+    """A sequence of `made` tokens ended: `length` or `stop`.
+
+    `experts_lost` is the request's so far: tokens' experts whose devices failed or were not there.
+    """
 
     index: int
     finish_reason: str
     made: int
+    experts_lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class End:
     """The end of a request.
 
     `logits` has a row for every position, `routing` is an .npz file, if they were asked for;
-    `trace` is the request's.
+    `trace` is the request's, and `experts_lost` as the last `Finished` has it.
     """
 
     completion_tokens: int
@@ -73,6 +77,7 @@ class End:
     logits: torch.Tensor | None
     routing: bytes | None
     trace: RequestTrace | None = None
+    experts_lost: int = 0
 
 
 @dataclass(frozen=True)

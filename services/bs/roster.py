@@ -17,11 +17,17 @@ from services.settings import Settings
 
 @dataclass
 class Device:
-    """What the base station knows of a device; `refused` says why it was not admitted."""
+    """What the base station knows of a device; times by the monotonic clock.
+
+    Attributes:
+        refused: why it was not admitted.
+        due_s: until when it computes and need not be heard of; 0 while it has no work.
+    """
 
     admitted: bool = False
     refused: str | None = None
     last_seen_s: float = 0.0
+    due_s: float = 0.0
 
 
 class Roster:
@@ -97,5 +103,6 @@ class Roster:
 
     def _admit(self, q: int, admitted: bool) -> None:
         self.devices[q].admitted = admitted
+        self.devices[q].due_s = 0.0
         self._known = None
         self._metrics.device_up.labels(str(q)).set(int(admitted))

@@ -74,6 +74,11 @@ class Running:
         return len(self.waiting[0].part) + (0 if brings is None else len(brings))
 
     @property
+    def untouched(self) -> int | None:
+        """The first layer in which one of its sequences had no expert at all."""
+        return self._serving.untouched
+
+    @property
     def made(self) -> int:
         """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
         return self._made + sum(one.made for one in self.active if not one.finished)
@@ -129,7 +134,8 @@ class Running:
         if request.trace is not None:
             request.trace.end(ended_s, self._made)
         routing = None if trace is None else trace.npz()
-        return End(self._made, timings, logits, routing, request.trace)
+        lost = self._serving.meter.lost
+        return End(self._made, timings, logits, routing, request.trace, lost)
 
 
 def shared_tokens(prompts: list[list[int]]) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from orchestrator.latency import Floats
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, without
@@ -34,6 +35,11 @@ class Choice(NamedTuple):
     latency_s: Floats
     reachable: torch.Tensor
     channel: ChannelState | None
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which tokens (n,) the policy gave an expert, whether or not it can be reached."""
+        selected = self.selected.index.cpu().numpy() < len(self.reachable)
+        return np.asarray(selected.any(axis=1))
 
 
 class Selector:

@@ -23,12 +23,14 @@ class Serving:
         meter: where its time goes.
         trace: which experts each token got; None unless asked for.
         spans: when its steps happened; None unless asked for.
+        untouched: the first layer in which a sequence of it had no expert at all; None: none was.
     """
 
     policy: Policy
     meter: Meter = field(default_factory=Meter)
     trace: RoutingTrace | None = None
     spans: RequestTrace | None = None
+    untouched: int | None = None
 
 
 def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:

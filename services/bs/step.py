@@ -81,7 +81,9 @@ class Step:
         self.servings = list(numbers.values())
         number = {key: r for r, key in enumerate(numbers)}
         owners = [number[id(part.serving)] for part in self.parts]
-        self.owner: Counts = np.repeat(owners, [len(part) for part in self.parts])
+        sizes = [len(part) for part in self.parts]
+        self.owner: Counts = np.repeat(owners, sizes)
+        self._first: Counts = np.cumsum([0, *sizes[:-1]])
         self.times = Times()
         self.layers_s: list[float] = []
         requests = len(self.servings)
@@ -102,6 +104,16 @@ class Step:
             end += len(part)
             rows += range(end - part.wanted, end)
         return rows
+
+    def untouched(self, layer: int, rows: NDArray[np.bool_]) -> None:
+        """A layer's `rows` (n,) were to get an expert, and none has answered for them.
+
+        A request fails of which a sequence has no other rows: what follows would be made up.
+        """
+        for number in np.flatnonzero(np.logical_and.reduceat(rows, self._first)).tolist():
+            serving = self.parts[number].serving
+            if serving.untouched is None:
+                serving.untouched = layer
 
     def close(self) -> None:
         """All layers have been computed: give every request its share."""

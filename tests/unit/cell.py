@@ -93,22 +93,27 @@ class Cell:
         fingerprint = self.checkpoint.fingerprint
         return wire.Hello(wire.PROTOCOL, q, fingerprint, q, info.layers, info.hidden_size)
 
-    def start(self, q: int) -> None:
+    def start(self, q: int, make: type[Experts] = Experts) -> None:
         """A real device, served in the background."""
-        experts = Experts(self.checkpoint, q, CPU, torch.float32)
+        experts = make(self.checkpoint, q, CPU, torch.float32)
         socket = self.socket(q)
         server = DeviceServer(socket, self.hello(q), experts, self.channel.current)
         thread = threading.Thread(target=_serve, args=[server, socket], daemon=True)
         thread.start()
         self.served.append((q, thread))
 
-    def end(self) -> None:
-        """Have the devices' threads close their sockets, and then close all others."""
+    def end_devices(self) -> None:
+        """Have the devices' threads close their sockets; in the thread of the dispatcher's."""
         for q, thread in self.served:
             ended = [f"device-{q}".encode(), *wire.encode(wire.Refused("test has ended"))]
             with contextlib.suppress(zmq.ZMQError):  # one that has not connected yet
                 self.dispatcher.socket.send_multipart(ended, zmq.NOBLOCK)
                 thread.join(1)
+        self.served.clear()
+
+    def end(self) -> None:
+        """Close all sockets."""
+        self.end_devices()
         self.context.destroy(linger=0)
 
     def say(self, socket: Any, message: wire.Message) -> wire.Message:

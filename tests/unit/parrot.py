@@ -55,6 +55,7 @@ class Parrot:
         full: refuse what comes.
         fails: end requests with this, before anything is said or after a piece.
         said_before_failing: pieces.
+        lost: experts that each request's tokens lose.
         go: while it is not set, a request waits after its first piece.
     """
 
@@ -63,6 +64,7 @@ class Parrot:
         self.full = False
         self.fails: str | None = None
         self.said_before_failing = 0
+        self.lost = 0
         self.go = threading.Event()
         self.go.set()
         self._vocabulary = Vocabulary(tokenizer())
@@ -98,8 +100,9 @@ class Parrot:
                     request.deliver(Failure(self.fails))
                     return
             reason = "stop" if len(prompt) < request.max_tokens else "length"
-            request.deliver(Finished(index, reason, len(prompt[: request.max_tokens])))
-        request.deliver(End(made, TIMINGS, None, b"npz" if request.want_routing else None))
+            request.deliver(Finished(index, reason, len(prompt[: request.max_tokens]), self.lost))
+        routing = b"npz" if request.want_routing else None
+        request.deliver(End(made, TIMINGS, None, routing, experts_lost=self.lost))
 
     def _token(self, request: Request, position: int, id: int) -> TokenLogprob:
         if position == 0 or request.logprobs is None:

@@ -74,6 +74,24 @@ def test_what_fails_in_a_stream_ends_it_with_the_error(
     assert json.loads(lines[-2].removeprefix("data: "))["error"]["message"] == parrot.fails
 
 
+@BOTH
+@pytest.mark.parametrize("lost", [0, 7])
+def test_a_client_sees_how_many_experts_its_tokens_lost(
+    http: Http, parrot: Parrot, path: str, body: Any, lost: int
+) -> None:
+    parrot.lost = lost
+    reply = http.post(path, body)
+    assert reply.headers["x-wdmoe-experts-lost"] == str(lost)
+    lines = http.post(path, body | {"stream": True}).text.split("\n\n")
+    (last,) = (
+        chunk
+        for chunk in (json.loads(line.removeprefix("data: ")) for line in lines[:-2])
+        if chunk["choices"][0]["finish_reason"]
+    )
+    for told in (reply.json(), last):
+        assert told.get("experts_lost") == (lost or None)
+
+
 def test_a_body_that_is_too_large_is_refused_unread(http: Http) -> None:
     assert "at most" in http.refused("/v1/completions", {"prompt": "a" * (8 << 20)}, 413)
 

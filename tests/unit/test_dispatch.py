@@ -12,18 +12,40 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import MixtralForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM
 
+from orchestrator.checkpoint import Checkpoint
 from orchestrator.selection import Selection
 from orchestrator.selection.topk import TopK
 from orchestrator.state import DeviceState, Direction
 from services import wire
+from services.bs.estimate import ENOUGH
 from services.bs.job import between
+from services.bs.patience import LEAST_FLOPS
 from services.bs.selector import Choice
 from services.bs.serving import Serving
 from services.bs.step import Step
 from services.device.experts import Experts
-from tests.unit.cell import CPU, EXPERTS, Cell, emulating, forward, part, trunk
+from tests.unit.cell import CPU, EXPERTS, TINY, Cell, around, emulating, forward, part, trunk
+
+
+def chosen(
+    cell: Cell,
+    index: list[list[int]],
+    weight: list[list[float]],
+    candidates: list[list[int]] | None = None,
+) -> Choice:
+    """A choice of experts that can all be reached, for len(index) tokens."""
+    before = torch.tensor(candidates or index)
+    selected = Selection(torch.tensor(index), torch.tensor(weight), before)
+    return Choice(
+        selected=selected,
+        used=selected,
+        logits=torch.zeros(len(index), EXPERTS),
+        latency_s=np.zeros(EXPERTS),
+        reachable=torch.ones(EXPERTS, dtype=torch.bool),
+        channel=cell.channel.current(),
+    )
 
 
 def run_layer(
@@ -35,17 +57,7 @@ def run_layer(
     """One layer over len(index) tokens: the inputs, the output, and the meter."""
     torch.manual_seed(1)
     hidden = torch.randn(len(index), 16)
-    channel = cell.channel.current()
-    before = torch.tensor(candidates or index)
-    chosen = Selection(torch.tensor(index), torch.tensor(weight), before)
-    choice = Choice(
-        selected=chosen,
-        used=chosen,
-        logits=torch.zeros(len(index), EXPERTS),
-        latency_s=np.zeros(EXPERTS),
-        reachable=torch.ones(EXPERTS, dtype=torch.bool),
-        channel=channel,
-    )
+    choice = chosen(cell, index, weight, candidates)
     served = Serving(TopK())
     step = Step([part([0] * len(index), trunk(cell).cache(), served)], EXPERTS)
     output = cell.dispatcher.layer(1, hidden, [choice], step)
@@ -113,6 +125,76 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     assert isinstance(work, wire.Work)
     assert cell.say(mute, wire.Beat()) == wire.Identify()
     assert cell.say(mute, cell.hello(1)) == wire.Welcome()
+
+
+def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
+    cell.start(0)
+    mute = cell.socket(1)
+    cell.say(mute, cell.hello(1))
+    cell.admit(0, 1)
+    split, policy = trunk(cell), TopK()
+    servings = [Serving(policy) for _ in range(4)]
+    parts = [
+        part([0] * tokens, split.cache(), served)
+        for tokens, served in zip((2, 1, 2, 1), servings, strict=True)
+    ]
+    index = [[0, 1], [1, 4], [1, 4], [0, 4], [1, 4], [4, 4]]  # the last is the policy's choice
+    choice = chosen(cell, index, [[0.5, 0.5]] * len(index))
+    step = Step(parts, EXPERTS)
+    # Of 2, 1, 2 and 1 tokens: one of the first has no expert, all of the second, one of the third.
+    cell.dispatcher.layer(1, torch.randn(len(index), 16), [choice], step)
+    assert [served.untouched for served in servings] == [None, 1, None, None]
+
+
+class SlowExperts(Experts):
+    """A device that computes as many FLOP/s."""
+
+    flops: float
+
+    def __call__(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        gate_up, _ = self._weights[layer]
+        time.sleep(3 * gate_up.numel() * len(x) / self.flops)
+        return super().__call__(layer, x)
+
+
+def slow(flops: float) -> type[Experts]:
+    return type("Slow", (SlowExperts,), {"flops": flops})
+
+
+def test_a_long_prompt_has_the_time_that_computing_takes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("large")
+    config = {**TINY.to_dict(), "intermediate_size": 4096, "num_hidden_layers": 2}
+    MixtralForCausalLM(MixtralConfig(**config)).save_pretrained(folder)
+    with around(Checkpoint(folder)) as cell:
+        cell.start(0, slow(0.5 * LEAST_FLOPS))
+        cell.admit(0)
+        _, _, meter = run_layer(cell, [[0, 4]] * 3000, [[1.0, 0.0]] * 3000)
+    assert meter.compute_s > 1.5  # the time-out
+    assert meter.used == {0: 3000}
+
+
+def test_a_device_has_the_time_that_its_answers_show_it_to_need(cell: Cell) -> None:
+    token_s = 0.02
+    cell.start(0, slow(6 * 16 * 24 / token_s))
+    cell.admit(0)
+    for n in range(1, ENOUGH):
+        run_layer(cell, [[0, 4]] * n, [[1.0, 0.0]] * n)
+    _, _, meter = run_layer(cell, [[0, 4]] * 100, [[1.0, 0.0]] * 100)
+    assert meter.compute_s > 1.5
+    assert meter.used == {0: 100}
+
+
+def test_a_device_that_computes_for_nobody_is_not_silent(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e9)
+    cell.start(0)
+    cell.admit(0)
+    with pytest.raises(IndexError):  # while the device works, for 3 s
+        run_layer(cell, [[0, 4]] * 9, [[1.0, 0.0]] * 9, candidates=[[1]])
+    time.sleep(2)
+    cell.dispatcher.take_in()
+    assert cell.roster.devices[0].admitted
 
 
 def test_a_layer_that_went_wrong_leaves_no_work_behind(cell: Cell) -> None:

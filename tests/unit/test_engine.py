@@ -12,7 +12,7 @@ from orchestrator.selection.topk import TopK
 from orchestrator.state import PolicyState
 from services.bs.engine import MAX_RUNNING
 from services.bs.prober import ProbeRequest, Probes
-from services.bs.requests import Event, FullError, Piece
+from services.bs.requests import Event, Finished, FullError, Piece
 from services.bs.waiting import MAX_WAITING
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
@@ -155,6 +155,31 @@ def test_without_a_device_there_is_no_answer(cell: Cell) -> None:
     answer = asking([[1]])
     EngineRoom(cell).serve(answer)
     assert answer.failure == "no device can be reached"
+
+
+def test_a_request_fails_when_its_last_device_goes(cell: Cell, room: EngineRoom) -> None:
+    def end_devices(event: Event) -> None:
+        if isinstance(event, Piece):
+            cell.end_devices()
+
+    answer = asking([[1, 2]], 8, end_devices)
+    room.serve(answer)
+    assert answer.failure.startswith("no device answered in layer ")
+    assert [type(event) for event in answer.events[:-1]] == [Piece]
+    assert cell.counted("wdmoe_requests_total", outcome="no_device") == 1
+    assert cell.counted("wdmoe_requests_total", outcome="ok") == 0
+
+
+def test_an_answer_counts_the_experts_that_its_tokens_lost(cell: Cell) -> None:
+    cell.channel.state = emulating(flops=1e15)
+    for q in range(3):
+        cell.start(q)
+    cell.admit(0, 1, 2)
+    answer = asking([list(range(20))], 8)
+    EngineRoom(cell).serve(answer)
+    lost = sum(answer.end.timings["experts"]["dropped"].values())
+    (finished,) = (event for event in answer.events if isinstance(event, Finished))
+    assert finished.experts_lost == answer.end.experts_lost == lost > 0
 
 
 def test_probes_wait_for_nothing_to_run_and_what_comes_later_for_them(room: EngineRoom) -> None:

@@ -156,8 +156,9 @@ def routes(one: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 
 def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e15, rate_bps=1e9)
-    cell.start_all()
-    cell.roster.lose(2, "silent")
+    for q in (0, 1, 3):
+        cell.start(q)
+    cell.admit(0, 1, 3)
     split, parts = trunk(cell), []
     for n in range(4):
         parts.append(part([n, n + 9, n + 18, n + 27], split.cache(), Serving(TopK())))
