@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks.links import DEVICES, wdmoe
 from orchestrator.cli.common import ask_bs, ask_orchestrator, bs_url, orchestrator_url
 from orchestrator.replay.client import Client
-from orchestrator.sweep.put_back import put_back
+from orchestrator.replay.restore import restored
 
 CLIENTS = 8
 SECONDS = 20.0
@@ -126,7 +126,7 @@ def main() -> None:
     model = ask_bs("/healthz")["model"]
     words, layers = model["vocab_size"], model["layers"]
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    with closing(Client(bs_url(), orchestrator_url())) as client, put_back(client):
+    with closing(Client(bs_url(), orchestrator_url())) as client, restored(client):
         wdmoe("policy", "use", "topk")
         with equal_links() as equal:
             for name, profile in (("equal links", equal), ("near-far", "near-far")):

@@ -11,9 +11,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from orchestrator.cli.common import bs_url, orchestrator_url
+from orchestrator.replay.client import Client
+from orchestrator.replay.restore import restored
 
 RATES_BPS = (5e6, 20e6, 50e6, 100e6)
 DEVICES = 8
@@ -46,7 +51,11 @@ def main() -> None:
     links = int(sys.argv[1]) if len(sys.argv) > 1 else DEVICES
     print("| Mbit/s | direction | KiB | n | expected | median | unshaped | error | as is |")
     print("|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        closing(Client(bs_url(), orchestrator_url())) as client,
+        restored(client),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         for rate_bps in RATES_BPS:
             series = verify(rate_bps, links, Path(folder))
             for direction in ("down", "up"):

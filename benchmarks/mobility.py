@@ -12,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import numpy as np
 
 from benchmarks.links import wdmoe
-from orchestrator.cli.common import orchestrator_url
+from orchestrator.cli.common import bs_url, orchestrator_url
+from orchestrator.replay.client import Client
+from orchestrator.replay.restore import restored
 
 IDLE_S = 60.0
 
@@ -51,8 +54,13 @@ def idle_load(profile: str) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
-    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    """Measure and print; the stack is restored afterwards."""
+    with closing(Client(bs_url(), orchestrator_url())) as client, restored(client):
+        measure(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0)
+
+
+def measure(minutes: float) -> None:
+    """Leave `mobility` in force."""
     still, moving = idle_load("near-far"), idle_load("mobility")
     print(f"CPU of the idle stack: {still:.3f} cores still, {moving:.3f} cores moving;")
     print(f"the control plane costs {moving - still:.3f} cores.", flush=True)

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.links import wdmoe
 from orchestrator.cli.common import ask_bs, bs_url, orchestrator_url
 from orchestrator.replay.client import Client
-from orchestrator.sweep.put_back import put_back
+from orchestrator.replay.restore import restored
 
 ROUNDS = 10
 DECODED = 32
@@ -66,7 +66,7 @@ def main() -> None:
     many = min(PROMPT, health["context_length"] - 1)
     measured = defaultdict(list)
     draw = random.Random(1)
-    with closing(Client(bs_url(), orchestrator_url())) as client, put_back(client):
+    with closing(Client(bs_url(), orchestrator_url())) as client, restored(client):
         wdmoe("profile", "use", "near-far")
         for seed in range(rounds):
             short = [draw.randrange(words)]

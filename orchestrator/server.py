@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ class PolicyRequest(BaseModel):
 def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
     """The application in front of a running control plane."""
     app = FastAPI(title="WDMoE orchestrator")
+    # Switches take effect in the order of their arrival, though one may take longer to draw: who
+    # gives up on a switch and restores what was before gets that.
+    switching = asyncio.Lock()
 
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
@@ -113,12 +117,14 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
     @app.post("/profile")
     async def use_profile(request: Request) -> dict[str, Any]:
         asked = await _body(request, ProfileRequest)
-        return await run_in_threadpool(_use, control, asked)
+        async with switching:
+            return await run_in_threadpool(_use, control, asked)
 
     @app.post("/policy")
     async def use_policy(request: Request) -> dict[str, Any]:
         asked = await _body(request, PolicyRequest)
-        return await run_in_threadpool(_use_policy, control, asked)
+        async with switching:
+            return await run_in_threadpool(_use_policy, control, asked)
 
     @app.post("/verification")
     async def verified(request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.cli.probing import STEPS, verify_links
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay.client import Client
 from orchestrator.verification import Loss, Verification
 
 app = typer.Typer(no_args_is_help=True, help="Radio links.")
@@ -31,7 +33,8 @@ def verify(
 ) -> None:
     """Probe each link both ways, shaped as it is and then not shaped; compare with what was asked.
 
-    The links are out of shape for the second half: not to be run beside a replay.
+    The links are out of shape for the second half: not to be run beside a replay. Afterwards the
+    stack has the profile and policy that it had before, also when interrupted.
     """
     status = common.ask_orchestrator("/status")
     links = status["links"]
@@ -44,9 +47,12 @@ def verify(
     if silent:
         raise StackError(f"{', '.join(silent)} did not report a shaped link yet")
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with (
+        closing(Client(common.bs_url(), common.orchestrator_url())) as client,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
         task = progress.add_task("probing", total=STEPS * len(chosen))
-        found = verify_links(status, chosen, lambda: progress.advance(task))
+        found = verify_links(client, status, chosen, lambda: progress.advance(task))
     common.ask_orchestrator("/verification", found.model_dump())
     if as_json:
         series = [

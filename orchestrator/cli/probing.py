@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from orchestrator import verification
+from orchestrator import profiles, verification
 from orchestrator.airtime import SEGMENT_BYTES
 from orchestrator.cli import common
 from orchestrator.errors import StackError
+from orchestrator.replay.applied import wait_applied
+from orchestrator.replay.client import Client
+from orchestrator.replay.restore import restored
 from orchestrator.verification import Loss, Series, Unshaped, Verification
 
 # What the base station answers to /probe, by device and size.
@@ -27,17 +29,20 @@ SERIES_S = 20.0
 WARM_UP = 3
 # A share of lost packets is told from so many bursts, or after so many packets.
 LOSS_BURSTS, LOSS_PACKETS = 40, 40_000
-SETTLED_S = 30.0
+REPORTED_S = 30.0
 # How often `verify_links` calls `on_step` for each link.
 STEPS = 2 * len(SIZES_BYTES) + 1
 
 
 def verify_links(
-    status: dict[str, Any], links: list[dict[str, Any]], on_step: Callable[[], Any]
+    client: Client,
+    status: dict[str, Any],
+    links: list[dict[str, Any]],
+    on_step: Callable[[], Any],
 ) -> Verification:
     """Probe some links of the orchestrator's `status`, as they are and then not shaped.
 
-    StackError: a device does not answer.
+    The stack is restored afterwards. StackError: a device does not answer.
     """
 
     def probe_all(smallest: int) -> _Probes:
@@ -54,7 +59,8 @@ def verify_links(
     for link in links:
         losses += _losses(link)
         on_step()
-    with _not_shaped(status):
+    with restored(client):
+        _stop_shaping(client, len(status["links"]), [link["device"] for link in links])
         unshaped = probe_all(COST_COUNT)
     return Verification(
         verified_at=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -110,36 +116,12 @@ def _unshaped(probes: dict[str, Any], name: str) -> Unshaped:
     return Unshaped([one["measured_s"] for one in probes[name]], probes["loopback_s"])
 
 
-@contextmanager
-def _not_shaped(status: dict[str, Any]) -> Iterator[None]:
-    """All links not shaped, and then as they were; whatever happens in between."""
-    before = common.ask_orchestrator("/profile")
-    devices = "[" + ", ".join(["{down: {}, up: {}}"] * len(status["links"])) + "]"
-    text = f"description: not shaped\nfading: {{kind: none}}\ndevices: {devices}\n"
-    _use({"name": "not-shaped", "text": text})
-    try:
-        yield
-    finally:
-        _use({**before, "allow_degraded": True})
-
-
-def _use(profile: dict[str, Any]) -> None:
-    """Put a profile into force, and wait until every device has applied it."""
-    epoch = common.ask_orchestrator("/profile", profile)["epoch"]
-    _until(lambda link: link["applied_epoch"] == epoch, "apply a profile")
-
-
-def _until(holds: Callable[[dict[str, Any]], bool], what: str) -> list[dict[str, Any]]:
-    """The links once something holds for all of them."""
-    deadline = time.monotonic() + SETTLED_S
-    while True:
-        links: list[dict[str, Any]] = common.ask_orchestrator("/status")["links"]
-        late = [link["device"] for link in links if not holds(link)]
-        if not late:
-            return links
-        if time.monotonic() > deadline:
-            raise StackError(f"device-{late[0]} did not {what} within {SETTLED_S:.0f} s")
-        time.sleep(0.05)
+def _stop_shaping(client: Client, count: int, devices: list[int]) -> None:
+    """Shape none of the stack's `count` links, and wait until `devices` have applied that."""
+    links = "[" + ", ".join(["{down: {}, up: {}}"] * count) + "]"
+    text = f"description: not shaped\nfading: {{kind: none}}\ndevices: {links}\n"
+    profile = profiles.parse(text, "not-shaped", "not-shaped")
+    wait_applied(client, client.use_profile(profile), devices)
 
 
 def _losses(link: dict[str, Any]) -> list[Loss]:
@@ -175,10 +157,12 @@ def _loss(direction: dict[str, Any]) -> float:
 def _queues(device: int) -> dict[str, Any]:
     """A device's queues as reported from now on."""
     asked_s = time.monotonic()
-
-    def fresh(link: dict[str, Any]) -> bool:
-        age_s: float = link["reported_age_s"]
-        return link["device"] != device or age_s < time.monotonic() - asked_s
-
-    queues: dict[str, Any] = _until(fresh, "report its queues")[device]["queues"]
-    return queues
+    while True:
+        link = common.ask_orchestrator("/status")["links"][device]
+        elapsed_s = time.monotonic() - asked_s
+        if link["reported_age_s"] < elapsed_s:
+            queues: dict[str, Any] = link["queues"]
+            return queues
+        if elapsed_s > REPORTED_S:
+            raise StackError(f"device-{device} did not report its queues within {REPORTED_S:.0f} s")
+        time.sleep(0.05)

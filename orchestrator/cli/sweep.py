@@ -72,7 +72,6 @@ def sweep(
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen)
         asked = plan.claim(resume=resume)
-        common.interrupt_when_terminated()  # then, too, the stack gets back what it had
         with plan.alone():
             _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load

@@ -190,11 +190,14 @@ class Queues(_Record):
 class Link(_Record):
     """A device's link: what is asked of it (kept as the orchestrator tells it), what it reported.
 
-    `backend` None: the device has reported nothing yet.
+    `backend` None: the device has reported nothing yet. `applied_epoch` is what its last report was
+    of, `reported_age_s` how old that is.
     """
 
     device: int
     backend: str | None
+    applied_epoch: int | None
+    reported_age_s: float | None
     error: str | None
     queues: Queues | None
 
@@ -202,8 +205,9 @@ class Link(_Record):
 class Channel(_Record):
     """What of the orchestrator's /status a run records.
 
-    It is in force from `apply_at_s` on. `degraded`: delay, jitter or loss are asked for, and the
-    kernel has no netem. `verification` is what `wdmoe link verify` found last, if ever.
+    It is in force from `apply_at_s` on, and its fading is at `interval`. `degraded`: delay, jitter
+    or loss are asked for, and the kernel has no netem. `verification` is what `wdmoe link verify`
+    found last, if ever.
     """
 
     profile: str
@@ -211,6 +215,7 @@ class Channel(_Record):
     profile_text: str
     seed: int
     epoch: int
+    interval: int
     apply_at_s: float
     policy: Policy
     emulate: dict[str, Any] | None

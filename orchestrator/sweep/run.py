@@ -21,6 +21,7 @@ from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Channel, Health, Request
+from orchestrator.replay.restore import restored
 from orchestrator.replay.run_folder import (
     RUN,
     SUMMARY,
@@ -34,7 +35,6 @@ from orchestrator.replay.run_folder import (
 from orchestrator.replay.summary import summarise
 from orchestrator.replay.telling import Tally, Telling
 from orchestrator.sweep.plan import Cell, Plan, blocks, start
-from orchestrator.sweep.put_back import put_back
 
 BLOCK = 10
 # A state takes effect at its time; by then the base station and all devices have long had it.
@@ -74,7 +74,7 @@ class Runner:
             return
         health = self._client.health()
         self._check_stack(health)
-        with self._telling, put_back(self._client):
+        with self._telling, restored(self._client):
             for profile in self._plan.profiles:
                 for prompts in self._plan.sets:
                     self._fill(self._plan.cells(profile, prompts), health)

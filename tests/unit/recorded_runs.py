@@ -97,7 +97,14 @@ def program(number: int, completion: str, error: str | None = None) -> Request:
 def link(q: int, backend: str | None = "tbf", error: str | None = None, dropped: int = 0) -> Link:
     """What a device reports; without a backend: nothing yet."""
     queues = Queues(down=Queue(overflows=0), up=Queue(overflows=dropped))
-    return Link(device=q, backend=backend, error=error, queues=queues if backend else None)
+    return Link(
+        device=q,
+        backend=backend,
+        applied_epoch=1 if backend else None,
+        reported_age_s=0.1 if backend else None,
+        error=error,
+        queues=queues if backend else None,
+    )
 
 
 def run(profile: str, policy: Policy, items: int) -> Run:
@@ -124,6 +131,7 @@ def run(profile: str, policy: Policy, items: int) -> Run:
             profile_text=found.text,
             seed=found.spec.seed,
             epoch=1,
+            interval=0,
             apply_at_s=BEGIN_S - 1,
             policy=policy,
             emulate=None,

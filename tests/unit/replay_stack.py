@@ -39,6 +39,7 @@ CHANNEL = {
     "profile_text": "seed: 7\n",
     "seed": 7,
     "epoch": 3,
+    "interval": 0,
     "apply_at_s": 1000.5,
     "policy": {"name": "wlr", "params": {"theta": 0.2}},
     "emulate": None,
@@ -48,6 +49,8 @@ CHANNEL = {
         {
             "device": 0,
             "backend": "tbf",
+            "applied_epoch": 3,
+            "reported_age_s": 0.1,
             "error": None,
             "down": {"rate_bps": 1e6},
             "flops": None,

@@ -70,12 +70,22 @@ class Stack:
             "profile_text": profile.text,
             "seed": 7,
             "epoch": self.epoch,
+            "interval": self.first_interval or 0,
             "apply_at_s": self.apply_at_s,
             "policy": self.policy,
             "emulate": None,
             "degraded": False,
             "verification": None,
-            "links": [{"device": 0, "backend": "tbf", "error": None, "queues": None}],
+            "links": [
+                {
+                    "device": 0,
+                    "backend": "tbf",
+                    "applied_epoch": self.epoch,
+                    "reported_age_s": 0.1,
+                    "error": None,
+                    "queues": None,
+                }
+            ],
         }
 
     def timings(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_the_stack_gets_back_what_it_had(
     assert (stack.told[-1].done, stack.told[-1].running) == (1, False)
     assert stack.profile["name"] == "before"
     assert stack.policy["name"] == ("top1" if policy == "top1" else "wlr")
-    told = "wdmoe: channel and before could not be put back: policy channel: not today\n"
+    told = "wdmoe: policy channel could not be restored: policy channel: not today\n"
     assert capsys.readouterr().err == ("" if policy == "top1" else told)
 
 

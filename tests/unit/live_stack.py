@@ -1,0 +1,166 @@
+"""A real orchestrator over sockets and HTTP, with devices that report and a base station.
+
+Devices apply what they hear; the base station answers under what is in force. Commands against
+them run as processes of their own, which can be sent signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from orchestrator import state
+from orchestrator.replay.records import PARTS
+from orchestrator.server import create_app
+from tests.unit.control_plane import Stack, eventually, report, running
+from tests.unit.serving import serve
+
+DEVICES = 2
+MAIN = "from orchestrator import cli; cli.main()"
+
+
+@dataclass
+class LiveStack:
+    """What runs, what it does when asked, and what it was asked.
+
+    Attributes:
+        on_probe, on_prompt, on_use: called as a probe, a prompt or a profile comes in.
+        stuck: devices that report, and apply nothing.
+        sent: under which profile, policy and interval each prompt came in.
+    """
+
+    stack: Stack
+    environment: dict[str, str]
+    on_probe: Callable[[], None] = lambda: None
+    on_prompt: Callable[[], None] = lambda: None
+    on_use: Callable[[], None] = lambda: None
+    stuck: set[int] = field(default_factory=set)
+    sent: list[tuple[str, str, int]] = field(default_factory=list)
+    switching: int = 0
+
+    def in_force(self) -> dict[str, Any]:
+        """Profile, policy and interval, as /status tells them."""
+        status = self.stack.control.status()
+        return {key: status[key] for key in ("profile", "profile_sha256", "policy", "interval")}
+
+    def settled(self) -> dict[str, Any]:
+        """The same, when no switch is under way."""
+        eventually(lambda: not self.switching)
+        return self.in_force()
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Run `wdmoe` with these arguments, as a process."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        command = [sys.executable, "-c", MAIN, *arguments]
+        return subprocess.Popen(
+            command, env={**os.environ, **self.environment}, text=True, **options
+        )
+
+    def app(self) -> FastAPI:
+        """The base station."""
+        app = FastAPI()
+        control = self.stack.control
+
+        @app.get("/healthz")
+        def healthz() -> dict[str, Any]:
+            return {
+                "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
+                "wire_dtype": "fp16",
+                "curve": True,
+                "torch_device": "cpu",
+                "tcp_congestion_control": "cubic",
+            }
+
+        @app.post("/probe")
+        def probe(body: dict[str, Any]) -> dict[str, Any]:
+            self.on_probe()
+            timings = [{"measured_s": 0.01, "expected_s": 0.009}] * body["count"]
+            return {"wire_bits": 9, "down": timings, "up": timings, "loopback_s": [0.001]}
+
+        @app.post("/v1/completions")
+        def completions(body: dict[str, Any]) -> Response:
+            now = control.status()
+            self.sent.append((now["profile"], now["policy"]["name"], now["interval"]))
+            self.on_prompt()
+            timings = {
+                "request_id": "r",
+                "time_to_first_token_s": 0.001,
+                "end_to_end_s": 0.0009,
+                "prompt_tokens": 4,
+                "completion_tokens": 2,
+                **dict.fromkeys(PARTS, 0.0001),
+                "eq8_s": 0.0008,
+                "batched_s": 0.0002,
+                "experts": {"used": {"0": 40}, "dropped": {}, "deselected": {}},
+                "overruns": 0,
+                "device_messages": 8,
+                **{key: now[key] for key in ("policy", "profile", "epoch")},
+            }
+            chunk = {"choices": [{"text": "12", "finish_reason": "stop"}], "timings": timings}
+            stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+            return Response(stream, media_type="text/event-stream")
+
+        return app
+
+    def serve_devices(self, ended: threading.Event) -> None:
+        """Report what is heard at the time at which it is to be applied, and once a second."""
+        heard = self.stack.connect(zmq.SUB, "device-0")
+        reports = self.stack.connect(zmq.PUSH, "device-0")
+        newest: dict[int, dict[str, Any]] = {}
+        reported_s = 0.0
+        while not ended.is_set():
+            if heard.poll(20):
+                wanted = state.decode(heard.recv())
+                time.sleep(max(0.0, wanted.apply_at_s - time.time()))
+                for q in set(range(DEVICES)) - (self.stuck if newest else set()):
+                    newest[q] = {"epoch": wanted.epoch, "interval": wanted.interval}
+                    newest[q] |= {"apply_at_s": wanted.apply_at_s, "applied_at_s": time.time()}
+            elif time.monotonic() - reported_s < 0.5:
+                continue
+            reported_s = time.monotonic()
+            for q, fields in newest.items():
+                reports.send(report(q, **fields))
+        for socket in (heard, reports):
+            socket.close(linger=0)
+
+
+@contextmanager
+def live(text: str) -> Iterator[LiveStack]:
+    """A stack with this profile in force, which both devices have applied."""
+    with ExitStack() as opened:
+        stack = opened.enter_context(running(text, None))
+        made = LiveStack(stack, {})
+        use = stack.control.use
+
+        def hooked(*arguments: Any, **options: Any) -> None:
+            made.switching += 1
+            try:
+                made.on_use()
+                use(*arguments, **options)
+            finally:
+                made.switching -= 1
+
+        stack.control.use = hooked  # type: ignore[method-assign]
+        ended = threading.Event()
+        devices = threading.Thread(target=made.serve_devices, args=[ended])
+        devices.start()
+        opened.callback(devices.join)
+        opened.callback(ended.set)
+        bs_url = opened.enter_context(serve(made.app()))
+        url = opened.enter_context(serve(create_app(stack.control, stack.registry)))
+        made.environment = {"WDMOE_BS_URL": bs_url, "WDMOE_ORCHESTRATOR_URL": url}
+        status = stack.control.status
+        eventually(lambda: all(link["backend"] for link in status()["links"]))
+        yield made
