@@ -187,9 +187,8 @@ class Client:
             for chunk in chunks(response):
                 for choice in chunk.choices:
                     reply.text += choice.text
-                    # A completion of no text at all has its first token where it finishes.
-                    if reply.first_token_s is None and (choice.text or choice.finish_reason):
-                        reply.first_token_s = now_s()
+                    # Each token has a chunk, without text too: text may have to wait for more.
+                    reply.first_token_s = reply.first_token_s or now_s()
                 reply.timings = chunk.timings or reply.timings
                 reply.routing = chunk.routing or reply.routing
                 reply.trace = chunk.trace or reply.trace

@@ -76,7 +76,8 @@ class Timings(_Record):
 
     request_id: str
     queue_s: float
-    time_to_first_token_s: float
+    time_to_first_token_s: float | None
+    """None where prompts were only scored."""
     end_to_end_s: float
     prompt_tokens: int
     completion_tokens: int

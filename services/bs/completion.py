@@ -63,7 +63,6 @@ class Completion:
         self._language = language
         self._text = TextStream(language.decode, request.stop)
         self._draw = Draw(request.temperature, request.seed)
-        self._untold: list[TokenLogprob] = []
         self._prefilled = False
 
     def take(self, before: Scored) -> None:
@@ -81,27 +80,23 @@ class Completion:
                 return
         token = self._draw(logits[-1])
         self.made += 1
+        ends = token in self._language.ends
+        likely: list[TokenLogprob] = []
         if request.logprobs is not None:
-            self._untold += logprobs(logits[-1:], [token], request.logprobs)
-        if token in self._language.ends:
-            self._finish("stop")
-            return
-        self._tell(self._text.add(token))
-        if self._text.stopped:
+            likely = logprobs(logits[-1:], [token], request.logprobs)
+        # Without text too: a stream shows when each token was made, not when its text was certain.
+        text = "" if ends else self._text.add(token)
+        request.deliver(Piece(self._index, text, self.made, tuple(likely)))
+        if ends or self._text.stopped:
             self._finish("stop")
         elif self.made == request.max_tokens:
             self._finish("length")
         else:
             self.part.ids, self.part.wanted = [token], 1
 
-    def _tell(self, text: str, last: bool = False) -> None:
-        """Tokens wait for the text that they become part of; the last ones may have none."""
-        if text or (last and self._untold):
-            self._request.deliver(Piece(self._index, text, self.made, tuple(self._untold)))
-            self._untold = []
-
     def _finish(self, reason: str) -> None:
-        self._tell(self._text.rest(), last=True)
+        if rest := self._text.rest():
+            self._request.deliver(Piece(self._index, rest, self.made))
         lost = self.part.serving.meter.lost
         self._request.deliver(Finished(self._index, reason, self.made, lost))
         self.finished = True

@@ -40,9 +40,9 @@ class Echo:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that has become certain, and the tokens made for it (empty unless `logprobs` is set).
+    """A token as it is made: text that is certain now, maybe none; or text that was held back.
 
-    `made` counts all tokens of its sequence so far.
+    `made` counts all tokens of its sequence so far; `tokens` has the token, if `logprobs` is set.
     """
 
     index: int

@@ -46,7 +46,7 @@ class Running:
         routing = RoutingTrace() if request.want_routing else None
         self._serving = Serving(policy, trace=routing, spans=request.trace)
         self._started_s = time.monotonic()
-        self._first_s = 0.0
+        self._first_s: float | None = None
         self._before = Scored()
         self._made = 0
         self._rows: list[torch.Tensor] = []
@@ -108,16 +108,17 @@ class Running:
             else:
                 still.append(completion)
         self.active = still
-        self._first_s = self._first_s or time.monotonic()
+        if self._first_s is None and self.made:
+            self._first_s = time.monotonic()
         return not self.active and not self.waiting
 
     def end(self) -> End:
         """The account of a request that is done."""
-        request, ended_s = self.request, time.monotonic()
+        request, first_s, ended_s = self.request, self._first_s, time.monotonic()
         queued_s, took_s = self._started_s - request.arrived_s, ended_s - request.arrived_s
         timings: dict[str, Any] = {
             "request_id": request.id,
-            "time_to_first_token_s": self._first_s - request.arrived_s,
+            "time_to_first_token_s": None if first_s is None else first_s - request.arrived_s,
             "end_to_end_s": took_s,
             "prompt_tokens": sum(map(len, request.prompts)),
             "completion_tokens": self._made,

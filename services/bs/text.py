@@ -12,7 +12,7 @@ class TextStream:
         self.stopped = False
         self._decode = decode
         self._stop = stop
-        self._hold = max((len(s) for s in stop), default=1) - 1
+        self._longest = max(map(len, stop), default=0)
         self._ids: list[int] = []
         self._given = 0
 
@@ -23,16 +23,26 @@ class TextStream:
         ends = [at for at in (text.find(s) for s in self._stop) if at >= 0]
         if ends:
             self.stopped = True
-            return self._give(text[: min(ends)], 0)
+            return self._give(text, min(ends))
         if text.endswith("\ufffd"):  # the first bytes of a character
             return ""
-        return self._give(text, self._hold)
+        return self._give(text, self._certain(text))
 
     def rest(self) -> str:
         """What was held back, once no more tokens come."""
-        return "" if self.stopped else self._give(self._decode(self._ids), 0)
+        if self.stopped:
+            return ""
+        text = self._decode(self._ids)
+        return self._give(text, len(text))
 
-    def _give(self, text: str, hold: int) -> str:
-        end = max(self._given, len(text) - hold)
-        piece, self._given = text[self._given : end], end
+    def _certain(self, text: str) -> int:
+        """Where the longest end of a text begins that a stop string may begin with."""
+        for at in range(max(self._given, len(text) - self._longest + 1), len(text)):
+            if any(s.startswith(text[at:]) for s in self._stop):
+                return at
+        return len(text)
+
+    def _give(self, text: str, end: int) -> str:
+        piece = text[self._given : end]
+        self._given = max(self._given, end)
         return piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,14 +83,19 @@ def asking(
 
 
 class EngineRoom:
-    """An engine over a cell's devices; a token's text is its number and a space."""
+    """An engine over a cell's devices; a token's text is its number and a space by default."""
 
-    def __init__(self, cell: Cell, ends: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        ends: frozenset[int] = frozenset(),
+        decode: Callable[[Sequence[int]], str] = lambda ids: "".join(f"{id} " for id in ids),
+    ) -> None:
         self.engine = Engine(
             *(trunk(cell), cell.dispatcher, Prober(cell.dispatcher, cell.channel, curve=False)),
             cell.channel,
             Policies(cell.checkpoint.info, CPU, cell.metrics),
-            decode=lambda ids: "".join(f"{token} " for token in ids),
+            decode=decode,
             end_tokens=ends,
             metrics=cell.metrics,
             context=cell.context,
@@ -98,11 +103,18 @@ class EngineRoom:
 
     def serve(self, *asked: Answer | ProbeRequest) -> None:
         """Serve all of these side by side, to their ends."""
-        for one in (*asked, ProbeRequest(0, 1, 0, stop)):
+        for one in asked:
             self.engine.submit(one.request if isinstance(one, Answer) else one)
-        # One of its own, as it lowers its priority.
+        with self.running():
+            pass
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve what is submitted, in a thread of its own, as it lowers its priority."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
+        yield
+        self.engine.submit(ProbeRequest(0, 1, 0, stop))
         thread.join(60)
         assert not thread.is_alive(), "a request has not ended"
 

@@ -33,4 +33,8 @@ def test_half_a_character_is_held_back() -> None:
 
 
 def test_a_possible_beginning_of_a_stop_string_is_held_back() -> None:
-    assert stream(b"a##b", ["##!"]) == ["", "", "a", "#", "#b"]
+    assert stream(b"a##b", ["##!"]) == ["a", "", "", "##b", ""]
+
+
+def test_what_no_stop_string_begins_with_is_given_at_once() -> None:
+    assert stream(b" 42\n", ["\n\n", "Question:"]) == [" ", "4", "2", "", "\n"]
