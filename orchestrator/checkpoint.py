@@ -12,7 +12,6 @@ Only the bytes that are asked for are read; no process ever holds the whole chec
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +22,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from orchestrator import fp8, model_file, safetensors_header
 from orchestrator.errors import InputError
 
 _EXPERT = re.compile(r"\.(block_sparse_moe|mlp)\.experts\.")
-_MAX_HEADER_BYTES = 100_000_000
+_DTYPES = ("F64", "F32", "F16", "BF16")
+# Tensors beside the weights that change nothing here: scales of activations, caches and weights
+# (those of FP8 weights are checked with their weights), and rotation angles, which are computed.
+_SPARE = re.compile(r"(_scale|_scale_inv|_scale_ub|\.inv_freq)$")
 _SAMPLE_BYTES = 4096
 
 
@@ -42,16 +45,6 @@ class ModelInfo:
     vocab_size: int
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Where one tensor lies."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-
-
 class Checkpoint:
     """A checkpoint folder, its headers read and checked, its tensors still on disk.
 
@@ -60,14 +53,31 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such checkpoint folder")
         self._config_file = folder / "config.json"
-        self.info = self._read_config()
-        self._entries = self._read_headers()
+        self._config = self._read_config()
+        self.info = ModelInfo(
+            layers=self._positive("num_hidden_layers"),
+            experts=self._positive("num_local_experts"),
+            top_k=self._positive("num_experts_per_tok"),
+            hidden_size=self._positive("hidden_size"),
+            intermediate_size=self._positive("intermediate_size"),
+            vocab_size=self._positive("vocab_size"),
+        )
+        self._entries = safetensors_header.read_entries(folder)
         self._fused = f"{self._moe(0)}.experts.gate_up_proj" in self._entries
-        for name, shape in self._expected():
+        needed = {"lm_head.weight"}  # which a model does without where it is the embedding
+        self._trunk = []
+        for name, shape in self._needed():
             self._require(name, shape)
+            needed.add(name)
+            if not _EXPERT.search(name):
+                self._trunk.append(name)
+        for name in sorted(self._entries.keys() - needed):
+            if not _SPARE.search(name):
+                raise InputError(
+                    f"{self._entries[name].file}: tensor {name} is not part of the model that "
+                    "config.json describes"
+                )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,9 +96,8 @@ class Checkpoint:
 
     def trunk(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor but the experts', under the names that transformers 5 uses."""
-        for name in self._entries:
-            if not _EXPERT.search(name):
-                yield name.replace(".block_sparse_moe.", ".mlp."), self._load(name)
+        for name in self._trunk:
+            yield name.replace(".block_sparse_moe.", ".mlp."), self._load(name)
 
     def expert(self, layer: int, q: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Expert q of a layer: gate and up fused (2·m_h × m), and down (m × m_h)."""
@@ -104,71 +113,77 @@ class Checkpoint:
         gate, up, down = (self._load(f"{prefix}.{q}.{w}.weight") for w in ("w1", "w3", "w2"))
         return torch.cat([gate, up]), down
 
-    def _read_config(self) -> ModelInfo:
+    def _read_config(self) -> dict[str, Any]:
         try:
-            config = json.loads(self._config_file.read_text())
-        except FileNotFoundError:
-            raise InputError(f"{self._config_file}: missing; not a checkpoint folder") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._config_file}: not readable JSON ({error})") from None
-        if not isinstance(config, dict) or config.get("model_type") != "mixtral":
-            found = config.get("model_type") if isinstance(config, dict) else None
+            is_folder = self.folder.is_dir()
+        except OSError as error:
+            raise InputError(f"{self.folder}: {error.strerror}") from None
+        if not is_folder:
+            raise InputError(f"{self.folder}: no such checkpoint folder")
+        config = model_file.read_json(self._config_file, self._without_config())
+        if config.get("model_type") != "mixtral":
             raise InputError(
-                f"{self._config_file}: model_type is {found!r}, supported: 'mixtral' "
-                "(a mixture of experts)"
+                f"{self._config_file}: model_type is {config.get('model_type')!r}, "
+                "supported: 'mixtral' (a mixture of experts)"
             )
         if config.get("hidden_act", "silu") != "silu":
             raise InputError(
                 f"{self._config_file}: hidden_act is {config['hidden_act']!r}, supported: 'silu'"
             )
-        return ModelInfo(
-            layers=self._positive(config, "num_hidden_layers"),
-            experts=self._positive(config, "num_local_experts"),
-            top_k=self._positive(config, "num_experts_per_tok"),
-            hidden_size=self._positive(config, "hidden_size"),
-            intermediate_size=self._positive(config, "intermediate_size"),
-            vocab_size=self._positive(config, "vocab_size"),
-        )
+        try:
+            fp8.check_config(config)
+            self._block = fp8.block_of(config)
+        except InputError as error:
+            raise InputError(f"{self._config_file}: {error}") from None
+        return config
 
-    def _positive(self, config: dict[str, Any], field: str) -> int:
-        value = config.get(field)
+    def _without_config(self) -> str:
+        snapshots = sorted((self.folder / "snapshots").glob("*"))
+        return f"a checkpoint is {snapshots[-1]}" if snapshots else "not a checkpoint folder"
+
+    def _positive(self, field: str, default: int | None = None) -> int:
+        value = self._config.get(field)
+        if value is None and default is not None:
+            return default
         if type(value) is not int or value < 1:
             raise InputError(
                 f"{self._config_file}: {field} is {value!r}, allowed: an integer of at least 1"
             )
         return value
 
-    def _read_headers(self) -> dict[str, _Entry]:
-        index = self.folder / "model.safetensors.index.json"
-        if not index.exists():
-            return _header(self.folder / "model.safetensors")
-        try:
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{index}: not an index with a weight_map") from None
-        entries: dict[str, _Entry] = {}
-        for file in files:
-            if not isinstance(file, str) or Path(file).name != file:
-                raise InputError(f"{index}: weight_map names {file!r}, allowed: a file beside it")
-            entries |= _header(self.folder / file)
-        return entries
+    def _needed(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the tensors that trunk and experts compute with."""
+        m, vocabulary = self.info.hidden_size, self.info.vocab_size
+        yield "model.embed_tokens.weight", (vocabulary, m)
+        yield "model.norm.weight", (m,)
+        if not self._config.get("tie_word_embeddings", False):
+            yield "lm_head.weight", (vocabulary, m)
+        heads = self._positive("num_attention_heads", 32)
+        # As transformers has it: 8 if the field is absent, one a head if it is null.
+        shared = heads if "num_key_value_heads" in self._config else 8
+        keys = self._positive("num_key_value_heads", shared)
+        width = self._positive("head_dim", m // heads)
+        for i in range(self.info.layers):
+            layer = f"model.layers.{i}"
+            yield f"{layer}.input_layernorm.weight", (m,)
+            yield f"{layer}.post_attention_layernorm.weight", (m,)
+            yield f"{layer}.self_attn.q_proj.weight", (heads * width, m)
+            yield f"{layer}.self_attn.k_proj.weight", (keys * width, m)
+            yield f"{layer}.self_attn.v_proj.weight", (keys * width, m)
+            yield f"{layer}.self_attn.o_proj.weight", (m, heads * width)
+            yield f"{self._moe(i)}.gate.weight", (self.info.experts, m)
+            yield from self._needed_experts(f"{self._moe(i)}.experts")
 
-    def _expected(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Tensors without which trunk or experts cannot run, and their shapes."""
-        info = self.info
-        m, m_h, e = info.hidden_size, info.intermediate_size, info.experts
-        yield "model.embed_tokens.weight", (info.vocab_size, m)
-        for i in range(info.layers):
-            moe = self._moe(i)
-            yield f"{moe}.gate.weight", (e, m)
-            if self._fused:
-                yield f"{moe}.experts.gate_up_proj", (e, 2 * m_h, m)
-                yield f"{moe}.experts.down_proj", (e, m, m_h)
-                continue
-            for q in range(e):
-                yield f"{moe}.experts.{q}.w1.weight", (m_h, m)
-                yield f"{moe}.experts.{q}.w3.weight", (m_h, m)
-                yield f"{moe}.experts.{q}.w2.weight", (m, m_h)
+    def _needed_experts(self, experts: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        e, m, m_h = self.info.experts, self.info.hidden_size, self.info.intermediate_size
+        if self._fused:
+            yield f"{experts}.gate_up_proj", (e, 2 * m_h, m)
+            yield f"{experts}.down_proj", (e, m, m_h)
+            return
+        for q in range(e):
+            yield f"{experts}.{q}.w1.weight", (m_h, m)
+            yield f"{experts}.{q}.w3.weight", (m_h, m)
+            yield f"{experts}.{q}.w2.weight", (m, m_h)
 
     def _moe(self, layer: int) -> str:
         prefix = f"model.layers.{layer}"
@@ -183,8 +198,54 @@ class Checkpoint:
             raise InputError(
                 f"{entry.file}: tensor {name} has shape {entry.shape}, config.json says {shape}"
             )
+        if entry.dtype in fp8.DTYPES and len(shape) > 1:
+            self._grid(name)
+        elif entry.dtype not in _DTYPES:
+            raise InputError(
+                f"{entry.file}: tensor {name} is {entry.dtype}, supported: {', '.join(_DTYPES)}, "
+                f"{', '.join(fp8.DTYPES)} with a scale"
+            )
+
+    def _scale(self, name: str) -> str:
+        """The name of the scale of an FP8 tensor."""
+        for suffix in fp8.SCALE_SUFFIXES:
+            if name + suffix in self._entries:
+                return name + suffix
+        entry = self._entries[name]
+        raise InputError(
+            f"{entry.file}: tensor {name} is {entry.dtype}, but its scale is missing: tensor "
+            f"{name}_scale or {name}_scale_inv"
+        )
+
+    def _grid(self, name: str) -> fp8.Block:
+        """Rows and columns of an FP8 tensor that share an entry of its scale."""
+        scale = self._entries[self._scale(name)]
+        *experts, rows, columns = self._entries[name].shape
+        shape = scale.shape
+        if experts and self._per_expert(name):
+            shape = shape[1:]
+        grid = fp8.scale_grid((rows, columns), shape, self._block)
+        if grid is None or scale.dtype not in _DTYPES:
+            raise InputError(
+                f"{scale.file}: tensor {self._scale(name)} is {scale.dtype} of shape "
+                f"{scale.shape}; allowed: a scale for {self._entries[name].shape}"
+            )
+        return grid
+
+    def _per_expert(self, name: str) -> bool:
+        """Whether the scale of a fused tensor has a part for each expert."""
+        shape = self._entries[self._scale(name)].shape
+        return len(shape) > 0 and shape[0] == self.info.experts
 
     def _load(self, name: str, row: int | None = None) -> torch.Tensor:
+        """A tensor, or one expert's part of a fused one; FP8 weights with their scale applied."""
+        tensor = self._read(name, row)
+        if self._entries[name].dtype not in fp8.DTYPES:
+            return tensor
+        part = row if self._per_expert(name) else None
+        return fp8.dequantize(tensor, self._read(self._scale(name), part), self._grid(name))
+
+    def _read(self, name: str, row: int | None) -> torch.Tensor:
         file = self._entries[name].file
         try:
             with safe_open(file, framework="pt") as opened:
@@ -194,31 +255,3 @@ class Checkpoint:
         except SafetensorError as error:
             raise InputError(f"{file}: tensor {name} cannot be read ({error})") from None
         return tensor
-
-
-def _header(path: Path) -> dict[str, _Entry]:
-    """The table of contents of one safetensors file, checked against the file's length."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= _MAX_HEADER_BYTES:
-                raise InputError(f"{path}: not a safetensors file (header of {length} bytes)")
-            header = json.loads(file.read(length))
-        size = path.stat().st_size
-        entries = {
-            name: _Entry(
-                path, spec["dtype"], tuple(spec["shape"]), 8 + length + spec["data_offsets"][0]
-            )
-            for name, spec in header.items()
-            if name != "__metadata__"
-        }
-        end = max(
-            (s["data_offsets"][1] for n, s in header.items() if n != "__metadata__"), default=0
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; weights are expected as safetensors") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path}: not a safetensors file (broken header)") from None
-    if size != 8 + length + end:
-        raise InputError(f"{path}: {size} bytes, its header says {8 + length + end}: damaged")
-    return entries

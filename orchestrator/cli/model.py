@@ -30,9 +30,9 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Check that a folder is a whole, supported mixture of experts, and describe it."""
-    from orchestrator.checkpoint import Checkpoint  # torch takes seconds: not for every command
+    from orchestrator import model_folder  # torch takes seconds: not for every command
 
-    checkpoint = Checkpoint(folder)
+    checkpoint = model_folder.check(folder)
     facts = {**asdict(checkpoint.info), "fingerprint": checkpoint.fingerprint}
     if as_json:
         print_json(facts)

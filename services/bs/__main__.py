@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 import zmq
-from tokenizers import Tokenizer
 
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
+from orchestrator.model_folder import load_tokenizer
 from services import radio, settings, wire
 from services.bs import api
 from services.bs.accounting import Accounting
@@ -51,7 +51,7 @@ def main() -> None:
             f"{conf.model_dir}: the checkpoint has {info.experts} experts, "
             f"WDMOE_DEVICES is {conf.devices}; each device holds one expert"
         )
-    vocabulary = Vocabulary(_tokenizer(conf.model_dir))
+    vocabulary = Vocabulary(load_tokenizer(conf.model_dir))
     template = ChatTemplate(conf.model_dir)
     metrics = bs_metrics()
     metrics.model.info(
@@ -158,14 +158,6 @@ def otlp(model: str) -> OtlpTraces | None:
     from services.bs.tracing_otlp import OtlpTraces  # takes time to load
 
     return OtlpTraces(model)
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception, for a missing file too
-        raise InputError(f"{path}: not a readable tokenizer ({error})") from None
 
 
 def _end_tokens(folder: Path) -> frozenset[int]:

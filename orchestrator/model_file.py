@@ -1,0 +1,45 @@
+"""Files of a checkpoint folder, as far as can be said of them before they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def require(path: Path, purpose: str) -> Path:
+    """The path, of a file that can be read and is not a placeholder; `purpose` says what it is for.
+
+    Raises:
+        InputError: it is missing, a link to nothing, unreadable, or a git-LFS pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_LFS_POINTER))
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(f"{path}: a link to {path.readlink()}, which does not exist") from None
+        raise InputError(f"{path}: missing; {purpose}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if begin == _LFS_POINTER:
+        raise InputError(
+            f"{path}: a git-lfs pointer, not the file it stands for; "
+            f"allowed: what `git lfs pull` puts in its place"
+        )
+    return path
+
+
+def read_json(path: Path, purpose: str) -> dict[str, Any]:
+    """The JSON object in a file; InputError as of `require`, or if it is no such object."""
+    try:
+        value = json.loads(require(path, purpose).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return value

@@ -1,0 +1,48 @@
+"""`wdmoe model info` lets a folder pass only if a base station can start with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.command import Wdmoe
+
+BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(BUNDLED, tmp_path / "model")
+
+
+def point(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(POINTER)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "not a readable tokenizer"),
+        (point("tokenizer.json"), "tokenizer.json: a git-lfs pointer"),
+        (point("tokenizer_config.json"), "tokenizer_config.json: a git-lfs pointer"),
+        (point("generation_config.json"), "generation_config.json: a git-lfs pointer"),
+        (point("model.safetensors"), "model.safetensors: a git-lfs pointer"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_refused_in_one_line(
+    wdmoe: Wdmoe, folder: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(folder)
+    done = wdmoe("model", "info", str(folder))
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_whole_folder_is_described(wdmoe: Wdmoe, folder: Path) -> None:
+    assert wdmoe.json("model", "info", str(folder))["experts"] == 8
