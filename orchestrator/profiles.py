@@ -7,7 +7,6 @@ the orchestrator broadcasts what it returns, `wdmoe profile show` prints the sam
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from orchestrator import channel, profile_schema, strict_yaml, text_file, traces
 from orchestrator.channel import CorrelatedFading, DirectionName
+from orchestrator.environment import setting
 from orchestrator.errors import InputError
 from orchestrator.profile_schema import MIN_RATE_BPS, Device, Loss, RawLink, Spec, short
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
@@ -222,7 +222,7 @@ def find(reference: str) -> Profile:
 
 def _folder() -> Path:
     beside = Path(__file__).resolve().parent.parent / "netem_profiles"
-    return text_file.user_path(os.environ.get("WDMOE_PROFILES_DIR") or beside)
+    return text_file.user_path(setting("WDMOE_PROFILES_DIR") or beside)
 
 
 def _spec(text: str, name: str, source: str) -> Spec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from typing import Annotated, Any, NoReturn
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.environment import setting
 from orchestrator.errors import InputError, StackError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -37,14 +37,21 @@ AllowDegraded = Annotated[
 
 def bs_url() -> str:
     """Where the base station answers."""
-    port = os.environ.get("WDMOE_BS_PORT") or "8000"
-    return os.environ.get("WDMOE_BS_URL") or f"http://127.0.0.1:{port}"
+    url = setting("WDMOE_BS_URL")
+    return url or f"http://127.0.0.1:{_port('WDMOE_BS_PORT', '8000')}"
 
 
 def orchestrator_url() -> str:
     """Where the orchestrator answers."""
-    port = os.environ.get("WDMOE_ORCHESTRATOR_PORT") or "8080"
-    return os.environ.get("WDMOE_ORCHESTRATOR_URL") or f"http://127.0.0.1:{port}"
+    url = setting("WDMOE_ORCHESTRATOR_URL")
+    return url or f"http://127.0.0.1:{_port('WDMOE_ORCHESTRATOR_PORT', '8080')}"
+
+
+def _port(name: str, default: str) -> str:
+    port = setting(name, default)
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise InputError(f"{name} is {port!r}; allowed: 1 to 65535")
+    return port
 
 
 def ask_bs(path: str, body: dict[str, Any] | None = None, timeout_s: float = 10) -> dict[str, Any]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import httpx
 import typer
 
+from orchestrator.build import source
 from orchestrator.cli.common import Json, print_json
+from orchestrator.cli.containers import (
+    ROOT,
+    Container,
+    compose,
+    configuration,
+    containers,
+    docker,
+    last_line,
+)
 from orchestrator.errors import InputError, StackError
 
-# Compose reads docker-compose.yml and .env in the folder it runs in.
-ROOT = Path(__file__).resolve().parents[2]
 # How long a registry may take to say that it has an image.
 REGISTRY_TIMEOUT_S = 15
 # The engine may take a moment to let go of a container that was killed, and of its network.
@@ -26,27 +34,41 @@ MISCOUNT = "has active endpoints"
 # What stopping one container, or removing all of them, may take before it is tried again.
 DOWN_TIMEOUT_S = 60
 
+# As compose understands them, by name.
+Services: TypeAlias = dict[str, dict[str, Any]]
+
 
 def up(
+    build: Annotated[
+        bool,
+        typer.Option("--build/--no-build", help="Build the images first where source has changed."),
+    ] = True,
     timeout_s: Annotated[
         int, typer.Option(min=1, help="Seconds until every service has to be ready.")
     ] = 300,
     as_json: Json = False,
 ) -> None:
     """Start the stack and wait until every service is ready."""
-    services = _services()
+    project = configuration()
+    services = project["services"]
+    before = containers(project["name"])
+    for checkout in {container.checkout for container in before} - {ROOT}:
+        raise StackError(_of_another(project["name"], checkout))
     _check_model(services)
-    _check_ports(services)
+    _check_ports(services, before)
     left_out = [name for name, service in services.items() if not _obtainable(service)]
     for name in left_out:
         typer.echo(f"{name}: no image registry answers; the stack runs without it", err=True)
     started = [name for name in services if name not in left_out]
     urls = {name: f"http://127.0.0.1:{port}" for name in started for port in _ports(services[name])}
+    if build:
+        _build(services)
+        _stop_outdated(services, before)
     began = time.monotonic()
-    done = _compose("up", "-d", *started)
+    done = compose("up", "-d", *started)
     if done.returncode:
-        raise StackError(f"docker compose up: {_last_line(done.stderr)}")
-    _wait(urls, began + timeout_s)
+        raise StackError(f"docker compose up: {last_line(done.stderr)}")
+    _wait(project["name"], urls, began + timeout_s)
     if as_json:
         print_json({"services": started, "left_out": left_out, "urls": urls})
         return
@@ -56,11 +78,15 @@ def up(
 
 def down(as_json: Json = False) -> None:
     """Stop the stack; no container, network or volume of it stays."""
-    containers = _containers()
+    project = configuration()["name"]
+    before = containers(project)
+    for checkout in {container.checkout for container in before} - {ROOT}:
+        if checkout.exists():  # else nobody can stop it there
+            raise StackError(_of_another(project, checkout))
     # One after another: Docker Engine 20.10 miscounts a network's endpoints when many containers
     # leave it at once, and cannot remove the network any more.
-    for container in containers:
-        _patiently("stop", container["Name"])
+    for container in before:
+        _patiently("stop", container.name)
     for _ in range(DOWN_TRIES):
         fault = _patiently("compose", "down", "--volumes", "--remove-orphans")
         if fault is None:
@@ -71,51 +97,51 @@ def down(as_json: Json = False) -> None:
             fault += "; restart the Docker Engine, which miscounted them"
         raise StackError(f"docker compose down: {fault}")
     if as_json:
-        print_json({"removed": sorted(container["Service"] for container in containers)})
+        print_json({"removed": sorted(container.service for container in before)})
+
+
+def _of_another(project: str, checkout: Path) -> str:
+    return (
+        f"the stack {project} here is of the checkout {checkout}, not of {ROOT}: run `wdmoe down` "
+        "there, or give this checkout's another name with COMPOSE_PROJECT_NAME"
+    )
+
+
+def _build(services: Services) -> None:
+    """Build the images, from the engine's cache where nothing has changed.
+
+    Raises:
+        StackError: they cannot be built, and those that are here do not have this source.
+    """
+    images = {service["image"] for service in services.values() if "build" in service}
+    if not all(map(_image_id, images)):
+        typer.echo("images: building", err=True)
+    done = compose("build")
+    if done.returncode:
+        fault = f"docker compose build: {last_line(done.stderr)}"
+        if any(_source(image) != source() for image in images):
+            raise StackError(f"{fault}; --no-build starts the images that are here")
+        typer.echo(f"{fault}; the images here have this checkout's source", err=True)
+
+
+def _stop_outdated(services: Services, before: Sequence[Container]) -> None:
+    """Stop containers whose image was built anew: compose would stop them at once, see `down`."""
+    for container in before:
+        image = services.get(container.service, {}).get("image")
+        if image and container.image != _image_id(image):
+            _patiently("stop", container.name)
 
 
 def _patiently(*arguments: str) -> str | None:
     """Run docker for at most DOWN_TIMEOUT_S; what went wrong, if anything."""
     try:
-        done = _docker(*arguments, timeout_s=DOWN_TIMEOUT_S)
+        done = docker(*arguments, timeout_s=DOWN_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return f"no end after {DOWN_TIMEOUT_S} s"
-    return _last_line(done.stderr) if done.returncode else None
+    return last_line(done.stderr) if done.returncode else None
 
 
-def _compose(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose` on the project's own file, wherever the command was given."""
-    if not (ROOT / "docker-compose.yml").is_file():
-        raise StackError(f"{ROOT} has no docker-compose.yml: run wdmoe from a checkout's .venv")
-    return _docker("compose", *arguments)
-
-
-def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["docker", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-        )
-    except FileNotFoundError:
-        raise StackError("docker is not installed: run ./setup.sh") from None
-
-
-def _services() -> dict[str, dict[str, Any]]:
-    """The services as compose understands its files, .env and the environment."""
-    if _docker("info").returncode:
-        raise StackError("the Docker Engine does not answer (docker info): run ./setup.sh")
-    done = _compose("config", "--format", "json")
-    if done.returncode:
-        raise StackError(f"docker compose config: {_last_line(done.stderr)}")
-    services: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
-    return services
-
-
-def _check_model(services: dict[str, dict[str, Any]]) -> None:
+def _check_model(services: Services) -> None:
     """Docker would make an empty folder of one that is missing, and the BS would fail late."""
     folder = next(
         Path(volume["source"])
@@ -135,13 +161,9 @@ def _check_model(services: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def _check_ports(services: dict[str, dict[str, Any]]) -> None:
+def _check_ports(services: Services, before: Sequence[Container]) -> None:
     """Refuse a published port that something other than this stack listens on."""
-    own = {
-        publisher["PublishedPort"]
-        for container in _containers()
-        for publisher in container["Publishers"] or []
-    }
+    own = {port for container in before for port in container.ports}
     for name, service in services.items():
         for port in set(_ports(service)) - own:
             with socket.socket() as probe:
@@ -160,31 +182,45 @@ def _ports(service: dict[str, Any]) -> list[int]:
     return [int(port["published"]) for port in service.get("ports", [])]
 
 
+def _source(image: str) -> str | None:
+    """Digest of the source in an image; None if it has none, or is not here."""
+    program = "from orchestrator.build import source; print(source())"
+    done = docker(
+        "run", "--rm", "--pull", "never", "--network", "none", image, "python", "-c", program
+    )
+    return None if done.returncode else done.stdout.strip()
+
+
+def _image_id(image: str) -> str | None:
+    done = docker("image", "inspect", "--format", "{{.Id}}", image)
+    return None if done.returncode else done.stdout.strip()
+
+
 def _obtainable(service: dict[str, Any]) -> bool:
     """Whether the service's image is here, is built here, or a registry offers it."""
     image = service["image"]
-    if service.get("pull_policy") == "never" or not _docker("image", "inspect", image).returncode:
+    if service.get("pull_policy") == "never" or _image_id(image):
         return True
     try:
-        offer = _docker("manifest", "inspect", image, timeout_s=REGISTRY_TIMEOUT_S)
+        offer = docker("manifest", "inspect", image, timeout_s=REGISTRY_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return False
     return not offer.returncode
 
 
-def _wait(urls: dict[str, str], deadline_s: float) -> None:
+def _wait(project: str, urls: dict[str, str], deadline_s: float) -> None:
     """Wait until all services are ready; StackError for one that ended, or is late.
 
     The services themselves are asked: the engine runs its health checks too seldom to wait for, so
     that they do not disturb what the testbed measures.
     """
     while missing := _not_ready(urls):
-        ended = [c for c in _containers() if c["State"] in ("exited", "dead")]
+        ended = [one for one in containers(project) if one.status in ("exited", "dead")]
         if ended:
-            raise StackError("; ".join(f"{c['Service']}: {_why(c)}" for c in ended))
+            raise StackError("; ".join(map(_why, ended)))
         if time.monotonic() > deadline_s:
-            late = [c for c in _containers() if c["Service"] in missing]
-            said = "; ".join(f"{c['Service']}: {_why(c)}" for c in late)
+            late = [one for one in containers(project) if one.service in missing]
+            said = "; ".join(map(_why, late))
             raise StackError(f"not ready in time: {said or ', '.join(missing)}")
         time.sleep(0.5)
 
@@ -209,20 +245,10 @@ def _not_ready(urls: dict[str, str]) -> list[str]:
     return []
 
 
-def _containers() -> list[dict[str, Any]]:
-    """The stack's containers, stopped ones too."""
-    done = _compose("ps", "--all", "--format", "json")
-    if done.returncode:
-        raise StackError(f"docker compose ps: {_last_line(done.stderr)}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _why(container: dict[str, Any]) -> str:
+def _why(container: Container) -> str:
     """What a container says for itself."""
-    logs = _compose("logs", "--no-log-prefix", "--tail", "1", container["Service"]).stdout
-    return f"{container['Status']}: {_last_line(logs)}"
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "no output"
+    logs = compose("logs", "--no-log-prefix", "--tail", "1", container.service).stdout
+    state = container.status
+    if state == "exited":
+        state += f" ({container.exit_code})"
+    return f"{container.service}: {state}: {last_line(logs)}"

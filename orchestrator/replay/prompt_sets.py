@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator import text_file
+from orchestrator.environment import setting
 from orchestrator.errors import InputError
 from orchestrator.replay.formats import FORMATS, source
 from orchestrator.replay.prompt import Prompt as Prompt
@@ -71,7 +71,7 @@ def bundled() -> list[str]:
 
 
 def _folder() -> Path:
-    return text_file.user_path(os.environ.get("WDMOE_PROMPTS_DIR") or BUNDLED_DIR)
+    return text_file.user_path(setting("WDMOE_PROMPTS_DIR") or BUNDLED_DIR)
 
 
 def _load(name: str, kind: str, path: Path, shots: int) -> PromptSet:

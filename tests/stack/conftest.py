@@ -92,11 +92,16 @@ class Stack:
 
 
 def wdmoe(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
+    """Run the command line as a user would; `env` is added to the tests' own settings."""
+    return run_wdmoe(*arguments, env={**ENVIRONMENT, **(env or {})})
+
+
+def run_wdmoe(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command line in an environment."""
     command = [str(Path(sys.executable).parent / "wdmoe"), *arguments]
     return subprocess.run(
         command,
-        env={**ENVIRONMENT, **(env or {})},
+        env=env,
         capture_output=True,
         text=True,
         check=False,
@@ -146,7 +151,9 @@ def stack() -> Iterator[Stack]:
     """The stack with all devices admitted and the default profile applied."""
     interfaces = _host_interfaces()
     wdmoe("down")
-    up = wdmoe("up", "--json", "--timeout-s", str(PATIENCE_S))
+    # The slow kernel's engine has the images, but neither their layers' cache nor a network.
+    build = "--no-build" if SLOW_KERNEL else "--build"
+    up = wdmoe("up", "--json", build, "--timeout-s", str(PATIENCE_S))
     assert up.returncode == 0, up.stderr
     clients = [
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False)

@@ -88,6 +88,32 @@ def test_a_port_in_use(stack: Stack) -> None:
     assert "WDMOE_BS_PORT" in line
 
 
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_compose_that_is_too_old(stack: Stack, tmp_path: Path, command: str) -> None:
+    line = refused(command, code=1, env=old_compose(tmp_path, "2.19.1"))
+    assert line.endswith("docker compose is 2.19.1; allowed: 2.20 or newer")
+
+
+def test_a_compose_that_prints_containers_as_one_array(stack: Stack, tmp_path: Path) -> None:
+    done = wdmoe("up", "--json", env=old_compose(tmp_path, "2.20.3"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["urls"]["bs"] == "http://127.0.0.1:18000"
+
+
+def old_compose(folder: Path, version: str) -> dict[str, str]:
+    """A docker that says it has this compose, and prints containers as 2.20 and older do."""
+    script = folder / "docker"
+    script.write_text(f"""#!/bin/sh
+    case "$*" in
+        "compose version"*) echo {version} ;;
+        "compose ps"*json*) echo "[]" ;;
+        *) exec {shutil.which("docker")} "$@" ;;
+    esac
+    """)
+    script.chmod(0o755)
+    return {"PATH": f"{folder}:{ENVIRONMENT['PATH']}"}
+
+
 def test_a_device_with_another_checkpoints_experts(stack: Stack, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(MODEL, other)

@@ -1,0 +1,74 @@
+"""Two checkouts on one host: neither starts, stops or half replaces the other's stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.stack.conftest import (
+    PROJECT,
+    ROOT,
+    Stack,
+    docker,
+    run_wdmoe,
+)
+
+COPIED = ("orchestrator", "services", "images", "netem_profiles", "prompts")
+FILES = ("docker-compose.yml", "pyproject.toml", ".dockerignore", ".env")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another checkout, with one more source file, and settings in its .env alone."""
+    folder = tmp_path / "other"
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder)
+    (folder / "orchestrator" / "another.py").write_text('"""Nothing."""\n')
+    with (folder / ".env").open("a") as settings:
+        settings.write(f"COMPOSE_PROJECT_NAME={PROJECT}\n")
+        settings.write("WDMOE_BS_PORT=18000\nWDMOE_ORCHESTRATOR_PORT=18080\n")
+    return folder
+
+
+def wdmoe_of(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run another checkout's command line, in an environment without settings."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("WDMOE_")}
+    return run_wdmoe(*arguments, env={**plain, "PYTHONPATH": str(checkout)})
+
+
+def ids() -> dict[str, str]:
+    """The id of each container of the stack."""
+    label = f"label=com.docker.compose.project={PROJECT}"
+    lines = docker("ps", "--filter", label, "--format", "{{.Names}} {{.ID}}").splitlines()
+    return dict(line.split() for line in lines)
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_another_checkouts_stack_is_left_alone(stack: Stack, other: Path, command: str) -> None:
+    before = ids()
+    done = wdmoe_of(other, command)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"is of the checkout {ROOT}" in line
+    assert "COMPOSE_PROJECT_NAME" in line
+    assert ids() == before
+
+
+def test_settings_in_the_file_hold_for_commands(stack: Stack, other: Path) -> None:
+    done = wdmoe_of(other, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["orchestrator"]["epoch"] == stack.status()["epoch"]
+
+
+def test_up_again_leaves_containers_as_they_are(stack: Stack) -> None:
+    before = ids()
+    stack.wdmoe("up")
+    assert ids() == before
