@@ -110,7 +110,9 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "device",
         ),
         tokens_total=count(
-            "tokens", "Tokens of answered requests (kind: prompt, completion)", "kind"
+            "tokens",
+            "Tokens of answered requests (kind: prompt, as computed, or completion)",
+            "kind",
         ),
         expert_tokens_total=count(
             "expert_tokens", "Tokens that an expert answered", "device", "layer"

@@ -36,8 +36,7 @@ class Measured(BaseModel):
         parts_p50_s: of each part of the end-to-end time; medians do not add up exactly.
         ratio: end to end over Eq. 8, by request.
         devices_ratio: the devices' part as measured over the batched model's, by request.
-        experts_per_token: that worked on a token in a layer, on average; None of multiple choice,
-            where tokens that choices share are computed once.
+        experts_per_token: that worked on a token in a layer, on average.
     """
 
     latency: Estimate
@@ -150,9 +149,7 @@ def measure(requests: Sequence[Request], layers: int) -> Measured | None:
         parts_p50_s=parts,
         ratio=_ratios(totals, [each.eq8_s for each in timings]),
         devices_ratio=_ratios(devices, [each.batched_s for each in timings]),
-        experts_per_token=_experts_per_token(
-            [each for one, each in answered if not one.choices], layers
-        ),
+        experts_per_token=_experts_per_token(timings, layers),
     )
 
 
@@ -201,8 +198,8 @@ def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | No
 
 
 def _experts_per_token(timings: Sequence[Timings], layers: int) -> float | None:
-    # A completion's last token is not fed back, so no expert sees it.
-    tokens = sum(each.prompt_tokens + each.completion_tokens - 1 for each in timings)
+    # A completion's last token is not fed back, so no expert sees it; what is scored has none.
+    tokens = sum(each.prompt_tokens + max(each.completion_tokens - 1, 0) for each in timings)
     used = sum(sum(each.experts.used.values()) for each in timings)
     return used / (tokens * layers) if tokens else None
 

@@ -53,6 +53,7 @@ class Running:
         self.waiting: deque[Completion] = deque()
 
         shared = shared_tokens(request.prompts)
+        self._prompt_tokens = sum(map(len, request.prompts)) - shared * (len(request.prompts) - 1)
         scored = request.echo and request.logprobs is not None
         self._prefix: Part | None = None
         before = None
@@ -120,7 +121,7 @@ class Running:
             "request_id": request.id,
             "time_to_first_token_s": None if first_s is None else first_s - request.arrived_s,
             "end_to_end_s": took_s,
-            "prompt_tokens": sum(map(len, request.prompts)),
+            "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._made,
             **self._serving.meter.parts(queued_s, took_s),
             "policy": {

@@ -82,6 +82,18 @@ def test_requests_share_messages_and_have_their_tokens_to_themselves(
     assert sum(timings["eq8_s"] for timings in told) > told[0]["batched_s"]
 
 
+def test_what_prompts_begin_with_is_one_prompts_tokens(room: EngineRoom) -> None:
+    beginning = [3, 14, 15, 9, 2]
+    answer = asking([[*beginning, 6], [*beginning, 5, 35], [*beginning, 8]], 0, echo=True)
+    alone = asking([[*beginning, 6]], 0, echo=True)
+    room.serve(answer, alone)
+    timings = answer.end.timings
+    assert timings["prompt_tokens"] == 5 + 1 + 2 + 1
+    assert sum(timings["experts"]["used"].values()) == 2 * 3 * timings["prompt_tokens"]
+    a_token_s = [a.end.timings["eq8_s"] / a.end.timings["prompt_tokens"] for a in (answer, alone)]
+    assert a_token_s[0] == pytest.approx(a_token_s[1])  # all devices are equal
+
+
 def test_those_that_end_leave_and_those_that_wait_join_in_their_order(room: EngineRoom) -> None:
     began: list[int] = []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from orchestrator.array_histogram import ArrayHistogram
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
 from orchestrator.metrics.bs import KINDS, OUTCOMES, PARTS, REFUSALS
+from orchestrator.metrics.buckets import DEVICE_SECONDS_BUCKETS, SECONDS_BUCKETS
 
 ROLES: dict[str, Callable[[CollectorRegistry], Any]] = {
     "bs": bs_metrics,
@@ -54,6 +57,22 @@ def test_every_metric_has_its_base_unit_or_is_a_number(families: list[Metric]) -
     for family in families:
         if family.type != "info":
             assert family.name.endswith(UNITS) != (family.name in NUMBERS), family.name
+
+
+def test_histograms_of_times_end_where_nothing_takes_longer(families: list[Metric]) -> None:
+    for family in families:
+        if family.type != "histogram" or not family.name.endswith("_seconds"):
+            continue
+        bounds = {float(each.labels["le"]) for each in family.samples if "le" in each.labels}
+        # Without labels until something is observed.
+        longest_s = max(bounds - {math.inf}, default=math.inf)
+        assert longest_s >= (30 if "lateness" in family.name else 900), family.name
+
+
+def test_quantiles_of_long_requests_are_told_apart() -> None:
+    for buckets, step in ((SECONDS_BUCKETS, 2), (DEVICE_SECONDS_BUCKETS, 2.5)):
+        assert max(later / each for each, later in pairwise(buckets)) <= step
+        assert buckets[-1] >= 1000
 
 
 def test_every_label_is_of_a_fixed_list() -> None:

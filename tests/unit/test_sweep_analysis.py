@@ -157,12 +157,17 @@ def test_without_scores_no_change_of_accuracy_is_told() -> None:
     assert (compared.accuracy_change, compared.mcnemar_p) == (-1.0, 1.0)
 
 
-def test_experts_per_token_are_not_told_of_multiple_choices() -> None:
+def test_experts_per_token_of_multiple_choice_count_every_token_that_was_read() -> None:
+    generated = request(0)
+    assert generated.timings is not None
+    scored = generated.timings.model_copy(update={"completion_tokens": 0})
     choice = Choice(log_likelihood=-1.0, tokens=1, characters=4)
-    chosen = request(0).model_copy(update={"choices": [choice, choice]})
+    chosen = generated.model_copy(update={"timings": scored, "choices": [choice, choice]})
     measured = measure([chosen], layers=4)
     assert measured is not None
-    assert measured.experts_per_token is None
+    assert measured.experts_per_token == pytest.approx(
+        sum(scored.experts.used.values()) / (scored.prompt_tokens * 4)
+    )
 
 
 def test_a_picture_even_of_little(tmp_path: Path) -> None:
