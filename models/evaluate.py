@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 
 from models.tasks import TASKS
 from orchestrator import selection as policies
+from orchestrator.progress_display import progress_display
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.scoring import exact_match
@@ -47,15 +47,16 @@ def main(
     jobs = [(name, policy) for name in TASKS for policy in POLICIES]
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     shares: dict[str, Tensor] = {}
-    for name, policy in track(jobs, "Answering", console=console, disable=as_json, transient=True):
-        with selection(model, POLICIES[policy](seed)):
-            answers = complete(model, tokenizer, sets[name])
-        pairs = zip(answers, sets[name], strict=True)
-        right = [exact_match(answer, item.answer) for answer, item in pairs]
-        scores[name][policy] = sum(right) / len(right)
-        if policy == "top-2":
-            texts = [item.prompt + text for item, text in zip(sets[name], answers, strict=True)]
-            shares[name] = expert_shares(model, tokenizer, texts)
+    with progress_display() as progress:
+        for name, policy in progress.track(jobs, description="Answering"):
+            with selection(model, POLICIES[policy](seed)):
+                answers = complete(model, tokenizer, sets[name])
+            pairs = zip(answers, sets[name], strict=True)
+            right = [exact_match(answer, item.answer) for answer, item in pairs]
+            scores[name][policy] = sum(right) / len(right)
+            if policy == "top-2":
+                texts = [item.prompt + text for item, text in zip(sets[name], answers, strict=True)]
+                shares[name] = expert_shares(model, tokenizer, texts)
     if as_json:
         percent = {name: (100 * share).tolist() for name, share in shares.items()}
         typer.echo(json.dumps({"items": limit, "exact_match": scores, "share_percent": percent}))

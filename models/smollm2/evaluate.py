@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from transformers import LlamaForCausalLM, MixtralForCausalLM, PreTrainedTokenizerFast
@@ -26,6 +25,7 @@ from models.evaluate import POLICIES, expert_shares, load, selection
 from models.smollm2 import dense, source
 from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.progress_display import progress_display
 from orchestrator.replay import likelihood, prompt_sets
 from orchestrator.replay.likelihood import Logprobs
 from orchestrator.replay.prompt import ChoicePrompt
@@ -69,14 +69,15 @@ def main(
     jobs = [(run, what) for run in runs for what in both]
     whole = _dense()
     console = Console()
-    for run, what in track(jobs, "Reading", console=console, disable=as_json, transient=True):
-        model: Model = whole if run == "dense" else carved
-        chooses = nullcontext() if run == "dense" else selection(carved, POLICIES[run](seed))
-        with chooses, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            if isinstance(what, str):
-                found[run][what] = perplexity(model, tokenizer, read[what])
-            else:
-                found[run][what.name] = accuracy(model, tokenizer, what)
+    with progress_display() as progress:
+        for run, what in progress.track(jobs, description="Reading"):
+            model: Model = whole if run == "dense" else carved
+            chooses = nullcontext() if run == "dense" else selection(carved, POLICIES[run](seed))
+            with chooses, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                if isinstance(what, str):
+                    found[run][what] = perplexity(model, tokenizer, read[what])
+                else:
+                    found[run][what.name] = accuracy(model, tokenizer, what)
     windows = [window for text in read.values() for window in _windows(tokenizer, text)]
     shares = expert_shares(carved, tokenizer, [cast(str, tokenizer.decode(row)) for row in windows])
     if as_json:

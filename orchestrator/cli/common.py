@@ -11,14 +11,6 @@ import httpx
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -125,25 +117,6 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*map(Text, row))
     # A pipe has no width of its own, and a cut column is of no use to what reads it.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def requests_bar(speed_over_s: float) -> Progress:
-    """How many requests are done, where there is a terminal to show it.
-
-    The time left is estimated from the requests of the latest `speed_over_s`.
-    """
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        speed_estimate_period=speed_over_s,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def quantity(value: float | None, unit: str, absent: str = "–") -> str:

@@ -6,13 +6,12 @@ from contextlib import closing
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.cli.probing import STEPS, verify_links
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress_display import progress_display
 from orchestrator.replay.client import Client
 from orchestrator.verification import Loss, Verification
 
@@ -46,10 +45,9 @@ def verify(
     silent = [f"device-{link['device']}" for link in chosen if link["backend"] is None]
     if silent:
         raise StackError(f"{', '.join(silent)} did not report a shaped link yet")
-    console = Console(stderr=True)
     with (
         closing(Client(common.bs_url(), common.orchestrator_url())) as client,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+        progress_display() as progress,
     ):
         task = progress.add_task("probing", total=STEPS * len(chosen))
         found = verify_links(client, status, chosen, lambda: progress.advance(task))

@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from orchestrator.cli import common
 from orchestrator.cli.common import Json, print_json
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress_display import progress_display
 from orchestrator.text_file import user_path
 
 BUILDABLE = "smollm2-moe"
@@ -74,7 +75,7 @@ def build(
     recipe = Recipe(experts, hidden, calibration or [], seed)
     path = out or MODELS_DIR / name
     common.interrupt_when_terminated()
-    with common.requests_bar(SPEED_OVER_S) as bar:
+    with progress_display(SPEED_OVER_S) as bar:
         shown: dict[str, TaskID] = {}
 
         def advance(what: str, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress_display import progress_display
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_tests, prompt_sets, table
 from orchestrator.replay.arrivals import Schedule
@@ -187,8 +188,8 @@ def _replay(
     run_code: bool,
     resume: bool,
 ) -> Outcome:
-    """The run under a progress bar, where there is a terminal to show it."""
-    with common.requests_bar(SPEED_OVER_S) as progress:
+    """The run, and how far it is."""
+    with progress_display(SPEED_OVER_S) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
 
         def judge(

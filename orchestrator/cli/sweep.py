@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress_display import progress_display
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.sweep.plan import Plan, policies
@@ -93,8 +94,8 @@ def sweep(
 
 
 def _run(plan: Plan, client: Client, *, allow_degraded: bool) -> None:
-    """The sweep under a progress bar, where there is a terminal to show it."""
-    with common.requests_bar(SPEED_OVER_S) as progress:
+    """The sweep, and how far it is."""
+    with progress_display(SPEED_OVER_S) as progress:
         task = progress.add_task("sweep", total=plan.requests, completed=recorded(plan))
         Runner(
             plan,

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, MixtralForCausalLM, PreTrainedTokenizerF
 from models.smollm2 import build, calibration, carving, dense, source
 from models.smollm2.ridge import Penalties
 from models.smollm2.work import Report
+from orchestrator import progress_display
 from orchestrator.checkpoint import Checkpoint
 from tests.unit import tiny_llama
 from tests.unit.command import Result, Wdmoe
@@ -230,3 +231,12 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert result.code == 1
     assert "GB free; the build needs" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_build_without_a_terminal_says_how_far_it_is(
+    made: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_display, "LINE_EVERY_S", 0.001)
+    result = made("moe")
+    assert result.code == 0
+    assert f"carving layers: 1 of {LAYERS}; 0 min\n" in result.err
