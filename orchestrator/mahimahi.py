@@ -1,79 +1,256 @@
 """Packet-delivery traces of the Mahimahi link emulator, read as rates over time.
 
 A line is a whole number of milliseconds, at which the link could deliver one packet of 1500 bytes;
-several packets in a millisecond are several lines. The last line's time is the trace's length,
-after which it begins again.
+several packets in a millisecond are several lines. The last line's time is the length of a round,
+after which the file begins again; time 0 is the end of the round before.
+
+A packet is on the air from the time of the packets before it until its own, so a link that delivers
+one every 208 ms carries 57.7 kbit/s throughout:
+
+    packets     ┌──────── p                         rate  ────────┐        ┌──
+    carried  ───┘         └──── 3 p                               └────────┘
+             0           208   260 ms                     one in 208, 3 in 52 ms
+
+Only in a gap in which a single packet would be slower than the slowest link there is, an outage,
+further packets at its end are carried in its last millisecond.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator import text_file, traces
 from orchestrator.errors import InputError
+from orchestrator.profile_schema import MIN_RATE_BPS
 
 PACKET_BITS = 1500 * 8
 MAX_STEPS = 100_000  # fit into a trace
+# Of a trace that is made longer than both files so that both end whole rounds with it.
+ROUNDS_STEPS = 10_000
+OUTAGE_MS = 1000 * PACKET_BITS / MIN_RATE_BPS
 
-_MILLISECONDS = re.compile(r"[0-9]{1,9}")
+_BLOCK_BYTES = 1 << 18
+_LINE_BYTES = 64
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Possessive: what goes back over a block would need a hundred times its memory.
+_LINE = re.compile(rb"[ \t]*+[0-9]{1,9}+[ \t\r]*+")
+_LINES = re.compile(rb"(?:%b\n)*+%b" % (_LINE.pattern, _LINE.pattern))
+
+_Times = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 
-def convert(down: Path, up: Path, step_ms: int) -> str:
-    """A trace's text with a line every `step_ms` from one file a direction.
+def convert(down: Path, up: Path, step_ms: int) -> tuple[str, list[str]]:
+    """Make a trace's text, a line every `step_ms`, of one file a direction.
 
-    What the last step has to carry beyond the file's end is none. The shorter of two files begins
-    again until the longer one ends, as in Mahimahi.
+    Each file begins again at its own end. The trace is as many whole rounds of the longer file as
+    the shorter one needs to end a round, too. Files are read twice, as streams.
+
+    Returns:
+        The text, and warnings.
 
     Raises:
         InputError: file, line, value and what is allowed.
     """
-    down_bps, up_bps = (_rates_bps(path, step_ms) for path in (down, up))
-    steps = max(len(down_bps), len(up_bps))
-    if steps < 2:
+    files = [_Recording.scan(path) for path in (down, up)]
+    short, long = sorted(files, key=lambda file: file.length_ms)
+    if long.length_ms > MAX_STEPS * step_ms:
         raise InputError(
-            f"{down} and {up}: both end within one step of {step_ms} ms; allowed: at least two"
+            f"{long.path}: gives {-(-long.length_ms // step_ms)} steps of {step_ms} ms; allowed: "
+            f"at most {MAX_STEPS}, with a longer step"
         )
-    return traces.render(
-        step_ms / 1000,
-        [down_bps[n % len(down_bps)] for n in range(steps)],
-        [up_bps[n % len(up_bps)] for n in range(steps)],
-    )
+    length_ms = _common_ms(long.length_ms, short.length_ms, step_ms)
+    edges_ms = _edges_ms(length_ms, step_ms)
+    warnings: list[str] = []
+    rates_bps = []
+    for file in files:
+        rates = file.rates_bps(edges_ms)
+        if length_ms % file.length_ms:
+            factor = file.mean_bps / float(np.average(rates, weights=np.diff(edges_ms)))
+            rates *= factor
+            warnings.append(
+                f"{file.path}: {length_ms / file.length_ms:.3g} rounds fit into "
+                f"{length_ms / 1000:g} s; its rates are multiplied by {factor:.5f} to keep their "
+                "mean"
+            )
+        warnings += _outages(file.path, edges_ms, rates, step_ms)
+        rates_bps.append([round(rate, 3) for rate in rates.tolist()])
+    return traces.render([edge / 1000 for edge in edges_ms.tolist()], *rates_bps), warnings
 
 
-def _rates_bps(path: Path, step_ms: int) -> list[float]:
-    """The mean rate of each step."""
-    times = _delivery_times_ms(path)
-    steps = -(-times[-1] // step_ms)
-    if steps > MAX_STEPS:
-        raise InputError(
-            f"{path}: gives {steps} steps of {step_ms} ms; allowed: at most {MAX_STEPS}, "
-            "with a longer step"
-        )
-    # An opportunity at the very end belongs to the last step.
-    packets = Counter(min(time // step_ms, steps - 1) for time in times)
-    return [packets[n] * PACKET_BITS * 1000 / step_ms for n in range(steps)]
+@dataclass(frozen=True)
+class _Recording:
+    """One file: its length, all its packets, and how many of them are at time 0."""
 
+    path: Path
+    length_ms: int
+    packets: int
+    at_begin: int
 
-def _delivery_times_ms(path: Path) -> list[int]:
-    text = text_file.read(path, traces.MAX_BYTES)
-    if not text:
-        raise InputError(f"{path}: is empty; allowed: a line for each packet delivered")
-    times: list[int] = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        value = line.removesuffix("\r")
-        if not _MILLISECONDS.fullmatch(value):
+    @classmethod
+    def scan(cls, path: Path) -> _Recording:
+        """Read a file to its end; InputError where it is wrong first."""
+        length_ms = packets = at_begin = 0
+        for times in _times_ms(path):
+            length_ms = int(times[-1])
+            packets += len(times)
+            at_begin += int(np.count_nonzero(times == 0))
+        if not packets:
+            raise InputError(f"{path}: is empty; allowed: a line for each packet delivered")
+        if not length_ms:
+            raise InputError(f"{path}: lasts 0 ms; allowed: a last line above 0")
+        return cls(path, length_ms, packets, at_begin)
+
+    @property
+    def mean_bps(self) -> float:
+        """The mean rate of a round."""
+        return self.packets * PACKET_BITS * 1000 / self.length_ms
+
+    def rates_bps(self, edges_ms: _Floats) -> _Floats:
+        """The mean rate from each edge to the next; InputError if one is faster than any link."""
+        rounds, offsets = np.divmod(edges_ms, self.length_ms)
+        within, places = np.unique(offsets, return_inverse=True)
+        carried = rounds * self.packets + self._carried(within)[places]
+        rates: _Floats = np.diff(carried) * PACKET_BITS * 1000 / np.diff(edges_ms)
+        if rates.max() > traces.MAX_RATE_BPS:
             raise InputError(
-                f"{path}, line {number}: is {value[:40]!r}; allowed: a time in whole milliseconds, "
+                f"{self.path}: carries {rates.max():.3g} bit/s at its fastest; allowed: at most "
+                f"{traces.MAX_RATE_BPS:g}"
+            )
+        return rates
+
+    def _carried(self, offsets_ms: _Floats) -> _Floats:
+        """How many packets are carried from a round's begin until each of rising offsets."""
+        found = np.empty_like(offsets_ms)
+        done, begin_ms, begun = 0, 0.0, 0.0
+        for times, counts in self._distinct():
+            curve_ms, curve = _curve(begin_ms, begun, times, counts)
+            begin_ms, begun = curve_ms[-1], curve[-1]
+            end = int(np.searchsorted(offsets_ms, begin_ms, side="right"))
+            found[done:end] = np.interp(offsets_ms[done:end], curve_ms, curve)
+            done = max(done, end)
+        if done < len(offsets_ms):
+            raise InputError(f"{self.path}: has another end when read again; allowed: a plain file")
+        return found
+
+    def _distinct(self) -> Iterator[tuple[_Times, _Times]]:
+        """Rising times, and how many packets there are at each, a part of the file at a time."""
+        time, count = 0, 0  # the last one, of which the next part may have more
+        for times in _times_ms(self.path):
+            distinct, counts = np.unique(np.append(time, times), return_counts=True)
+            counts[0] += count - 1
+            yield distinct[:-1][distinct[:-1] > 0], counts[:-1][distinct[:-1] > 0]
+            time, count = int(distinct[-1]), int(counts[-1])
+        yield np.array([time]), np.array([count + self.at_begin])
+
+
+def _curve(begin_ms: float, begun: float, times: _Times, counts: _Times) -> tuple[_Floats, _Floats]:
+    """Corners of the packets carried over time, from one on."""
+    gaps = np.diff(times, prepend=begin_ms)
+    ends = begun + np.cumsum(counts)
+    late = (gaps > OUTAGE_MS) & (counts > 1)
+    before = ends[late] - counts[late] + 1 - 1 / gaps[late]
+    corners_ms = np.concatenate([[begin_ms], times[late] - 1, times])
+    order = np.argsort(corners_ms)
+    return corners_ms[order], np.concatenate([[begun], before, ends])[order]
+
+
+def _common_ms(long_ms: int, short_ms: int, step_ms: int) -> int:
+    """The rounds of the longer file that leave the least of the shorter one's last round over."""
+    most_ms = min(ROUNDS_STEPS * step_ms, round(traces.MAX_TIME_S * 1000))
+    most = max(1, min(most_ms // long_ms, short_ms // math.gcd(long_ms, short_ms)))
+
+    def left_over(rounds: int) -> float:
+        rest_ms = rounds * long_ms % short_ms
+        return min(rest_ms, short_ms - rest_ms) / rounds
+
+    return long_ms * min(range(1, most + 1), key=left_over)
+
+
+def _edges_ms(length_ms: int, step_ms: int) -> _Floats:
+    """Where steps begin and end; what is left of the length goes into two shorter ones.
+
+    A trace's last line holds for as long as the one before it.
+    """
+    whole = length_ms // step_ms
+    if whole >= 2 and length_ms % step_ms == 0:
+        return np.arange(0, length_ms + 1, step_ms, dtype=np.float64)
+    begin_ms = max(whole - 1, 0) * step_ms
+    ends_ms = [begin_ms + (length_ms - begin_ms) / 2, length_ms]
+    starts_ms = np.arange(0, begin_ms, step_ms)
+    return np.concatenate([starts_ms, [begin_ms], ends_ms], dtype=np.float64)
+
+
+def _outages(path: Path, edges_ms: _Floats, rates_bps: _Floats, step_ms: int) -> list[str]:
+    """A warning of steps in which a device is out of reach, and of which step there are none."""
+    outages = int(np.count_nonzero(rates_bps < MIN_RATE_BPS))
+    if not outages:
+        return []
+    told = (
+        f"{path}: {outages} of {len(rates_bps)} steps of {step_ms / 1000:g} s are below "
+        f"{MIN_RATE_BPS / 1000:g} kbit/s, a device is out of reach there"
+    )
+    carried = np.concatenate([[0.0], np.cumsum(rates_bps * np.diff(edges_ms))])
+    longer_ms = step_ms
+    while (longer_ms := 2 * longer_ms) < edges_ms[-1]:
+        longer = _edges_ms(int(edges_ms[-1]), longer_ms)
+        rates = np.diff(np.interp(longer, edges_ms, carried)) / np.diff(longer)
+        if rates.min() >= MIN_RATE_BPS:
+            return [f"{told}; with --step-s {longer_ms / 1000:g} there are none"]
+    return [told]
+
+
+def _times_ms(path: Path) -> Iterator[_Times]:
+    """The times of a file's lines, checked, as many at once as fit a block."""
+    line, blank, last = 1, 0, 0
+    for block in _blocks(path):
+        body = block.rstrip()
+        if body:
+            if blank or not _LINES.fullmatch(body):
+                raise _fault(path, b"\n" * bool(blank) + body, blank or line)
+            times = np.fromstring(body.decode(), np.int64, sep="\n")
+            fallen = np.flatnonzero(np.diff(times, prepend=last) < 0)
+            if fallen.size:
+                at = int(fallen[0])
+                raise InputError(
+                    f"{path}, line {line + at}: is {times[at]}; allowed: no less than the line "
+                    f"before's {times[at - 1] if at else last}"
+                )
+            last = int(times[-1])
+            yield times
+        lines = block.count(b"\n")
+        blanks = lines - body.count(b"\n") - bool(body)
+        line += lines
+        if blanks > 0 and not blank:
+            blank = line - blanks
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file's whole lines, about a block at a time; the last one need not have an end."""
+    with text_file.stream(path) as file:
+        rest = file.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+        while block := file.read(_BLOCK_BYTES):
+            whole, end, rest = (rest + block).rpartition(b"\n")
+            yield whole + end
+            if len(rest) > _LINE_BYTES:  # no such line is right, and it may have no end
+                break
+        yield rest
+
+
+def _fault(path: Path, lines: bytes, number: int) -> InputError:
+    """The error for the first line that is no time."""
+    for at, line in enumerate(lines.split(b"\n"), start=number):
+        if not _LINE.fullmatch(line):
+            shown = line.removesuffix(b"\r").decode(errors="replace")[:40]
+            return InputError(
+                f"{path}, line {at}: is {shown!r}; allowed: a time in whole milliseconds, "
                 "from 0 to 999999999"
             )
-        if times and int(value) < times[-1]:
-            raise InputError(
-                f"{path}, line {number}: is {value}; allowed: no less than the line before's "
-                f"{times[-1]}"
-            )
-        times.append(int(value))
-    if times[-1] == 0:
-        raise InputError(f"{path}: lasts 0 ms; allowed: a last line above 0")
-    return times
+    raise AssertionError("every line is a time")

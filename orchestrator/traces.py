@@ -97,10 +97,15 @@ def parse(text: str, source: str) -> Trace:
     return Trace(text, Series.of(edges, tuple(downs)), Series.of(edges, tuple(ups)))
 
 
-def render(step_s: float, down_bps: Sequence[float], up_bps: Sequence[float]) -> str:
-    """The text of a trace with a line every `step_s`."""
-    pairs = zip(down_bps, up_bps, strict=True)
-    lines = (f"{n * step_s:.10g},{down:.10g},{up:.10g}" for n, (down, up) in enumerate(pairs))
+def render(edges_s: Sequence[float], down_bps: Sequence[float], up_bps: Sequence[float]) -> str:
+    """The text of a trace whose line k holds from edge k to edge k + 1.
+
+    The last line has to hold for as long as the one before it.
+    """
+    lines = (
+        f"{time:.12g},{down:.10g},{up:.10g}"
+        for time, down, up in zip(edges_s[:-1], down_bps, up_bps, strict=True)
+    )
     return "\n".join([HEADER, *lines]) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn
 
 import httpx
@@ -106,6 +107,12 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def print_json(value: Any) -> None:
     """What `--json` prints."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings where they do not mix with a result."""
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}", err=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

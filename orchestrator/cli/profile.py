@@ -194,9 +194,10 @@ def import_mahimahi(
         raise InputError(
             f"--step-s is {step_s:g}; allowed: whole milliseconds in seconds, from 0.001 to 3600"
         )
-    text = mahimahi.convert(down, up, step_ms)
+    text, warnings = mahimahi.convert(down, up, step_ms)
     trace = traces.parse(text, str(out))
     out.write_text(text)
+    common.warn(warnings)
     length_s = trace.length_ns * 1e-9
     down_bps = trace.down.mean_bps(0, trace.length_ns)
     up_bps = trace.up.mean_bps(0, trace.length_ns)
@@ -207,6 +208,7 @@ def import_mahimahi(
                 "length_s": length_s,
                 "mean_down_bps": down_bps,
                 "mean_up_bps": up_bps,
+                "warnings": warnings,
             }
         )
         return

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import mahimahi, text_file, traces
+from orchestrator import text_file, traces
 from orchestrator.errors import InputError
 
 TEXT = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,4e6\n0.3,10e6,3e6\n"
@@ -63,7 +63,8 @@ def test_the_mean_is_what_each_line_carried(
 @given(st.lists(st.tuples(rates, rates), min_size=2, max_size=20), st.integers(1, 5000))
 def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms: int) -> None:
     downs, ups = zip(*pairs, strict=True)
-    trace = traces.parse(traces.render(step_ms / 1000, downs, ups), "t.csv")
+    edges_s = [n * step_ms / 1000 for n in range(len(pairs) + 1)]
+    trace = traces.parse(traces.render(edges_s, downs, ups), "t.csv")
     assert trace.length_ns == len(pairs) * step_ms * 1_000_000
     assert trace.down.rates_bps == pytest.approx(downs, rel=1e-9)
     assert trace.up.rates_bps == pytest.approx(ups, rel=1e-9)
@@ -181,51 +182,3 @@ def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert text_file.user_path("~/x") == tmp_path / "x"
     assert text_file.user_path("a/~/x") == Path("a/~/x")
     assert text_file.user_path("~no-such-user/x") == Path("~no-such-user/x")
-
-
-def packets(folder: Path, name: str, *times_ms: int) -> Path:
-    path = folder / name
-    path.write_text("".join(f"{time}\n" for time in times_ms))
-    return path
-
-
-def test_mahimahi_s_packets_become_rates(tmp_path: Path) -> None:
-    down = packets(tmp_path, "down", 0, 0, 99, 100, 250, 400)
-    up = packets(tmp_path, "up", 50, 200)  # half as long: it begins again
-    text = mahimahi.convert(down, up, step_ms=100)
-    assert text == (
-        "time_s,down_bps,up_bps\n0,360000,120000\n0.1,120000,120000\n"
-        "0.2,120000,120000\n0.3,120000,120000\n"
-    )
-    trace = traces.parse(text, "t.csv")
-    assert trace.down.bits[-1] == pytest.approx(6 * 1500 * 8)
-
-
-@given(st.lists(st.integers(1, 2000), min_size=1, max_size=200), st.integers(1, 300))
-def test_no_packet_is_lost_on_import(tmp_path_factory: object, times: list[int], step: int) -> None:
-    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
-    down = packets(tmp_path_factory.getbasetemp(), "some", *sorted(times), 2001)
-    trace = traces.parse(mahimahi.convert(down, down, step), "t.csv")
-    assert trace.down.bits[-1] == pytest.approx((len(times) + 1) * 1500 * 8, rel=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", ": is empty; allowed: a line for each packet delivered"),
-        ("1\n\n2\n", ", line 2: is ''; allowed: a time in whole milliseconds, from 0 to 999999999"),
-        ("1\n2.5\n", ", line 2: is '2.5'; allowed: a time in whole milliseconds"),
-        ("-1\n", ", line 1: is '-1'; allowed: a time in whole milliseconds"),
-        ("9999999999\n", ", line 1: is '9999999999'; allowed: a time in whole milliseconds"),
-        ("5\n4\n", ", line 2: is 4; allowed: no less than the line before's 5"),
-        ("0\n0\n", ": lasts 0 ms; allowed: a last line above 0"),
-        ("1\n100\n", " both end within one step of 100 ms; allowed: at least two"),
-        ("1\n900000000\n", ": gives 9000000 steps of 100 ms; allowed: at most 100000, with a lo"),
-    ],
-)
-def test_a_fault_in_mahimahi_s_file_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
-    path = tmp_path / "down"
-    path.write_text(text)
-    message = refusal(lambda: mahimahi.convert(path, path, 100))
-    assert message.startswith(str(path))
-    assert expected in message
