@@ -52,6 +52,7 @@ def ask(
     scored = _score(prompt, reply)
     answered = reply.error is None
     first_s, timings = reply.first_token_s, reply.timings
+    answered_s = reply.ended_s - reply.started_s - reply.backoff_s
     request = Request(
         id=number,
         prompt_id=prompt.id,
@@ -65,7 +66,9 @@ def ask(
         actual_start_s=reply.started_s,
         time_to_first_token_s=None if first_s is None else first_s - intended_s,
         end_to_end_s=reply.ended_s - intended_s,
-        http_s=reply.ended_s - reply.started_s - timings.end_to_end_s if timings else None,
+        retries=reply.retries,
+        backoff_s=reply.backoff_s,
+        http_s=answered_s - timings.end_to_end_s if timings else None,
         timings=timings,
         error=reply.error,
     )

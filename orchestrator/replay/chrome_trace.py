@@ -96,6 +96,9 @@ class ChromeTrace:
         yield self._begins(request, request.prompt_id, asked_ns, about)
         if sent_ns > asked_ns:
             yield from self._through(request, "dispatch delay", asked_ns, sent_ns)
+        if request.backoff_s:
+            first_ns, sent_ns = sent_ns, sent_ns + _ns(request.backoff_s)
+            yield from self._through(request, "backoff", first_ns, sent_ns)
         yield self._begins(request, "HTTP", sent_ns, {})
         if told is not None:
             yield from self._of_base_station(request, told, (sent_ns, ended_ns))

@@ -16,6 +16,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.profiles import Profile
 from orchestrator.progress import Progress
 from orchestrator.replay import likelihood
+from orchestrator.replay.backoff import Backoff
 from orchestrator.replay.json_file import first_fault
 from orchestrator.replay.prompt import ChoicePrompt, Prompt
 from orchestrator.replay.records import (
@@ -46,9 +47,14 @@ def now_s() -> float:
 
 @dataclass
 class Reply:
-    """How one request went; `error` says why it failed, and then `text` is what came before."""
+    """How one request went; `error` says why it failed, and then `text` is what came before.
+
+    `retries`: how often it came again after a 429; `backoff_s`: how long nothing was sent for that.
+    """
 
     started_s: float
+    retries: int = 0
+    backoff_s: float = 0.0
     first_token_s: float | None = None
     ended_s: float = 0.0
     text: str = ""
@@ -81,6 +87,7 @@ class Client:
         # How many requests are in flight is the schedule's business, not the connection pool's.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self._http = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
+        self._backoff = Backoff()
         self._bs_url = bs_url.rstrip("/")
         self._orchestrator_url = orchestrator_url.rstrip("/")
 
@@ -165,7 +172,7 @@ class Client:
                 "timings": True,
                 **({"trace": True} if trace else {}),
             }
-            with self._completions(body) as response:
+            with self._completions(body, reply) as response:
                 data = _bounded(response, likelihood.MAX_BYTES)
             reply.choices, reply.timings = likelihood.read(data, prompt)
             if trace:
@@ -183,7 +190,7 @@ class Client:
             "timings": True,
             **wanted,
         }
-        with self._completions(body) as response:
+        with self._completions(body, reply) as response:
             for chunk in chunks(response):
                 for choice in chunk.choices:
                     reply.text += choice.text
@@ -201,13 +208,23 @@ class Client:
                 raise AnswerError(f"the stream ended without {name}")
 
     @contextmanager
-    def _completions(self, body: dict[str, Any]) -> Iterator[httpx.Response]:
-        """The answer to a POST as it arrives; AnswerError if it is an error's."""
-        with self._http.stream("POST", f"{self._bs_url}/v1/completions", json=body) as response:
-            if not response.is_success:
+    def _completions(self, body: dict[str, Any], reply: Reply) -> Iterator[httpx.Response]:
+        """The answer to a POST as it arrives; AnswerError if it is an error's.
+
+        Come again, as often as patience allows, while the base station is full.
+        """
+        while True:
+            if self._backoff.wait() or reply.retries:
+                reply.backoff_s = now_s() - reply.started_s
+            with self._http.stream("POST", f"{self._bs_url}/v1/completions", json=body) as response:
+                if response.is_success:
+                    yield response
+                    return
                 response.read()
-                raise AnswerError(f"HTTP {response.status_code}: {one_line(response.text)}")
-            yield response
+                full = response.status_code == httpx.codes.TOO_MANY_REQUESTS
+                if not (full and self._backoff.again(response, now_s() - reply.started_s)):
+                    raise AnswerError(f"HTTP {response.status_code}: {one_line(response.text)}")
+            reply.retries += 1
 
     def _ask(
         self, who: str, url: str, kind: type[_Answer], body: dict[str, Any] | None = None

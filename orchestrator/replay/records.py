@@ -135,9 +135,11 @@ class Request(_Record):
     is None where tests have to be run to know it.
 
     `time_to_first_token_s` and `end_to_end_s` count from the intended start, so that a late
-    dispatch is not left out. `http_s` is what lies between client and base station: end to end from
-    the actual start, less the base station's own. A failed request has an `error`, no score, and
-    in `end_to_end_s` the time until it failed.
+    dispatch is not left out. `retries` is how often the request came again after a full base
+    station had refused it (429), `backoff_s` how long it was held back for that, or for others that
+    were refused. `http_s` is what lies between client and base station: end to end from the actual
+    start, less `backoff_s` and the base station's own. A failed request has an `error`, no score,
+    and in `end_to_end_s` the time until it failed.
     """
 
     id: int
@@ -150,6 +152,8 @@ class Request(_Record):
     choices: list[Choice] = []
     intended_start_s: float
     actual_start_s: float
+    retries: int = 0
+    backoff_s: float = 0.0
     time_to_first_token_s: float | None
     end_to_end_s: float
     http_s: float | None

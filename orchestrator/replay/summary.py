@@ -38,6 +38,18 @@ class Goodput(BaseModel):
     per_s: float | None
 
 
+class Backoff(BaseModel):
+    """What a full base station refused: `requests` were held back, for `mean_s` on average.
+
+    `retries`: how often requests came again.
+    """
+
+    requests: int
+    retries: int
+    mean_s: float
+    most_s: float
+
+
 class InFlight(BaseModel):
     """Requests under way at a time; the mean is None of a run that had pauses."""
 
@@ -50,14 +62,15 @@ class Summary(BaseModel):
 
     `accuracy` is the mean score of the `scored` requests, its standard error sqrt(p·(1 - p)/n);
     `accuracy_norm` the same of scores by length-normalised likelihood, where there are any.
-    `dispatch_delay` is how much later than intended requests were sent, of all of them.
+    `dispatch_delay` is how much later than intended requests were sent for the first time, of all
+    of them; `backoff` what came of a full base station, None: it refused none.
     `time_per_output_token` is a request's mean over its tokens but the first. `split` are the parts
-    of an answer's time: `PARTS` as the base station measured them, and `http_s`, what lies between
-    client and base station. `eq8` is the paper's sum over tokens and layers, `batched` the same
-    with a layer's tokens for a device in one message; `eq8_measured` is the same three terms,
-    downlink, compute and uplink, as measured. What counts per second, answered requests and
-    completion tokens, does so from the first intended start to the last end; None of a run that
-    had pauses.
+    of an answer's time: `PARTS` as the base station measured them, `http_s`, what lies between
+    client and base station, and `backoff_s`. `eq8` is the paper's sum over tokens and layers,
+    `batched` the same with a layer's tokens for a device in one message; `eq8_measured` is the same
+    three terms, downlink, compute and uplink, as measured. What counts per second, answered
+    requests and completion tokens, does so from the first intended start to the last end; None of a
+    run that had pauses.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -83,6 +96,7 @@ class Summary(BaseModel):
     end_to_end: Distribution
     time_per_output_token: Distribution
     dispatch_delay: Percentiles
+    backoff: Backoff | None = None
     in_flight: InFlight
     split: dict[str, Average]
     eq8: Average
@@ -127,6 +141,7 @@ def summarise(
     messages = sum(item.device_messages for item in timings)
     overruns = sum(item.overruns for item in timings) / messages if messages else None
     split = {part: average([getattr(item, part) for item in timings]) for part in PARTS}
+    split["backoff_s"] = average([item.backoff_s for item in answered])
     split["http_s"] = average([item.http_s for item in answered if item.http_s is not None])
     span_s = _span_s(requests) if continuous else None
     busy_s = sum(r.end_to_end_s - (r.actual_start_s - r.intended_start_s) for r in requests)
@@ -157,6 +172,7 @@ def summarise(
             [each for request in answered if (each := _per_token_s(request)) is not None]
         ),
         dispatch_delay=percentiles([r.actual_start_s - r.intended_start_s for r in requests]),
+        backoff=_backoff(requests),
         in_flight=InFlight(
             mean=busy_s / span_s if span_s else None, most=_in_flight_most(requests)
         ),
@@ -187,6 +203,18 @@ def _goodput(
         n=good,
         share=good / len(requests),
         per_s=good / span_s if span_s else None,
+    )
+
+
+def _backoff(requests: Sequence[Request]) -> Backoff | None:
+    held_s = [request.backoff_s for request in requests if request.backoff_s]
+    if not held_s:
+        return None
+    return Backoff(
+        requests=len(held_s),
+        retries=sum(request.retries for request in requests),
+        mean_s=sum(held_s) / len(held_s),
+        most_s=max(held_s),
     )
 
 

@@ -99,6 +99,12 @@ def _times(summary: Summary) -> Table:
 def _load(summary: Summary) -> Text:
     """How requests arrived, how many were answered, and how many well."""
     lines = [f"Arrivals: {_arrivals(summary)}; in flight: {_in_flight(summary)}"]
+    if summary.backoff is not None:
+        held = summary.backoff
+        lines.append(
+            f"Base station full: {held.requests} requests held back for {held.mean_s:.3g} s on "
+            f"average, {held.most_s:.3g} s at most; {held.retries} retries"
+        )
     if summary.requests_per_s is not None and summary.tokens_per_s is not None:
         rates = f"{summary.requests_per_s:.3g} requests/s, {summary.tokens_per_s:.3g} tokens/s"
         lines.append(f"Answered: {rates}")

@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "trunk": (("trunk_s",), style.ORANGE, ""),
     "gate, selection": (("gate_s", "selection_s"), style.VERMILION, ".."),
     "combine, overhead": (("combine_s", "overhead_s"), style.PURPLE, "xx"),
-    "queue, HTTP": (("queue_s", "http_s"), style.GREY, "--"),
+    "queue, HTTP": (("queue_s", "backoff_s", "http_s"), style.GREY, "--"),
 }
 
 
@@ -143,7 +143,8 @@ def _medians(one: Recorded) -> tuple[float, float, float, float]:
 
 
 def _mean(one: Recorded, fields: tuple[str, ...]) -> float:
-    return sum(one.summary.split[field].mean_s or 0.0 for field in fields)
+    split = one.summary.split
+    return sum(split[field].mean_s or 0.0 for field in fields if field in split)
 
 
 def _spread(group: Group) -> str:

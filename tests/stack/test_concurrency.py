@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -73,6 +74,19 @@ def test_a_full_queue_refuses_and_is_free_again_when_clients_leave(stack: Stack)
 
 
 PLAIN = {"prompt": "12 + 30 =", "max_tokens": 1}
+
+
+def test_a_replay_of_more_at_a_time_than_fit_waits_and_fails_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    stack.use("ideal")
+    before = outcomes(stack, "refused")
+    out = ("--out", str(tmp_path / "run"))
+    summary = stack.wdmoe("replay", "compare", "--concurrency", "128", *out)
+    assert (summary["n"], summary["errors"]) == (300, 0)
+    backoff = summary["backoff"]
+    assert backoff["retries"] == outcomes(stack, "refused") - before > 0
+    assert backoff["requests"] > 0 < backoff["mean_s"] <= backoff["most_s"]
 
 
 async def refused(stack: Stack) -> int | None:

@@ -97,6 +97,8 @@ ROUTING = b"PK\x03\x04 routing"
 
 app = FastAPI()
 received: list[dict[str, Any]] = []
+# A request takes the first and is refused with it as its Retry-After, if it has a value.
+full: list[str | None] = []
 told: list[Progress] = []
 told_to_the_end: list[Progress] = []
 # Clear it, and whoever tells of a replay gets no answer until it is set again.
@@ -132,6 +134,10 @@ def hear(body: dict[str, Any]) -> None:
 @app.post("/v1/completions")
 async def completions(body: dict[str, Any]) -> StreamingResponse:
     received.append(body)
+    if full:
+        after = full.pop(0)
+        headers = None if after is None else {"Retry-After": after}
+        raise HTTPException(429, "too many requests are waiting", headers)
     word = body["prompt"].split()[0]
     if word in ("500", "gone"):
         raise HTTPException(500, "device-3\nis gone")

@@ -53,7 +53,7 @@ def completions(body: dict[str, Any]) -> Response:
     if not body.get("stream"):
         return Response(json.dumps(answer(body["prompt"])), media_type="application/json")
     if body["prompt"] == "busy":
-        raise HTTPException(429, "the queue is full")
+        raise HTTPException(500, "out of order")
     chunk = {"choices": [{"text": body["prompt"], "finish_reason": "stop"}], "timings": TIMINGS}
     return Response(
         f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", media_type="text/event-stream"
@@ -162,7 +162,7 @@ def test_code_is_not_scored_before_its_tests_have_run(client: Client) -> None:
 
 def test_a_refused_request_has_no_score(client: Client) -> None:
     request = asked(client, text("busy", "match", "busy"))
-    assert request.error == 'HTTP 429: {"detail":"the queue is full"}'
+    assert request.error == 'HTTP 500: {"detail":"out of order"}'
     assert (request.score, request.score_norm) == (None, None)
 
 

@@ -98,7 +98,7 @@ def test_a_summary_by_hand() -> None:
     assert summary.split["downlink_s"].mean_s == pytest.approx(0.3)
     assert summary.split["downlink_s"].p50_s == pytest.approx(0.2)
     assert summary.split["http_s"].mean_s == pytest.approx(0.1)
-    assert set(summary.split) == {*PARTS, "http_s"}
+    assert set(summary.split) == {*PARTS, "http_s", "backoff_s"}
     assert summary.eq8.mean_s == pytest.approx((0.3 + 2 * 0.0002) / 3)
     assert summary.batched.mean_s == pytest.approx(0.0001)
     assert summary.eq8_measured.p50_s == pytest.approx(0.5001)

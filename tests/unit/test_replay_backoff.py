@@ -1,0 +1,119 @@
+"""A full base station refuses with 429: a replay comes again, and counts the waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.replay import backoff
+from orchestrator.replay.backoff import Backoff
+from orchestrator.replay.client import Client
+from orchestrator.replay.prompt import ChoicePrompt
+from orchestrator.replay.table import render
+from tests.unit.replay_stack import app, full, prompt, received, run
+from tests.unit.serving import serve
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    client = Client(url, url)
+    yield client
+    client.close()
+    full.clear()
+
+
+def test_a_refused_request_comes_again_when_it_may(client: Client) -> None:
+    received.clear()
+    full[:] = ["1", "0", None]
+    reply = client.complete(prompt("ok"), "tiny")
+    assert (reply.error, reply.text, reply.retries) == (None, " 21\u2028 #### 12", 3)
+    assert len(received) == 4
+    assert reply.backoff_s >= 1 + backoff.LEAST_S + backoff.DEFAULT_S
+    assert reply.first_token_s is not None
+    assert reply.first_token_s - reply.started_s >= reply.backoff_s
+
+
+def test_a_multiple_choice_comes_again_too(client: Client) -> None:
+    full[:] = ["0"]
+    prompt = ChoicePrompt(id="c", prompt="ok", answer=" a", choices=[" a", " b"], gold=0)
+    assert client.choose(prompt, "tiny").retries == 1
+
+
+@pytest.mark.parametrize("after", ["-1", "soon", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT", "²"])
+def test_what_is_no_number_of_seconds_is_the_default(
+    client: Client, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "DEFAULT_S", 0.05)
+    full[:] = [after]
+    reply = client.complete(prompt("ok"), "tiny")
+    assert reply.error is None
+    assert reply.backoff_s >= backoff.DEFAULT_S
+
+
+def test_nobody_else_is_sent_before_the_refused_one_may_come_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, again = threading.Event(), Backoff.again
+
+    def then_known(self: Backoff, refusal: httpx.Response, waited_s: float) -> bool:
+        answer = again(self, refusal, waited_s)
+        known.set()
+        return answer
+
+    monkeypatch.setattr(Backoff, "again", then_known)
+    full[:] = ["1"]
+    refused = threading.Thread(target=client.complete, args=[prompt("ok refused"), "tiny"])
+    refused.start()
+    assert known.wait(10)
+    reply = client.complete(prompt("ok other"), "tiny")
+    refused.join()
+    assert (reply.error, reply.retries) == (None, 0)
+    assert reply.backoff_s > 0
+
+
+def test_patience_ends(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    received.clear()
+    monkeypatch.setattr(backoff, "PATIENCE_S", 0.5)
+    full[:] = ["0"] * 100
+    reply = client.complete(prompt("ok"), "tiny")
+    assert reply.error == 'HTTP 429: {"detail":"too many requests are waiting"}'
+    assert len(received) == reply.retries + 1 < 10
+    assert reply.backoff_s >= 0.3
+
+
+def test_a_refusal_for_longer_than_patience_holds_nobody_back(client: Client) -> None:
+    full[:] = ["999999999"]
+    assert client.complete(prompt("ok"), "tiny").error is not None
+    reply = client.complete(prompt("ok"), "tiny")
+    assert (reply.error, reply.retries, reply.backoff_s) == (None, 0, 0.0)
+
+
+def test_a_run_counts_the_waiting(url: str, tmp_path: Path) -> None:
+    full[:] = ["0", "0"]
+    outcome = run(url, tmp_path / "run", "ok 1", "ok 2")
+    first, second = outcome.requests
+    assert (first.error, first.retries, second.retries, second.backoff_s) == (None, 2, 0, 0.0)
+    assert first.timings is not None
+    assert first.http_s is not None
+    sent_s = first.actual_start_s - first.intended_start_s + first.backoff_s
+    assert first.end_to_end_s == pytest.approx(sent_s + first.http_s + first.timings.end_to_end_s)
+    counted = outcome.summary.backoff
+    assert counted is not None
+    assert (counted.requests, counted.retries) == (1, 2)
+    assert counted.mean_s == counted.most_s == first.backoff_s >= 2 * backoff.LEAST_S
+    (load,) = [part for part in render([outcome.summary]).renderables if "Arrivals" in str(part)]
+    assert "Base station full: 1 requests held back for 0.2" in str(load)
+
+
+def test_a_run_that_nothing_was_refused_of_does_not_mention_it(url: str, tmp_path: Path) -> None:
+    assert run(url, tmp_path / "run", "ok").summary.backoff is None
