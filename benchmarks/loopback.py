@@ -18,6 +18,7 @@ import zmq
 from prometheus_client import disable_created_metrics
 
 from orchestrator import profiles
+from orchestrator.build import describe
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.metrics import BsMetrics, device_metrics
 from orchestrator.state import PolicyState
@@ -100,7 +101,8 @@ def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
     checkpoint = Checkpoint(CONF.model_dir)
     experts = Experts(checkpoint, q, CONF.torch_device, CONF.compute_dtype)
     info = checkpoint.info
-    hello = wire.Hello(wire.PROTOCOL, q, checkpoint.fingerprint, q, info.layers, info.hidden_size)
+    held = (q, info.layers, info.hidden_size)
+    hello = wire.Hello(wire.PROTOCOL, q, checkpoint.fingerprint, *held, describe().device_line)
     metrics = device_metrics()
     for direction in ("down", "up"):
         metrics.link_applied_rate_bps.labels(direction).set(1e6)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import orchestrator
+
+# What containers compute and talk with.
+DEVICE_PACKAGES = ("msgpack", "numpy", "pyzmq", "safetensors", "torch")
+TRUNK_PACKAGES = ("fastapi", "pydantic", "scipy", "tokenizers", "transformers", "uvicorn")
 
 _ROOT = Path(__file__).resolve().parents[1]
 # No image holds it (.dockerignore).
@@ -28,11 +35,28 @@ def source() -> str:
     return digest.hexdigest()[:12]
 
 
-@cache
-def describe() -> dict[str, str]:
+@dataclass(frozen=True)
+class Build:
     """Versions, and the digest of the source: processes of one stack have the same."""
-    return {
-        "version": orchestrator.__version__,
-        "python": platform.python_version(),
-        "source": source(),
-    }
+
+    version: str
+    python: str
+    source: str
+    packages: dict[str, str]
+
+    @property
+    def device_line(self) -> str:
+        """The part that a device has too, as its Hello has it."""
+        names = [name for name in DEVICE_PACKAGES if name in self.packages]
+        parts = [f"{name} {self.packages[name]}" for name in names]
+        return ", ".join([f"source {self.source}", f"python {self.python}", *parts])
+
+
+@cache
+def describe() -> Build:
+    """What this process was built from."""
+    packages = {}
+    for name in (*DEVICE_PACKAGES, *TRUNK_PACKAGES):
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return Build(orchestrator.__version__, platform.python_version(), source(), packages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator import profiles, progress, state, strict_yaml, traces
+from orchestrator import build, profiles, progress, state, strict_yaml, traces
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.verification import Verification
@@ -90,8 +90,8 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
         return JSONResponse({"detail": str(error)}, status_code=503)
 
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    def healthz() -> dict[str, Any]:
+        return {"status": "ok", "build": asdict(build.describe())}
 
     @app.get("/metrics")
     def metrics() -> Response:

@@ -36,6 +36,11 @@ class Settings:
     orchestrator_host: str
     bs_radio_host: str
 
+    @property
+    def compute_dtype_name(self) -> str:
+        """As WDMOE_COMPUTE_DTYPE has it."""
+        return next(name for name, dtype in _COMPUTE.items() if dtype == self.compute_dtype)
+
 
 def load() -> Settings:
     """Settings from the environment; InputError names the variable."""

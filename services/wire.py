@@ -30,7 +30,7 @@ from typing import Any, TypeAlias, get_type_hints
 import msgpack
 import torch
 
-PROTOCOL = 2
+PROTOCOL = 3
 OWN_FRAME_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 1 << 28
 MAX_TOKENS = 1 << 17
@@ -106,7 +106,10 @@ def _dequantize(raw: torch.Tensor, n: int, m: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Hello:
-    """A device's introduction; it is admitted only if all of it fits the base station's model."""
+    """A device's introduction; it is admitted only if all of it fits the base station's model.
+
+    `build` is what it runs (`Build.device_line`); another one is admitted, and shown.
+    """
 
     protocol: int
     device: int
@@ -114,6 +117,7 @@ class Hello:
     expert: int
     layers: int
     hidden_size: int
+    build: str
 
 
 @dataclass(frozen=True)

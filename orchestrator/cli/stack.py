@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -24,6 +25,8 @@ from orchestrator.cli.containers import (
     last_line,
 )
 from orchestrator.errors import InputError, StackError
+from orchestrator.replay.client import Client
+from orchestrator.replay.provenance import code_warnings
 
 # How long a registry may take to say that it has an image.
 REGISTRY_TIMEOUT_S = 15
@@ -69,8 +72,12 @@ def up(
     if done.returncode:
         raise StackError(f"docker compose up: {last_line(done.stderr)}")
     _wait(project["name"], urls, began + timeout_s)
+    with closing(Client(urls["bs"], urls["orchestrator"])) as client:
+        warnings = code_warnings(client.health(), client.orchestrator(), source())
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        print_json({"services": started, "left_out": left_out, "urls": urls})
+        print_json({"services": started, "left_out": left_out, "urls": urls, "warnings": warnings})
         return
     for name, url in urls.items():
         typer.echo(f"{name:<13} {url}")

@@ -5,28 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 
+from orchestrator.build import source
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.errors import StackError
-from orchestrator.replay.records import Policy
+from orchestrator.replay.json_file import first_fault
+from orchestrator.replay.provenance import code_warnings
+from orchestrator.replay.records import Health, Orchestrator, Policy
 
 
 def status(as_json: Json = False) -> None:
     """What runs, what each link is asked to be, and what its device has applied."""
     channel = common.ask_orchestrator("/status")
+    orchestrator = common.ask_orchestrator("/healthz")
     silent: StackError | None = None
     bs: dict[str, Any] | None = None
     try:
         bs = common.ask_bs("/healthz")
     except StackError as error:  # the links are still worth showing
         silent = error
+    warnings = _warnings(bs, orchestrator)
     if as_json:
-        common.print_json({"orchestrator": channel, "bs": bs})
+        common.print_json({"orchestrator": channel, "bs": bs, "warnings": warnings})
     else:
         _print(channel, bs)
+        for warning in warnings:
+            typer.echo(f"warning: {warning}")
     if silent is not None:
         raise silent
+
+
+def _warnings(bs: dict[str, Any] | None, orchestrator: dict[str, Any]) -> list[str]:
+    if bs is None:
+        return []
+    try:
+        said = Health.model_validate(bs), Orchestrator.model_validate(orchestrator)
+    except ValidationError as error:
+        raise StackError(f"/healthz: unexpected answer: {first_fault(error)}") from None
+    return code_warnings(*said, source())
 
 
 def _print(channel: dict[str, Any], bs: dict[str, Any] | None) -> None:

@@ -10,5 +10,6 @@ from orchestrator.build import describe
 def build_info(registry: CollectorRegistry) -> Info:
     """Register and set it."""
     build = Info("wdmoe_build", "What this process was built from", registry=registry)
-    build.info(describe())
+    own = describe()
+    build.info({"version": own.version, "python": own.python, "source": own.source})
     return build

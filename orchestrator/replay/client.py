@@ -25,6 +25,7 @@ from orchestrator.replay.records import (
     Health,
     Interval,
     Intervals,
+    Orchestrator,
     Policy,
     Timings,
     TraceTold,
@@ -98,6 +99,10 @@ class Client:
     def health(self) -> Health:
         """What the base station serves and how; StackError if it does not say."""
         return self._ask("base station", f"{self._bs_url}/healthz", Health)
+
+    def orchestrator(self) -> Orchestrator:
+        """What the orchestrator runs; StackError if it does not say."""
+        return self._ask("orchestrator", f"{self._orchestrator_url}/healthz", Orchestrator)
 
     def channel(self) -> Channel:
         """Profile, policy and links in force; StackError if the orchestrator does not say."""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.records import Arrivals, Channel, Health, PromptsUsed, Run
+from orchestrator.replay.records import Arrivals, Channel, Health, Orchestrator, PromptsUsed, Run
 
 # What the command line itself runs on; torch is the services' matter.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
@@ -50,6 +50,30 @@ def describe(
         warmup=warmup,
         routing=routing,
     )
+
+
+def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> list[str]:
+    """What is wrong with the code in the containers, in a line each.
+
+    Args:
+        checkout: digest of the source of the commands that are used with them.
+    """
+    warnings = []
+    for who, built in (("base station", health.build), ("orchestrator", orchestrator.build)):
+        if built is None or built.source != checkout:
+            runs = "other source" if built is None else f"source {built.source}"
+            warnings.append(
+                f"the {who} runs {runs}, this checkout has {checkout}: `wdmoe up` builds that and "
+                "replaces the containers"
+            )
+    others: dict[str, list[str]] = {}
+    for q, device in health.devices.items():
+        if device.build is not None and device.build != health.device_build:
+            others.setdefault(device.build, []).append(f"device-{q}")
+    return warnings + [
+        f"{', '.join(names)}: not the base station's build ({health.device_build}) but {built}"
+        for built, names in others.items()
+    ]
 
 
 def git_revision(folder: Path) -> str | None:

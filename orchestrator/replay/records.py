@@ -169,14 +169,43 @@ class Model(_Record):
     layers: int
 
 
+class Build(_Record):
+    """What a process runs: versions, and the digest of its source."""
+
+    version: str
+    python: str
+    source: str
+    packages: dict[str, str]
+
+
+class Orchestrator(_Record):
+    """What of the orchestrator's /healthz a run records; `build` None: it does not say."""
+
+    build: Build | None = None
+
+
+class Device(_Record):
+    """A device as the base station knows it; `build` None: it never came."""
+
+    build: str | None = None
+
+
 class Health(_Record):
-    """What of the base station's /healthz a run records."""
+    """What of the base station's /healthz a run records.
+
+    `device_build` is what a device says that runs the same; None, as `build`: it does not say.
+    """
 
     model: Model
     wire_dtype: str
+    compute_dtype: str | None = None
+    device_timeout_s: float | None = None
     curve: bool
     torch_device: str
     tcp_congestion_control: str
+    build: Build | None = None
+    device_build: str | None = None
+    devices: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Device] = {}
 
 
 class Queue(_Record):

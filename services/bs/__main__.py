@@ -8,12 +8,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 import zmq
 
+from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
@@ -86,12 +88,15 @@ def main() -> None:
         *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context)
     )
 
+    own = build.describe()
+
     def health() -> tuple[bool, dict[str, Any]]:
         now = time.monotonic()
         devices = {
             str(q): {
                 "admitted": device.admitted,
                 "refused": device.refused,
+                "build": device.build,
                 "last_seen_age_s": now - device.last_seen_s if device.last_seen_s else None,
             }
             for q, device in enumerate(roster.devices)
@@ -102,9 +107,13 @@ def main() -> None:
             "context_length": trunk.context_length,
             "trunk_weight_bytes": trunk.weight_bytes,
             "wire_dtype": conf.wire_dtype,
+            "compute_dtype": conf.compute_dtype_name,
+            "device_timeout_s": conf.device_timeout_s,
             "curve": conf.curve,
             "torch_device": str(conf.torch_device),
             "tcp_congestion_control": radio.congestion_control(),
+            "build": asdict(own),
+            "device_build": own.device_line,
             "devices": devices,
         }
 

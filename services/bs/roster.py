@@ -21,11 +21,13 @@ class Device:
 
     Attributes:
         refused: why it was not admitted.
+        build: what it runs, as its Hello has it.
         due_s: until when it computes and need not be heard of; 0 while it has no work.
     """
 
     admitted: bool = False
     refused: str | None = None
+    build: str | None = None
     last_seen_s: float = 0.0
     due_s: float = 0.0
 
@@ -78,8 +80,10 @@ class Roster:
             expert=q,
             layers=self._info.layers,
             hidden_size=self._info.hidden_size,
+            build=hello.build,  # of whatever it is
         )
         device = self.devices[q]
+        device.build = hello.build
         device.refused = next(
             (
                 f"{name} is {getattr(hello, name)!r}, the base station's model has {value!r}"

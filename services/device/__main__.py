@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import zmq
 
+from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import device_metrics
@@ -53,6 +54,7 @@ def main() -> None:
         expert=device,
         layers=checkpoint.info.layers,
         hidden_size=checkpoint.info.hidden_size,
+        build=build.describe().device_line,
     )
     server = DeviceServer(socket, hello, experts, lambda: agent.current)
 

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.stack.conftest import (
+    EXPERTS,
     PROJECT,
     ROOT,
     Stack,
+    container,
     docker,
     run_wdmoe,
+    until,
 )
 
 COPIED = ("orchestrator", "services", "images", "netem_profiles", "prompts")
@@ -66,6 +70,41 @@ def test_settings_in_the_file_hold_for_commands(stack: Stack, other: Path) -> No
     done = wdmoe_of(other, "status", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["orchestrator"]["epoch"] == stack.status()["epoch"]
+
+
+def test_containers_of_other_source_are_noticed_and_replaced(stack: Stack, other: Path) -> None:
+    assert stack.wdmoe("status")["warnings"] == []
+    compose = ("compose", "--project-directory", str(ROOT))
+    docker("compose", "--project-directory", str(other), "build")  # in the images' place
+    try:
+        docker(*compose, "up", "-d", "--no-build", "--no-deps", "orchestrator", "device-5")
+        until(lambda: stack.admitted() == set(range(EXPERTS)), "all devices admitted")
+        warnings = stack.wdmoe("status")["warnings"]
+        assert [line.split(",")[0].split(":")[0] for line in warnings] == [
+            f"the orchestrator runs source {source_of(other)}",
+            "device-5",
+        ]
+        before = ids()
+    finally:
+        up = stack.wdmoe("up")
+    assert up["warnings"] == stack.wdmoe("status")["warnings"] == []
+    after = ids()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {container("orchestrator"), container("device-5")}
+
+
+def source_of(checkout: Path) -> str:
+    """The digest that a checkout computes of itself."""
+    program = "from orchestrator.build import source; print(source())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(checkout)},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 def test_up_again_leaves_containers_as_they_are(stack: Stack) -> None:

@@ -91,7 +91,8 @@ class Cell:
     def hello(self, q: int) -> wire.Hello:
         info = self.checkpoint.info
         fingerprint = self.checkpoint.fingerprint
-        return wire.Hello(wire.PROTOCOL, q, fingerprint, q, info.layers, info.hidden_size)
+        shape = (info.layers, info.hidden_size)
+        return wire.Hello(wire.PROTOCOL, q, fingerprint, q, *shape, "source ab12")
 
     def start(self, q: int, make: type[Experts] = Experts) -> None:
         """A real device, served in the background."""

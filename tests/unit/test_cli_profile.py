@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from orchestrator import profiles
+from orchestrator.build import source
 from orchestrator.cli import common
 from orchestrator.server import MAX_BODY_BYTES
 from tests.unit.command import Wdmoe
@@ -170,7 +171,8 @@ def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
 def test_use_puts_a_bundled_or_own_profile_into_force(
     wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
 ) -> None:
-    assert httpx.get(f"{orchestrator}/healthz").json() == {"status": "ok"}
+    health = httpx.get(f"{orchestrator}/healthz").json()
+    assert (health["status"], health["build"]["source"]) == ("ok", source())
     used = wdmoe("profile", "use", "ideal")
     assert used.code == 0
     assert used.out.startswith("in force: ideal, seed 0, epoch ")
@@ -250,7 +252,7 @@ def test_wrong_usage_is_exit_code_2(wdmoe: Wdmoe) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("WDMOE_PROFILE", "nope", "no bundled profile 'nope'; there are: blockage, "),
+        ("WDMOE_PROFILE", "nope", "no bundled profile 'nope'; there are: block-fading, "),
         ("WDMOE_DEVICES", "many", "WDMOE_DEVICES is 'many'; allowed: 1 to 1024"),
         ("WDMOE_DEVICES", "4", "profile 'near-far': devices has 8 entries; allowed: 4"),
         ("WDMOE_CURVE", "off", "WDMOE_CURVE is 'off'; allowed: 0 (off) or 1 (on)"),

@@ -24,6 +24,13 @@ def test_a_device_that_does_not_fit_is_told_which_field(cell: Cell, field: str, 
     assert cell.roster.devices[1].refused == answer.reason
 
 
+def test_a_device_of_another_build_is_admitted_and_its_build_is_kept(cell: Cell) -> None:
+    hello = replace(cell.hello(1), build="source 0123, torch 2.9.0")
+    assert cell.say(cell.socket(1), hello) == wire.Welcome()
+    assert cell.roster.devices[1].build == "source 0123, torch 2.9.0"
+    assert cell.roster.devices[0].build is None
+
+
 def test_noise_is_counted_and_the_connection_survives(cell: Cell) -> None:
     device = cell.socket(1)
     for frames in ([b"noise"], [b""], [b"\x80"] * 9, [b"x" * 100_000]):

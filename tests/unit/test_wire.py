@@ -45,7 +45,7 @@ def test_a_tensor_survives_within_its_precision(
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Hello(1, 3, "f" * 64, 3, 4, 160),
+        wire.Hello(1, 3, "f" * 64, 3, 4, 160, "source ab12"),
         wire.Welcome(),
         wire.Refused("its expert is 4"),
         wire.Identify(),
