@@ -12,7 +12,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import sqrt
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -30,6 +29,8 @@ from orchestrator.progress_display import progress_display
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.scoring import exact_match
+from orchestrator.replay.table import percent
+from orchestrator.sweep import analysis
 
 Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, weights, indices)
 
@@ -181,12 +182,11 @@ def expert_shares(
 
 
 def score_table(scores: dict[str, dict[str, float]], items: int) -> Table:
-    """Exact match in per cent, with the standard error of a proportion."""
+    """Exact match in per cent, with its 95 % interval (Wilson)."""
     table = Table("prompt set", *POLICIES, title=f"Exact match, %, {items} items a set")
     for name, row in scores.items():
         cells = [
-            f"{100 * part:.1f} ± {100 * sqrt(part * (1 - part) / items):.1f}"
-            for part in row.values()
+            percent(part, analysis.wilson(round(part * items), items)) for part in row.values()
         ]
         table.add_row(name, *cells)
     return table

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
@@ -31,6 +31,8 @@ from orchestrator.replay.likelihood import Logprobs
 from orchestrator.replay.prompt import ChoicePrompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.scoring import likeliest
+from orchestrator.replay.table import percent
+from orchestrator.sweep import analysis
 from services.bs.vocabulary import Vocabulary
 
 WINDOW = 512  # tokens of text read at once
@@ -172,7 +174,7 @@ def _table(found: dict[str, dict[str, Any]], texts: list[str], sets: list[Prompt
 
 
 def _percent(part: float, items: int) -> str:
-    return f"{100 * part:.1f} ± {100 * sqrt(part * (1 - part) / items):.1f}"
+    return percent(part, analysis.wilson(round(part * items), items))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class BsMetrics:
     request_seconds: Histogram
     request_part_seconds_total: Counter
     request_eq8_seconds_total: Counter
+    request_batched_seconds_total: Counter
     time_to_first_token_seconds: Histogram
     requests_total: Counter
     requests_running: Gauge
@@ -84,6 +85,11 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
         ),
         request_eq8_seconds_total=count(
             "request_eq8_seconds", "Eq. 8 for the same selections and rates, of answered requests"
+        ),
+        request_batched_seconds_total=count(
+            "request_batched_seconds",
+            "Eq. 7 with all of a step's tokens for a device in one message, of answered requests; "
+            "like the parts, a step that requests share counts for each",
         ),
         time_to_first_token_seconds=seconds(
             "time_to_first_token", "From a request's arrival to its first token"

@@ -66,7 +66,7 @@ def distribution(values: Sequence[float]) -> Distribution:
     plain = percentiles(values)
     return Distribution(
         **plain.model_dump(),
-        mean_interval_s=mean_interval(values),
+        mean_interval_s=_interval(analysis.mean(values)) if values else None,
         p50_interval_s=_interval(analysis.median(values)) if values else None,
         p95_interval_s=(
             None if plain.p95_s is None else _interval(analysis.percentile(values, 95))
@@ -79,11 +79,11 @@ def mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The mean's bootstrap interval; None of fewer than two values."""
+def share_interval(scores: Sequence[float]) -> Interval | None:
+    """Wilson's 95 % interval of the share of scores that are 1, the others being 0."""
     from orchestrator.sweep import analysis
 
-    return _interval(analysis.mean(values)) if values else None
+    return analysis.wilson(sum(score == 1 for score in scores), len(scores)) if scores else None
 
 
 def _interval(estimate: Estimate) -> Interval | None:

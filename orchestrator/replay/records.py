@@ -27,6 +27,9 @@ PARTS = (
     "overhead_s",
 )
 
+# Those of links and devices; the others are the base station's.
+DEVICE_PARTS = ("downlink_s", "wait_s", "compute_s", "uplink_s")
+
 # Far beyond any run; what is larger makes readers fail where they reckon with it.
 INTERVALS_MOST = 1 << 41
 

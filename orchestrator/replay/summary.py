@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -16,16 +15,25 @@ from orchestrator.replay.distribution import (
     average,
     distribution,
     mean,
-    mean_interval,
     percentiles,
+    share_interval,
 )
 from orchestrator.replay.doubts import doubts
-from orchestrator.replay.records import PARTS, Arrivals, Channel, Policy, Request, Run
+from orchestrator.replay.records import (
+    DEVICE_PARTS,
+    PARTS,
+    Arrivals,
+    Channel,
+    Policy,
+    Request,
+    Run,
+    Timings,
+)
 
 METHOD = (
     "client-measured from the intended start, over answered requests; percentiles by linear "
     "interpolation (numpy), of 10, 20 and 100 values at least for the 90th, 95th and 99th; "
-    "intervals: 95 %, percentile bootstrap over requests"
+    "intervals: 95 %, of accuracy Wilson's, else percentile bootstrap over requests"
 )
 
 
@@ -60,7 +68,7 @@ class InFlight(BaseModel):
 class Summary(BaseModel):
     """The content of summary.json.
 
-    `accuracy` is the mean score of the `scored` requests, its standard error sqrt(p·(1 - p)/n);
+    `accuracy` is the mean score, 0 or 1, of the `scored` requests, with Wilson's interval;
     `accuracy_norm` the same of scores by length-normalised likelihood, where there are any.
     `dispatch_delay` is how much later than intended requests were sent for the first time, of all
     of them; `backoff` what came of a full base station, None: it refused none.
@@ -68,9 +76,11 @@ class Summary(BaseModel):
     of an answer's time: `PARTS` as the base station measured them, `http_s`, what lies between
     client and base station, and `backoff_s`. `eq8` is the paper's sum over tokens and layers,
     `batched` the same with a layer's tokens for a device in one message; `eq8_measured` is the same
-    three terms, downlink, compute and uplink, as measured. What counts per second, answered
-    requests and completion tokens, does so from the first intended start to the last end; None of a
-    run that had pauses.
+    three terms, downlink, compute and uplink, as measured. `measured_over_batched` is what links
+    and devices took over the batched model of the same steps: a step that requests share counts
+    for each of them in both, but not in `eq8`, which has a request's own tokens only. What counts
+    per second, answered requests and completion tokens, does so from the first intended start to
+    the last end; None of a run that had pauses.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -86,10 +96,8 @@ class Summary(BaseModel):
     errors: int
     scored: int
     accuracy: float | None
-    accuracy_standard_error: float | None
     accuracy_interval: Interval | None
     accuracy_norm: float | None
-    accuracy_norm_standard_error: float | None
     accuracy_norm_interval: Interval | None
     method: str
     time_to_first_token: Distribution
@@ -102,6 +110,7 @@ class Summary(BaseModel):
     eq8: Average
     batched: Average
     eq8_measured: Average
+    measured_over_batched: float | None
     requests_per_s: float | None
     tokens_per_s: float | None
     goodput: Goodput | None
@@ -158,11 +167,9 @@ def summarise(
         errors=len(requests) - len(answered),
         scored=len(scores),
         accuracy=mean(scores),
-        accuracy_standard_error=_standard_error(scores),
-        accuracy_interval=mean_interval(scores),
+        accuracy_interval=share_interval(scores),
         accuracy_norm=mean(norms),
-        accuracy_norm_standard_error=_standard_error(norms),
-        accuracy_norm_interval=mean_interval(norms),
+        accuracy_norm_interval=share_interval(norms),
         method=METHOD,
         time_to_first_token=distribution(
             [r.time_to_first_token_s for r in answered if r.time_to_first_token_s is not None]
@@ -180,6 +187,7 @@ def summarise(
         eq8=average([item.eq8_s for item in timings]),
         batched=average([item.batched_s for item in timings]),
         eq8_measured=average([t.downlink_s + t.compute_s + t.uplink_s for t in timings]),
+        measured_over_batched=_measured_over_batched(timings),
         requests_per_s=len(answered) / span_s if span_s and answered else None,
         tokens_per_s=tokens / span_s if span_s and answered else None,
         goodput=_goodput(requests, goodput_limit_s, span_s),
@@ -187,9 +195,11 @@ def summarise(
     )
 
 
-def _standard_error(scores: Sequence[float]) -> float | None:
-    share = mean(scores)
-    return None if share is None else math.sqrt(share * (1 - share) / len(scores))
+def _measured_over_batched(timings: Sequence[Timings]) -> float | None:
+    """None where nothing is shaped: the model says 0."""
+    batched_s = sum(each.batched_s for each in timings)
+    measured_s = sum(getattr(each, part) for each in timings for part in DEVICE_PARTS)
+    return measured_s / batched_s if batched_s else None
 
 
 def _goodput(

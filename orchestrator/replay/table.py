@@ -22,7 +22,7 @@ CAPTION = (
 )
 HEADERS = (
     "n\nfailed",
-    "Accuracy\n± s.e.",
+    "Accuracy\n%, 95 %",
     "TTFT p50\np95",
     "E2E p50\np95",
     "Downlink\nshare",
@@ -64,6 +64,13 @@ def ms(seconds: float | None) -> str:
         return NONE
     milliseconds = seconds * 1e3
     return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
+
+
+def percent(value: float | None, interval: Interval | None, sep: str = " ") -> str:
+    """A share and its interval in per cent: `98.3 [91.1, 99.7]`."""
+    if value is None or interval is None:
+        return NONE
+    return f"{100 * value:.1f}{sep}[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def _times(summary: Summary) -> Table:
@@ -108,15 +115,16 @@ def _load(summary: Summary) -> Text:
     if summary.requests_per_s is not None and summary.tokens_per_s is not None:
         rates = f"{summary.requests_per_s:.3g} requests/s, {summary.tokens_per_s:.3g} tokens/s"
         lines.append(f"Answered: {rates}")
+    if summary.measured_over_batched is not None:
+        ratio = summary.measured_over_batched
+        lines.append(f"Links and devices took {ratio:.2f} × what the batched model says")
     if summary.goodput is not None:
         good = summary.goodput
         per_s = "" if good.per_s is None else f", {good.per_s:.3g} requests/s"
         lines.append(f"Within {good.limit_s:g} s: {good.n} of {summary.n}{per_s}")
-    if summary.accuracy_interval is not None:
-        lines.append(f"Accuracy, 95 %: {_scores(summary.accuracy, summary.accuracy_interval)}")
     if summary.accuracy_norm is not None:
-        shown = _scores(summary.accuracy_norm, summary.accuracy_norm_interval)
-        lines.append(f"Accuracy by normalised likelihood: {shown}")
+        shown = percent(summary.accuracy_norm, summary.accuracy_norm_interval)
+        lines.append(f"Accuracy by normalised likelihood, %: {shown}")
     return Text("\n".join(lines))
 
 
@@ -138,11 +146,6 @@ def _in_flight(summary: Summary) -> str:
     return most if mean is None else f"{mean:.3g} on average, {most}"
 
 
-def _scores(accuracy: float | None, interval: Interval | None) -> str:
-    text = _percent(accuracy)
-    return text if interval is None else f"{text} [{interval[0]:.1%}, {interval[1]:.1%}]"
-
-
 def _interval(interval: Interval | None) -> str:
     return "" if interval is None else f"\n[{ms(interval[0])}, {ms(interval[1])}]"
 
@@ -156,15 +159,17 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.prompts}\n{summary.profile}",
         f"{summary.policy.label}\n{' + '.join(summary.backends) or NONE}",
         f"{summary.n}\n{summary.errors}",
-        f"{_percent(summary.accuracy)}\n± {_percent(summary.accuracy_standard_error)}",
+        _accuracy(summary.accuracy, summary.accuracy_interval),
         f"{ms(first.p50_s)}\n{ms(first.p95_s)}",
         f"{ms(total.p50_s)}\n{ms(total.p95_s)}",
         *(f"{ms(part)}\n{_share(part, mean_s)}" for part in [*split, rest]),
     ]
 
 
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{value * 100:.1f} %"
+def _accuracy(value: float | None, interval: Interval | None) -> str:
+    if value is None or interval is None:
+        return NONE
+    return f"{100 * value:.1f}\n{100 * interval[0]:.3g}–{100 * interval[1]:.3g}"
 
 
 def _share(part: float | None, whole: float | None) -> str:

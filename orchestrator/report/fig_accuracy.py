@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from orchestrator.replay.table import ms
 from orchestrator.report import style
@@ -19,10 +18,7 @@ LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise does
 
 @dataclass(frozen=True)
 class Point:
-    """A run's median latency, and its accuracy with Wilson's 95 % interval [%].
-
-    Of no wrong answer, too, that interval has a length; the standard error would be 0.
-    """
+    """A run's median latency, and its accuracy with Wilson's 95 % interval [%]."""
 
     latency: analysis.Estimate
     accuracy: float
@@ -73,13 +69,12 @@ def draw(group: Group) -> Drawing | None:
 
 
 def _point(one: Recorded) -> Point | None:
-    accuracy, scored = one.summary.accuracy, one.summary.scored
-    if accuracy is None or not one.answered:
+    accuracy, interval = one.summary.accuracy, one.summary.accuracy_interval
+    if accuracy is None or interval is None or not one.answered:
         return None
-    interval = stats.binomtest(round(accuracy * scored), scored).proportion_ci(method="wilson")
     return Point(
         analysis.median([request.end_to_end_s for request, _ in one.answered]),
-        *(100 * share for share in (accuracy, interval.low, interval.high)),
+        *(100 * share for share in (accuracy, *interval)),
     )
 
 

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from orchestrator.replay.records import DEVICE_PARTS
 from orchestrator.replay.table import ms
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.recorded import Recorded
-from orchestrator.sweep.summary import DEVICE_PARTS
 
 # Parts of the end-to-end time as bars show them: what the paper's model has, then the rest.
 PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -88,7 +88,7 @@ def split(group: Group) -> Drawing | None:
 
 
 def modelled(group: Group) -> Drawing | None:
-    """Eq. 8, the same batched, and what devices and requests really took; medians."""
+    """Eq. 8, the batched model, and what devices and requests really took; medians."""
     runs = {label: one for label, one in group.runs.items() if one.answered}
     if not runs:
         return None
@@ -121,11 +121,11 @@ def modelled(group: Group) -> Drawing | None:
     first, one = next(iter(runs.items()))
     eq8, batched, devices, total = _medians(one)
     finding = (
-        f"{first}: Eq. 8 says {ms(eq8)} ms, {ms(batched)} ms with a layer's tokens in one message "
-        f"a device; links and devices took {ms(devices)} ms, the whole request {ms(total)} ms "
-        "(medians)."
+        f"{first}: links and devices took {ms(devices)} ms, the whole request {ms(total)} ms; the "
+        f"model of the same messages says {ms(batched)} ms, Eq. 8, a request's own tokens one "
+        f"after the other, {ms(eq8)} ms (medians)."
     )
-    return Drawing(f"{group.slug}-eq8", "Eq. 8 beside what was measured", finding, figure)
+    return Drawing(f"{group.slug}-eq8", "The models beside what was measured", finding, figure)
 
 
 def _medians(one: Recorded) -> tuple[float, float, float, float]:

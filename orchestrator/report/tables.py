@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.replay.summary import Summary
-from orchestrator.replay.table import NONE, ms
+from orchestrator.replay.table import NONE, ms, percent
 from orchestrator.report.fig_devices import FATES, tokens
 from orchestrator.report.fig_latency import PARTS
 from orchestrator.report.groups import Group
@@ -50,13 +50,13 @@ def overview(groups: Sequence[Group]) -> Table:
                     label,
                     str(summary.n),
                     str(summary.errors),
-                    _plus_minus(summary.accuracy, summary.accuracy_standard_error),
+                    percent(summary.accuracy, summary.accuracy_interval),
                     ms(first.p50_s),
                     ms(total.p50_s),
                     ms(total.p95_s),
                 ]
             )
-    columns = ["Prompts, profile", "Policy", "Requests", "Failed", "Accuracy [%] ± s.e."]
+    columns = ["Prompts, profile", "Policy", "Requests", "Failed", "Accuracy [%], 95 %"]
     times = ["First token, median [ms]", "End to end, median [ms]", "End to end, p95 [ms]"]
     return Table("All runs", columns + times, rows, heads=2)
 
@@ -101,11 +101,20 @@ def split(group: Group) -> Table:
         summary = one.summary
         parts = [_sum(summary, fields) for fields, _, _ in PARTS.values()]
         models = (summary.eq8, summary.batched, summary.eq8_measured)
-        rows.append([label, *map(ms, parts), *(ms(model.mean_s) for model in models)])
+        ratio = summary.measured_over_batched
+        rows.append(
+            [
+                *(label, *map(ms, parts), *(ms(model.mean_s) for model in models)),
+                NONE if ratio is None else f"{ratio:.2f}",
+            ]
+        )
     return Table(
         "Where the time goes [ms]: mean per request of each part; Eq. 8, the same with a layer's "
         "tokens in one message a device, and its three terms as measured",
-        ["Policy", *(name.capitalize() for name in PARTS), "Eq. 8", "Batched", "As measured"],
+        [
+            *("Policy", *(name.capitalize() for name in PARTS)),
+            *("Eq. 8", "Batched", "As measured", "Links and devices / batched"),
+        ],
         rows,
     )
 
@@ -159,13 +168,8 @@ def _scores(summary: Summary) -> dict[str, str]:
     told: dict[str, Any] = summary.model_dump()
     row = {"Requests": str(summary.n), "Failed": str(summary.errors)}
     for field, name in (("accuracy", "Accuracy"), ("accuracy_norm", "Accuracy, normalised")):
-        if told.get(field) is None:
-            continue
-        text = _plus_minus(told[field], told[f"{field}_standard_error"])
-        interval = told.get(f"{field}_interval")
-        if interval is not None:
-            text += f"\n[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-        row[f"{name} [%] ± s.e."] = text
+        if told.get(field) is not None:
+            row[f"{name} [%], 95 %"] = percent(told[field], told[f"{field}_interval"], sep="\n")
     for field, name in (("tokens_per_s", "Tokens/s"), ("requests_per_s", "Requests/s")):
         if told.get(field) is not None:
             row[name] = f"{told[field]:.3g}"
@@ -195,9 +199,3 @@ def _rate(mbps: np.ndarray[Any, np.dtype[np.float64]]) -> str:
 
 def _error(error: float | None) -> str:
     return NONE if error is None else f"{100 * error:+.1f}".replace("-", "−")
-
-
-def _plus_minus(value: float | None, error: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")

@@ -77,6 +77,12 @@ def cut(reference: Sequence[float], other: Sequence[float]) -> Estimate:
     )
 
 
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share, `right` of n ≥ 1; of none and of all, too, it has a length."""
+    interval = stats.binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def mcnemar_p(reference: Sequence[bool], other: Sequence[bool]) -> float:
     """McNemar's exact test of two policies' right and wrong answers to the same prompts.
 

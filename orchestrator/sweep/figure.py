@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -76,12 +77,13 @@ def _draw_set(axes: Axes, cells: Sequence[CellSummary], lowest: float, *, left: 
 
 def _draw_accuracy(axes: Axes, line: Sequence[CellSummary], places: dict[str, float]) -> None:
     shown = [
-        (places[cell.label], 100 * cell.accuracy, 100 * cell.accuracy_standard_error)
+        (places[cell.label], 100 * cell.accuracy, *(100 * end for end in cell.accuracy_interval))
         for cell in line
-        if cell.accuracy is not None and cell.accuracy_standard_error is not None
+        if cell.accuracy is not None and cell.accuracy_interval is not None
     ]
     if shown:
-        place, accuracy, error = zip(*shown, strict=True)
+        place, accuracy, low, high = map(np.array, zip(*shown, strict=True))
+        error = [accuracy - low, high - accuracy]
         axes.errorbar(place, accuracy, error, capsize=2, elinewidth=0.8, markersize=5, **_ACCURACY)
 
 
@@ -130,16 +132,14 @@ def _tick(cell: CellSummary) -> str:
 def _lowest(cells: Sequence[CellSummary]) -> float:
     """Where the accuracy axis of all panels begins [%]: room for every error bar."""
     ends = [
-        100 * (cell.accuracy - (cell.accuracy_standard_error or 0.0)) - 1
-        for cell in cells
-        if cell.accuracy is not None
+        100 * cell.accuracy_interval[0] - 1 for cell in cells if cell.accuracy_interval is not None
     ]
     return max(0.0, min(5 * math.floor(min(ends, default=0.0) / 5), 100 - _LEAST_RANGE))
 
 
 def _key() -> list[Line2D]:
     return [
-        Line2D([], [], label="accuracy ± standard error", **_ACCURACY),
+        Line2D([], [], label="accuracy, 95 % interval", **_ACCURACY),
         Line2D([], [], label="median latency measured, 95 % interval", **_MEASURED),
         Line2D([], [], label="median of Eq. 8", **_EQ8),
     ]

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.replay.records import PARTS, Policy, Request, Timings
+from orchestrator.replay.distribution import Interval
+from orchestrator.replay.records import DEVICE_PARTS, PARTS, Policy, Request, Timings
 from orchestrator.replay.run_folder import read_requests, read_run, read_summary
 from orchestrator.sweep import analysis
 from orchestrator.sweep.analysis import Estimate, Spread
 from orchestrator.sweep.plan import STRIDE_S, Asked, Cell, Plan
 from orchestrator.sweep.run import BLOCK
 
-# What channel and devices take; the rest of a request is the base station's and HTTP's.
-DEVICE_PARTS = ("downlink_s", "wait_s", "compute_s", "uplink_s")
 METHOD = (
     "latency: measured by the client, end to end, over answered requests; "
-    f"intervals: {analysis.CONFIDENCE:.0%}, percentile bootstrap over prompts, each with what all "
-    f"policies made of it, {analysis.RESAMPLES} resamples; p: McNemar's exact test, two-sided; "
+    f"intervals: {analysis.CONFIDENCE:.0%}, of accuracy Wilson's, else percentile bootstrap over "
+    f"prompts, each with what all policies made of it, {analysis.RESAMPLES} resamples; "
+    "p: McNemar's exact test, two-sided; "
     f"turns: {BLOCK} prompts a policy, or 1 where the channel varies in time; there the fading "
     f"begins anew for each policy, {STRIDE_S:g} s further on for each prompt"
 )
@@ -78,7 +78,7 @@ class CellSummary(BaseModel):
     n: int
     errors: int
     accuracy: float | None
-    accuracy_standard_error: float | None
+    accuracy_interval: Interval | None
     measured: Measured | None
     compared: Compared | None
     warnings: list[str]
@@ -184,7 +184,7 @@ def _cell(cell: Cell, requests: Sequence[Request], reference: Sequence[Request])
         n=summary.n,
         errors=summary.errors,
         accuracy=summary.accuracy,
-        accuracy_standard_error=summary.accuracy_standard_error,
+        accuracy_interval=summary.accuracy_interval,
         measured=measure(requests, read_run(cell.path).base_station.model.layers),
         compared=compare(requests, reference),
         warnings=summary.warnings,

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.replay.table import NONE, ms
+from orchestrator.replay.table import NONE, ms, percent
 from orchestrator.sweep.analysis import Spread
 from orchestrator.sweep.plan import REFERENCE
 from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
@@ -22,7 +22,7 @@ from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
 WIDTH = 100
 LEAST_P = 0.001
 TEXTS = ("Set", "Policy")  # columns of words; the others are of numbers
-ACCURACY = "accuracy [%] ± standard error; change in points, McNemar's p"
+ACCURACY = "accuracy [%], 95 % interval; change in points, McNemar's p"
 LATENCY = "median latency, speed-up; cut [%]; its 95 % interval"
 BREAKDOWN = (
     "from the models to what is measured: medians [ms]; ratios by request: median (p10 – p90)"
@@ -110,9 +110,7 @@ def _grid(
 
 
 def _accuracy(cell: CellSummary) -> str:
-    if cell.accuracy is None or cell.accuracy_standard_error is None:
-        return NONE
-    text = f"{100 * cell.accuracy:.1f} ± {100 * cell.accuracy_standard_error:.1f}"
+    text = percent(cell.accuracy, cell.accuracy_interval)
     if cell.compared is None or cell.label == REFERENCE:
         return text
     change, p = cell.compared.accuracy_change, cell.compared.mcnemar_p

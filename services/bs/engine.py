@@ -191,6 +191,7 @@ class Engine(threading.Thread):
         for part in PARTS:
             self._metrics.request_part_seconds_total.labels(part).inc(max(0, timings[f"{part}_s"]))
         self._metrics.request_eq8_seconds_total.inc(timings["eq8_s"])
+        self._metrics.request_batched_seconds_total.inc(timings["batched_s"])
         if (first_s := timings["time_to_first_token_s"]) is not None:
             self._metrics.time_to_first_token_seconds.observe(first_s)
         self._metrics.tokens_total.labels("prompt").inc(timings["prompt_tokens"])

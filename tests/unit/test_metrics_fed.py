@@ -42,6 +42,9 @@ def test_parts_of_requests_add_up_to_their_time(cell: Cell, room: EngineRoom) ->
     assert parts["uplink"] == pytest.approx(sum(a.end.timings["uplink_s"] for a in answers))
     eq8_s = sum(answer.end.timings["eq8_s"] for answer in answers)
     assert cell.counted("wdmoe_request_eq8_seconds_total") == pytest.approx(eq8_s) != 0
+    # A step that requests share counts for each of them, as it does in the parts.
+    batched_s = sum(answer.end.timings["batched_s"] for answer in answers)
+    assert cell.counted("wdmoe_request_batched_seconds_total") == pytest.approx(batched_s) != 0
 
 
 def test_every_layer_of_every_step_is_timed_and_waited_for_one_device(

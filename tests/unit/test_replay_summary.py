@@ -93,7 +93,6 @@ def test_a_summary_by_hand() -> None:
     summary = summed(requests)
     assert (summary.n, summary.errors, summary.backends) == (4, 1, ["tbf"])
     assert summary.accuracy == pytest.approx(2 / 3)
-    assert summary.accuracy_standard_error == pytest.approx(math.sqrt(2 / 3 * 1 / 3 / 3))
     assert summary.time_to_first_token.p50_s == pytest.approx(0.2)
     assert summary.split["downlink_s"].mean_s == pytest.approx(0.3)
     assert summary.split["downlink_s"].p50_s == pytest.approx(0.2)
@@ -151,9 +150,31 @@ def test_intervals_hold_their_values() -> None:
         assert value is not None
         assert interval is not None
         assert interval[0] < value < interval[1]
-    # The standard error of the accuracy is 0.068, so a normal interval would be ± 0.134.
-    assert summary.accuracy_interval == pytest.approx((0.616, 0.884), abs=0.04)
+    # Wilson's: (p + z²/2n ± z·√(p(1-p)/n + z²/4n²)) / (1 + z²/n)
+    z, p, n = 1.959964, 0.75, 40
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert summary.accuracy_interval == pytest.approx((middle - half, middle + half), rel=1e-5)
     assert summed(requests[:1]).end_to_end.mean_interval_s is None
+
+
+def test_all_right_or_all_wrong_still_leaves_doubt() -> None:
+    z, n = 1.959964, 20
+    for score, expected in ((1.0, (n / (n + z * z), 1.0)), (0.0, (0.0, z * z / (n + z * z)))):
+        summary = summed([request(k, score) for k in range(n)])
+        assert summary.accuracy_interval == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def test_the_model_that_times_are_held_against_counts_a_shared_step_as_they_do() -> None:
+    def served(batched_s: float, eq8_s: float) -> Request:
+        times = {"downlink_s": 0.1, "compute_s": 0.2, "uplink_s": 0.1, "wait_s": 0.0}
+        return request(0, **times, batched_s=batched_s, eq8_s=eq8_s)
+
+    alone = summed([served(batched_s=0.4, eq8_s=0.4)])
+    shared = summed([served(batched_s=0.4, eq8_s=0.05) for _ in range(8)])
+    assert alone.measured_over_batched == pytest.approx(1.0)
+    assert shared.measured_over_batched == pytest.approx(1.0)
+    assert summed([request(0, None)]).measured_over_batched is None
 
 
 def test_a_run_of_failures_only() -> None:

@@ -37,7 +37,10 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     assert "wlr θ=0.2 is fastest, 220 ms in the median at an accuracy of 75.0 %" in text
     assert "(95 % interval 46.8 to 91.1 %); topk: 320 ms, 100.0 %." in text
     assert "topk half within 320 ms (n = 12)" in text  # no 95th percentile of so few
-    assert "topk: Eq. 8 says 250 ms, 150 ms with a layer&#39;s tokens" in text
+    assert (
+        "the model of the same messages says 150 ms, Eq. 8, a request&#39;s own tokens one after "
+        in text
+    )
     assert "Every link kept its rate, 56 to 301 Mbit/s" in text
 
 
@@ -105,7 +108,7 @@ def test_the_links_errors_are_told_if_they_were_verified(tmp_path: Path) -> None
 
 def test_a_sweep_compares_its_policies_with_the_reference(tmp_path: Path) -> None:
     text = report_of(tmp_path / "out", record_sweep(tmp_path / "sweep"))
-    assert "<td>75.0 ± 12.5<br>−25.0, p 0.25</td>" in text
+    assert "<td>75.0 [46.8, 91.1]<br>−25.0, p 0.25</td>" in text
     assert "<td>220 ms, 1.45×<br>31.2<br>" in text
     assert "near-far: from the models to what is measured" in text
 

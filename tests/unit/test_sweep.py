@@ -49,7 +49,7 @@ def test_policies_take_turns_in_blocks_of_ten() -> None:
     summary = json.loads((cells / "topk/summary.json").read_text())
     assert (summary["n"], summary["warnings"]) == (12, [])
     assert max(map(len, output.splitlines())) <= 100
-    assert "100.0 ± 0.0" in output
+    assert "100.0 [75.8, 100.0]" in output
     assert {"sweep.json", "summary.json", "table.md", "still.png", "still.svg"} <= {
         file.name for file in Path("out").iterdir()
     }
@@ -95,7 +95,9 @@ def test_what_it_comes_to() -> None:
     assert (failed["n"], failed["errors"]) == (3, 1)
     page = Path("out/table.md").read_text()
     assert "Warning: before, two, topk: 1 of 3 requests failed" in page
-    assert "| wlr θ=0.2 | 75.0 ± 21.7<br>−25.0, p 1 | 50.0 ± 35.4<br>−50.0, p 1 |" in page
+    assert (
+        "| wlr θ=0.2 | 75.0 [30.1, 95.4]<br>−25.0, p 1 | 50.0 [9.5, 90.5]<br>−50.0, p 1 |" in page
+    )
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt, StackError])

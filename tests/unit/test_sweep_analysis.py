@@ -182,7 +182,7 @@ def test_a_picture_even_of_little(tmp_path: Path) -> None:
             n=1,
             errors=0,
             accuracy=None if none else 0.5,
-            accuracy_standard_error=None if none else 0.1,
+            accuracy_interval=None if none else (0.3, 0.7),
             measured=None if none else measured,
             compared=None,
             warnings=[],
