@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,16 @@ BS_HTTP_PORT = 8000
 # Threads that compute give way to those that shape links, which have their moment to meet.
 COMPUTE_NICENESS = 5
 
+_ORIGIN = re.compile(r"https?://[^/*?#\s]+")
 _COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Common to base station and devices; `compute_dtype` is what weights are held in."""
+    """Common to base station and devices; `compute_dtype` is what weights are held in.
+
+    `cors_origins`: whose pages may read the base station's answers in a browser; `*` is all.
+    """
 
     model_dir: Path
     model_name: str
@@ -35,6 +40,7 @@ class Settings:
     device_timeout_s: float
     orchestrator_host: str
     bs_radio_host: str
+    cors_origins: tuple[str, ...]
 
     @property
     def compute_dtype_name(self) -> str:
@@ -59,6 +65,7 @@ def load() -> Settings:
         device_timeout_s=_positive("WDMOE_DEVICE_TIMEOUT_S", "3"),
         orchestrator_host=env.get("WDMOE_ORCHESTRATOR_HOST", "orchestrator"),
         bs_radio_host=env.get("WDMOE_BS_RADIO_HOST", "bs-radio"),
+        cors_origins=_origins("WDMOE_CORS_ORIGINS"),
     )
 
 
@@ -86,6 +93,15 @@ def _positive(name: str, default: str) -> float:
     if not 0 < value < 3600:
         raise InputError(f"{name} is {text!r}, allowed: seconds above 0 and below 3600")
     return value
+
+
+def _origins(name: str) -> tuple[str, ...]:
+    text = os.environ.get(name, "")
+    origins = tuple(text.replace(",", " ").split())
+    if origins != ("*",) and not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        allowed = "*, or origins as http://HOST:PORT, with commas between them"
+        raise InputError(f"{name} is {text!r}, allowed: {allowed}")
+    return origins
 
 
 def _torch_device(text: str) -> torch.device:

@@ -40,6 +40,8 @@ from services.secure import secure_server
 if TYPE_CHECKING:
     from services.bs.tracing_otlp import OtlpTraces
 
+# Longer than clients and proxies keep an unused connection: they would send on one just closed.
+KEEP_ALIVE_S = 75
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -122,7 +124,7 @@ def main() -> None:
     lengths = trunk.context_length, trunk.words
     traces = otlp(conf.model_name)
     desk = Desk(engine, vocabulary, conf.model_name, *lengths, traces)
-    serve(api.create(desk, template, conf.devices, health), traces)
+    serve(api.create(desk, template, conf.devices, health, conf.cors_origins), traces)
 
 
 def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
@@ -135,7 +137,13 @@ def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
 
         # uvicorn raises the signal again when it has ended, and by default that skips atexit.
         signal.signal(signal.SIGTERM, end)
-    uvicorn.run(app, host="0.0.0.0", port=settings.BS_HTTP_PORT, log_level="warning")
+    uvicorn.run(
+        app,
+        host="0.0.0.0",
+        port=settings.BS_HTTP_PORT,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
 
 
 def _bind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +13,9 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.bs import chat, completions
+from services.bs import chat, completions, middleware
 from services.bs.answer import ClientGoneError, submit
 from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
@@ -26,7 +24,6 @@ from services.bs.http_error import ApiError, refused, unavailable
 from services.bs.prober import ProbeRequest, Probes
 from services.bs.schema import ProbeBody
 
-MAX_BODY_BYTES = 8 << 20
 NOBODY_LISTENS = 499  # what proxies log of a client that left; nobody gets to read it
 
 
@@ -35,10 +32,14 @@ def create(
     template: ChatTemplate,
     devices: int,
     health: Callable[[], tuple[bool, dict[str, Any]]],
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application; `health` says whether the engine runs, and details."""
+    """The application; `health` says whether the engine runs, and details.
+
+    `cors_origins`: whose pages may read answers in a browser.
+    """
     app = FastAPI(title="WDMoE base station", docs_url=None, redoc_url=None)
-    app.add_middleware(_Bounded)
+    middleware.install(app, cors_origins)
     app.include_router(completions.router(desk))
     app.include_router(chat.router(desk, template))
     began_s = int(time.time())
@@ -52,8 +53,17 @@ def create(
         return Response(status_code=NOBODY_LISTENS)
 
     @app.exception_handler(HTTPException)
-    async def _http_error(_: HttpRequest, error: HTTPException) -> JSONResponse:
-        return ApiError(error.status_code, str(error.detail)).response()
+    async def _http_error(http: HttpRequest, error: HTTPException) -> Response:
+        allowed = (error.headers or {}).get("Allow")
+        if allowed is not None:
+            extra = "HEAD, OPTIONS" if allowed == "GET" else "OPTIONS"
+            allowed = f"{allowed}, {extra}"
+        headers = {} if allowed is None else {"Allow": allowed}
+        if http.method == "OPTIONS" and allowed is not None:
+            return Response(status_code=204, headers=headers)
+        response = ApiError(error.status_code, str(error.detail)).response()
+        response.headers.update(headers)
+        return response
 
     @app.get("/healthz")
     async def _healthz() -> JSONResponse:
@@ -99,24 +109,3 @@ def create(
         return JSONResponse(asdict(probes))
 
     return app
-
-
-class _Bounded:
-    """Refuses a body before it is read, unless its length is told and allowed."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let it through."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            length = Headers(scope=scope).get("content-length", "")
-            error = None
-            if not length.isdigit():
-                error = ApiError(411, "a Content-Length is needed")
-            elif int(length) > MAX_BODY_BYTES:
-                error = ApiError(413, f"the body may have at most {MAX_BODY_BYTES} bytes")
-            if error is not None:
-                await error.response()(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
