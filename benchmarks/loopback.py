@@ -31,6 +31,7 @@ from services.bs.policies import Policies
 from services.bs.prober import Prober
 from services.bs.requests import End, Event, Failure, Request
 from services.bs.roster import Roster
+from services.bs.sampling import Sampling
 from services.bs.selector import Selector
 from services.bs.trunk import Trunk
 from services.channel import ChannelFeed
@@ -84,9 +85,10 @@ class BaseStation:
                 ended.put(event)
 
         prompts = draw.integers(0, self._words, (clients, PROMPT)).tolist()
+        sampling = Sampling(temperature=2.0, seed=seed)
         began_s = time.monotonic()
         for prompt in prompts:
-            self._engine.submit(Request("r", [prompt], tokens, 2.0, seed, (), deliver))
+            self._engine.submit(Request("r", [prompt], tokens, sampling, (), deliver))
         for _ in prompts:
             last = ended.get()
             assert not isinstance(last, Failure), last.message

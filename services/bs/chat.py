@@ -39,7 +39,7 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         max_tokens = _max_tokens(body, max(1, desk.context_length - len(ids)))
         desk.check_length(ids, max_tokens, "messages")
         wanted = body.top_logprobs if body.logprobs else None
-        asking = await desk.ask(http, "chatcmpl", body, [ids], max_tokens, logprobs=wanted)
+        asking = await desk.ask(http, "chatcmpl", body, [ids], max_tokens, body.n, logprobs=wanted)
         if body.stream:
             return events.stream(_chunks(desk, body, asking), body.headers)
         whole = await _whole(desk, body, asking)
@@ -59,21 +59,27 @@ def _max_tokens(body: ChatRequest, default: int) -> int:
 
 
 async def _whole(desk: Desk, body: ChatRequest, asking: Asking) -> dict[str, Any]:
-    text, reason = "", ""
-    tokens: list[TokenLogprob] = []
+    texts, reasons = [""] * body.n, [""] * body.n
+    tokens: list[list[TokenLogprob]] = [[] for _ in range(body.n)]
     async for event in asking.answer:
         if isinstance(event, Piece):
-            text += event.text
-            tokens += event.tokens
+            texts[event.index] += event.text
+            tokens[event.index] += event.tokens
         elif isinstance(event, Finished):
-            reason = event.finish_reason
+            reasons[event.index] = event.finish_reason
         elif isinstance(event, End):
             used = usage(asking.prompt_tokens, event.completion_tokens)
             lost = loss.field(event.experts_lost)
-    message = {"role": "assistant", "content": text, "refusal": None}
-    told = logprobs.of_chat(desk.vocabulary, tokens) if body.logprobs else None
-    choice = {"index": 0, "message": message, "logprobs": told, "finish_reason": reason}
-    return asking.reply("chat.completion", desk.model, [choice]) | {"usage": used} | lost
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": logprobs.of_chat(desk.vocabulary, made) if body.logprobs else None,
+            "finish_reason": reason,
+        }
+        for index, (text, made, reason) in enumerate(zip(texts, tokens, reasons, strict=True))
+    ]
+    return asking.reply("chat.completion", desk.model, choices) | {"usage": used} | lost
 
 
 async def _chunks(desk: Desk, body: ChatRequest, asking: Asking) -> AsyncIterator[dict[str, Any]]:
@@ -82,7 +88,8 @@ async def _chunks(desk: Desk, body: ChatRequest, asking: Asking) -> AsyncIterato
     def chunk(*choices: dict[str, Any]) -> dict[str, Any]:
         return asking.reply("chat.completion.chunk", desk.model, list(choices))
 
-    yield chunk(_delta(0, {"role": "assistant", "content": ""})) | used.chunk()
+    for index in range(body.n):
+        yield chunk(_delta(index, {"role": "assistant", "content": ""})) | used.chunk()
     async for event in asking.answer:
         if isinstance(event, Piece):
             told = logprobs.of_chat(desk.vocabulary, event.tokens) if body.logprobs else None

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from services.bs.drawing import Draw, logprobs
+from services.bs.drawing import logprobs
 from services.bs.requests import Echo, Finished, Piece, Request, TokenLogprob
+from services.bs.sampling import Draw
 from services.bs.step import Part
 from services.bs.text import TextStream
 
@@ -60,9 +61,12 @@ class Completion:
         self.rows: list[torch.Tensor] = []
         self._request = request
         self._index = index
-        self._language = language
-        self._text = TextStream(language.decode, request.stop)
-        self._draw = Draw(request.temperature, request.seed)
+        self._text = TextStream(language.decode, request.stop, request.sampling.min_tokens)
+        ends: frozenset[int] = frozenset() if request.ignore_eos else language.ends
+        self._ends = ends | request.stop_tokens
+        number, choice = divmod(index, request.n)
+        prompt, most = request.prompts[number], request.max_tokens
+        self._draw = Draw(request.sampling, prompt, most, self._ends, choice)
         self._prefilled = False
 
     def take(self, before: Scored) -> None:
@@ -80,7 +84,7 @@ class Completion:
                 return
         token = self._draw(logits[-1])
         self.made += 1
-        ends = token in self._language.ends
+        ends = token in self._ends
         likely: list[TokenLogprob] = []
         if request.logprobs is not None:
             likely = logprobs(logits[-1:], [token], request.logprobs)

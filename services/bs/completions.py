@@ -34,7 +34,8 @@ def router(desk: Desk) -> APIRouter:
         body = await read(http, CompletionRequest)
         desk.check_model(body.model)
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        _check(body, max_tokens)
+        each = body.n if body.best_of is None else body.best_of
+        _check(body, max_tokens, each)
         # Long texts take seconds, in which nobody else would be heard.
         prompts = await asyncio.to_thread(_read, body.prompt, desk, max_tokens)
         asking = await desk.ask(
@@ -43,13 +44,14 @@ def router(desk: Desk) -> APIRouter:
             body,
             [prompt.ids for prompt in prompts],
             max_tokens,
-            logprobs=body.logprobs,
+            each,
+            logprobs=0 if body.logprobs is None and each > body.n else body.logprobs,
             echo=body.echo,
             want_logits=body.logits,
             want_routing=body.routing,
             want_trace=body.trace,
         )
-        choices = _Choices(desk.vocabulary, prompts, body)
+        choices = _Choices(desk.vocabulary, prompts, each, body)
         if body.stream:
             return events.stream(_chunks(desk, body, asking, choices), body.headers)
         whole = await _whole(desk, body, asking, choices)
@@ -58,12 +60,16 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
-def _check(body: CompletionRequest, max_tokens: int) -> None:
+def _check(body: CompletionRequest, max_tokens: int, each: int) -> None:
+    if each < body.n:
+        raise refused("best_of", f"is {each}, allowed: from n, {body.n}")
+    if body.stream and each > body.n:
+        raise refused("best_of", f"is {each}, allowed in a stream: n, {body.n}")
     if max_tokens == 0 and not body.echo:
         raise refused("max_tokens", "is 0, allowed: from 1; 0 with echo only")
     for name in ("logits", "routing"):
-        if getattr(body, name) and (body.echo or len(body.prompt) > 1):
-            raise refused(name, "allowed: with a single prompt, without echo")
+        if getattr(body, name) and (body.echo or len(body.prompt) * each > 1):
+            raise refused(name, "allowed: with a single prompt and choice, without echo")
 
 
 @dataclass(frozen=True)
@@ -91,16 +97,20 @@ def _read(prompts: Sequence[Prompt], desk: Desk, max_tokens: int) -> list[_Promp
 
 
 class _Choices:
-    """Turns events into what they add to their choice."""
+    """Turns events into what they add to their choice; there are `each` choices of a prompt."""
 
     def __init__(
-        self, vocabulary: Vocabulary, prompts: list[_Prompt], body: CompletionRequest
+        self, vocabulary: Vocabulary, prompts: list[_Prompt], each: int, body: CompletionRequest
     ) -> None:
         self._vocabulary = vocabulary
-        self._prompts = prompts
+        self._prompts = [prompt for prompt in prompts for _ in range(each)]
+        self._each = each
+        self._kept = body.n
         self._logprobs = body.logprobs is not None
+        self._made: list[list[float]] = [[] for _ in self._prompts]
         self._offsets = [
-            Offsets(vocabulary, start=len(prompt.text) if body.echo else 0) for prompt in prompts
+            Offsets(vocabulary, start=len(prompt.text) if body.echo else 0)
+            for prompt in self._prompts
         ]
 
     def empty(self) -> list[dict[str, Any]]:
@@ -120,11 +130,27 @@ class _Choices:
             text, offsets = self._prompts[event.index].text, self._prompts[event.index].offsets
         else:
             text = event.text
+            self._made[event.index] += [each.logprob or 0.0 for each in event.tokens]
             offsets = self._offsets[event.index].add(each.token for each in event.tokens)
         told = None
         if self._logprobs and event.tokens:
             told = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
         return _choice(event.index, text, told)
+
+    def best(self, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The n choices of each prompt with the highest log-probability per token."""
+        if self._each == self._kept:
+            return choices
+
+        def mean(index: int) -> float:
+            made = self._made[index]
+            return sum(made) / max(1, len(made))
+
+        kept: list[int] = []
+        for first in range(0, len(choices), self._each):
+            of_prompt = range(first, first + self._each)
+            kept += sorted(of_prompt, key=mean, reverse=True)[: self._kept]
+        return [choices[index] | {"index": number} for number, index in enumerate(kept)]
 
 
 def _choice(
@@ -142,7 +168,7 @@ async def _whole(
     whole = choices.empty()
     async for event in asking.answer:
         if isinstance(event, End):
-            reply = asking.reply(KIND, desk.model, whole)
+            reply = asking.reply(KIND, desk.model, choices.best(whole))
             used = usage(asking.prompt_tokens, event.completion_tokens)
             return reply | {"usage": used} | loss.field(event.experts_lost) | _extras(body, event)
         delta = choices.delta(event)

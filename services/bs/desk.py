@@ -13,7 +13,8 @@ from fastapi import Request as HttpRequest
 from services.bs.answer import Answer, Engine
 from services.bs.http_error import ApiError, refused
 from services.bs.requests import Request
-from services.bs.schema import Asked
+from services.bs.sampling import Sampling
+from services.bs.schema import MAX_PROMPTS, Asked
 from services.bs.tracing import RequestTrace, Value
 from services.bs.vocabulary import Vocabulary
 
@@ -61,6 +62,27 @@ class Desk:
                 "context_length_exceeded",
             )
 
+    def _sampling(self, body: Asked, max_tokens: int) -> Sampling:
+        biases = {int(token): value for token, value in body.logit_bias.items()}
+        if (highest := max(biases, default=0)) >= self.words:
+            allowed = f"allowed: tokens from 0 to {self.words - 1}"
+            raise refused(f"logit_bias.{highest}", allowed)
+        if body.min_tokens > max_tokens:
+            allowed = f"allowed: up to max_tokens, {max_tokens}"
+            raise refused("min_tokens", f"is {body.min_tokens}, {allowed}")
+        return Sampling(
+            temperature=body.temperature or 0.0,
+            seed=body.seed,
+            top_p=body.top_p,
+            top_k=max(0, body.top_k),
+            min_p=body.min_p,
+            repetition_penalty=body.repetition_penalty,
+            frequency_penalty=body.frequency_penalty,
+            presence_penalty=body.presence_penalty,
+            logit_bias=biases,
+            min_tokens=body.min_tokens,
+        )
+
     async def ask(
         self,
         http: HttpRequest,
@@ -68,10 +90,14 @@ class Desk:
         body: Asked,
         prompts: list[list[int]],
         max_tokens: int,
+        n: int,
         want_trace: bool = False,
         **wanted: Any,
     ) -> Asking:
         """Submit a request; `kind` begins its name, `wanted` is what else `Request` has."""
+        if len(prompts) * n > MAX_PROMPTS:
+            sequences = f"{n} choices of {len(prompts)} prompts"
+            raise refused("n", f"{sequences}; allowed: {MAX_PROMPTS} sequences in all")
         answer = Answer()
         name, arrived_s = f"{kind}-{uuid.uuid4().hex}", time.monotonic()
         trace = None
@@ -87,10 +113,12 @@ class Desk:
         request = Request(
             id=name,
             prompts=prompts,
+            n=n,
             max_tokens=max_tokens,
-            temperature=body.temperature or 0.0,
-            seed=body.seed,
+            sampling=self._sampling(body, max_tokens),
             stop=body.stops,
+            stop_tokens=self.vocabulary.special(body.stops),
+            ignore_eos=body.ignore_eos,
             deliver=answer.deliver,
             trace=trace,
             arrived_s=arrived_s,

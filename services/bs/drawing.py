@@ -1,4 +1,4 @@
-"""From logits to tokens and their log-probabilities."""
+"""Log-probabilities of tokens, from the logits."""
 
 from __future__ import annotations
 
@@ -10,27 +10,6 @@ from services.bs.requests import TokenLogprob
 
 # Rows at a time: a log-softmax of all of a long prompt's would take as much memory again as those.
 _ROWS = 512
-# Below that the softmax is greedy anyway, and soon no number.
-_LEAST_TEMPERATURE = 1e-6
-
-
-class Draw:
-    """Greedy at temperature 0, or next to it; else a draw from the softmax, by its seed."""
-
-    def __init__(self, temperature: float, seed: int | None) -> None:
-        self._temperature = temperature
-        self._generator = torch.Generator()
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
-
-    def __call__(self, logits: torch.Tensor) -> int:
-        """A token, by its logits (vocabulary,)."""
-        if self._temperature < _LEAST_TEMPERATURE:
-            return int(logits.argmax())
-        chances = torch.softmax(logits / self._temperature, dim=-1)
-        return int(torch.multinomial(chances, 1, generator=self._generator))
 
 
 def logprobs(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 
 from services.bs.progress import Progress
+from services.bs.sampling import Sampling
 from services.bs.tracing import RequestTrace
 
 
@@ -97,9 +98,13 @@ class Request:
     Attributes:
         prompts: one or several sequences of tokens. What all of them begin with is computed once.
         max_tokens: to make of each; 0 only scores the prompts.
+        n: how many sequences to make from each prompt; those of the first prompt come first.
+        stop: texts that end a sequence, and are not a part of it.
+        stop_tokens: tokens that do.
+        ignore_eos: go on after the model's own end.
         logprobs: how many alternatives to tell for each token; None: no log-probabilities.
         echo: tell the prompts' own tokens too; their log-probabilities, if `logprobs` is set.
-        want_logits, want_routing: only with a single prompt.
+        want_logits, want_routing: only with a single sequence.
         trace: what is to record when its steps happened; None: nothing is recorded.
         cancelled: set from any thread when nobody waits for the answer any more.
     """
@@ -107,10 +112,12 @@ class Request:
     id: str
     prompts: list[list[int]]
     max_tokens: int
-    temperature: float
-    seed: int | None
+    sampling: Sampling
     stop: Sequence[str]
     deliver: Callable[[Event], None]
+    n: int = 1
+    stop_tokens: frozenset[int] = frozenset()
+    ignore_eos: bool = False
     logprobs: int | None = None
     echo: bool = False
     want_logits: bool = False
@@ -121,7 +128,7 @@ class Request:
 
     def progress(self, made: int = 0) -> Progress:
         """How far it has come, with so many tokens made."""
-        sequences = len(self.prompts)
+        sequences = len(self.prompts) * self.n
         return Progress(
             self.id,
             sequences,

@@ -52,8 +52,9 @@ class Running:
         self._rows: list[torch.Tensor] = []
         self.waiting: deque[Completion] = deque()
 
-        shared = shared_tokens(request.prompts)
-        self._prompt_tokens = sum(map(len, request.prompts)) - shared * (len(request.prompts) - 1)
+        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
+        shared = shared_tokens(request.prompts, request.n)
+        self._prompt_tokens = sum(map(len, prompts)) - shared * (len(prompts) - 1)
         scored = request.echo and request.logprobs is not None
         self._prefix: Part | None = None
         before = None
@@ -61,7 +62,7 @@ class Running:
             ids, before = request.prompts[0][:shared], trunk.cache()
             draws, wanted = generator(ids, trunk.device), shared if scored else 0
             self._prefix = Part(ids, before, self._serving, draws, wanted)
-        for index, prompt in enumerate(request.prompts):
+        for index, prompt in enumerate(prompts):
             own = prompt[shared:]
             wanted = len(own) if scored or request.want_logits else min(request.max_tokens, 1)
             cache = trunk.cache(before, shared)
@@ -140,10 +141,10 @@ class Running:
         return End(self._made, timings, logits, routing, request.trace, lost)
 
 
-def shared_tokens(prompts: list[list[int]]) -> int:
-    """How many tokens all prompts begin with; each has at least one of its own."""
+def shared_tokens(prompts: list[list[int]], n: int = 1) -> int:
+    """How many tokens all sequences begin with, n of each prompt; each has one of its own."""
     if len(prompts) == 1:
-        return 0
+        return 0 if n == 1 else len(prompts[0]) - 1
     shortest = min(map(len, prompts))
     same = (len(set(tokens)) == 1 for tokens in zip(*prompts, strict=False))
     return sum(takewhile(bool, islice(same, shortest - 1)))

@@ -23,11 +23,12 @@ from pydantic import (
     model_validator,
 )
 
-MAX_PROMPTS = 64
+MAX_PROMPTS = 64  # and sequences, which n and best_of multiply
 MAX_MESSAGES = 256
 MAX_PROMPT_CHARACTERS = 1 << 20
 MAX_PROMPT_TOKENS = 1 << 17
 MAX_STOPS = 16
+MAX_BIASES = 1024
 # Of the names in a header.
 MAX_NAMED = 16
 MAX_NAMED_CHARACTERS = 64
@@ -79,8 +80,11 @@ Name = Annotated[str, Field(max_length=256)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_PROMPT_TOKENS)]
 LetThrough = Any
 NotServed = Annotated[Any, AfterValidator(_nothing)]
-Zero = Annotated[float, Field(ge=0, le=0)]
-One = Annotated[float, Field(ge=1, le=1)]
+Choices = Annotated[int, Field(ge=1, le=MAX_PROMPTS)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
 
 class Posted(BaseModel):
@@ -146,12 +150,16 @@ class Asked(Body):
     stream_options: StreamOptions = StreamOptions()
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
 
-    n: Literal[1] = 1
-    top_p: One = 1
-    presence_penalty: Zero = 0
-    frequency_penalty: Zero = 0
-    logit_bias: NotServed = None
-    ignore_eos: Literal[False] = False
+    n: Choices = 1
+    top_p: Share = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    min_p: Share = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] = {}
+    min_tokens: Tokens = 0
+    ignore_eos: bool = False
 
     metadata: LetThrough = None
     prompt_cache_key: LetThrough = None
@@ -176,7 +184,7 @@ class CompletionRequest(Asked):
     prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Literal[1] = 1
+    best_of: Choices | None = None
     suffix: NotServed = None
 
     timings: bool = Field(default=False, description="add the request's latency split")
@@ -248,6 +256,7 @@ class ChatRequest(Asked):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
 
+    best_of: Literal[1] = 1
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
     tool_choice: Literal["none", "auto"] | None = None

@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 class TextStream:
     """The text of one completion, given out as soon as it can no longer change."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str]) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: Sequence[str], min_tokens: int = 0
+    ) -> None:
+        """No stop string begins before the text of the tokens after the first `min_tokens`."""
         self.stopped = False
         self._decode = decode
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
+        self._min_tokens = min_tokens
+        self._searched_from = 0
         self._ids: list[int] = []
         self._given = 0
 
@@ -20,7 +25,9 @@ class TextStream:
         """Take a token; return the text that is certain now. `stopped` tells of a stop string."""
         self._ids.append(token)
         text = self._decode(self._ids)
-        ends = [at for at in (text.find(s) for s in self._stop) if at >= 0]
+        if len(self._ids) <= self._min_tokens:
+            self._searched_from = len(text)
+        ends = [at for at in (text.find(s, self._searched_from) for s in self._stop) if at >= 0]
         if ends:
             self.stopped = True
             return self._give(text, min(ends))
@@ -37,7 +44,8 @@ class TextStream:
 
     def _certain(self, text: str) -> int:
         """Where the longest end of a text begins that a stop string may begin with."""
-        for at in range(max(self._given, len(text) - self._longest + 1), len(text)):
+        first = max(self._given, self._searched_from, len(text) - self._longest + 1)
+        for at in range(first, len(text)):
             if any(s.startswith(text[at:]) for s in self._stop):
                 return at
         return len(text)

@@ -42,6 +42,10 @@ class Vocabulary:
             else:
                 self._bytes[id] = piece.replace(_SPACE, " ").encode()
 
+    def special(self, texts: Iterable[str]) -> frozenset[int]:
+        """The tokens that any of these texts names: special ones, which add no text."""
+        return self._special & {self._tokenizer.token_to_id(text) for text in texts}
+
     def encode(self, text: str, *, special: bool = True) -> tuple[list[int], list[int]]:
         """A text's tokens, and the character at which each begins.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,11 @@ from services.bs.engine import Engine
 from services.bs.policies import Policies
 from services.bs.prober import Prober, ProbeRequest, Probes
 from services.bs.requests import Echo, End, Event, Failure, Finished, Piece, Request, TokenLogprob
+from services.bs.sampling import Sampling
 from tests.unit.cell import CPU, Cell, trunk
 
 _numbers = itertools.count()
+_SAMPLING = {field.name for field in dataclasses.fields(Sampling)}
 
 
 class StopError(Exception):
@@ -74,9 +77,15 @@ def asking(
         answer.events.append(event)
         also(event)
 
-    fields = {"temperature": 0.0, "seed": None, "stop": (), **fields}
+    sampling = Sampling(**{name: fields.pop(name) for name in _SAMPLING & fields.keys()})
     request = Request(
-        f"r{next(_numbers)}", prompts, max_tokens=max_tokens, deliver=deliver, **fields
+        f"r{next(_numbers)}",
+        prompts,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        stop=fields.pop("stop", ()),
+        deliver=deliver,
+        **fields,
     )
     answer = Answer(request)
     return answer

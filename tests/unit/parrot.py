@@ -50,6 +50,8 @@ def templated(folder: Path, template: str) -> Path:
 class Parrot:
     """The token at a sequence's position i has log-probability -i/8, and n likelier ones.
 
+    Choice c of a prompt leaves its first c tokens out, and is likelier by c positions.
+
     Attributes:
         requests: what was submitted.
         full: refuse what comes.
@@ -83,15 +85,18 @@ class Parrot:
 
     def _answer(self, request: Request) -> None:
         made = 0
-        for index, prompt in enumerate(request.prompts):
+        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
+        for index, prompt in enumerate(prompts):
             if self.fails is not None and not self.said_before_failing:
                 request.deliver(Failure(self.fails))
                 return
             if request.echo:
                 told = tuple(self._token(request, i, id) for i, id in enumerate(prompt))
                 request.deliver(Echo(index, told))
-            for i, id in enumerate(prompt[: request.max_tokens]):
-                token = self._token(request, len(prompt) + i, id)
+            choice = index % request.n
+            said = prompt[choice:][: request.max_tokens]
+            for i, id in enumerate(said):
+                token = self._token(request, len(prompt) + i - choice, id)
                 tokens = (token,) if request.logprobs is not None else ()
                 request.deliver(Piece(index, self._vocabulary.decode([id]), i + 1, tokens))
                 made += 1
@@ -99,8 +104,8 @@ class Parrot:
                 if self.fails is not None and made == self.said_before_failing:
                     request.deliver(Failure(self.fails))
                     return
-            reason = "stop" if len(prompt) < request.max_tokens else "length"
-            request.deliver(Finished(index, reason, len(prompt[: request.max_tokens]), self.lost))
+            reason = "stop" if len(said) < request.max_tokens else "length"
+            request.deliver(Finished(index, reason, len(said), self.lost))
         routing = b"npz" if request.want_routing else None
         request.deliver(End(made, TIMINGS, None, routing, experts_lost=self.lost))
 
