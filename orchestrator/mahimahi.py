@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from orchestrator import text_file, traces
 from orchestrator.errors import InputError
-from orchestrator.profile_schema import MIN_RATE_BPS
+from orchestrator.profile_schema import MAX_RATE_BPS, MIN_RATE_BPS
 
 PACKET_BITS = 1500 * 8
 MAX_STEPS = 100_000  # fit into a trace
@@ -119,10 +119,10 @@ class _Recording:
         within, places = np.unique(offsets, return_inverse=True)
         carried = rounds * self.packets + self._carried(within)[places]
         rates: _Floats = np.diff(carried) * PACKET_BITS * 1000 / np.diff(edges_ms)
-        if rates.max() > traces.MAX_RATE_BPS:
+        if rates.max() > MAX_RATE_BPS:
             raise InputError(
                 f"{self.path}: carries {rates.max():.3g} bit/s at its fastest; allowed: at most "
-                f"{traces.MAX_RATE_BPS:g}"
+                f"{MAX_RATE_BPS:g}"
             )
         return rates
 

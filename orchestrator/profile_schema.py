@@ -11,6 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 # A fade has no lower limit, a queue has: below this rate one packet would block a link for seconds.
 MIN_RATE_BPS = 10e3
+# Above it a link would not be limited: 100 Gbit/s is how both backends write "not shaped".
+MAX_RATE_BPS = 99e9
+# Of a link's packets; nobody loses more on purpose without noticing, and 1 is meant as 1 %.
+LOSS_MOST = 0.2
 
 
 def _within(least: float, most: float, unit: str) -> BeforeValidator:
@@ -40,7 +44,7 @@ def _file_name(value: Any) -> Any:
     return value
 
 
-Rate = Annotated[float, _within(MIN_RATE_BPS, 1e12, "in bit/s")]
+Rate = Annotated[float, _within(MIN_RATE_BPS, MAX_RATE_BPS, "in bit/s")]
 Delay = Annotated[float, _within(0, 10, "in seconds")]
 Probability = Annotated[float, _within(0, 1, "(a probability)")]
 Power = Annotated[float, _within(1e-6, 1e3, "in W")]

@@ -19,7 +19,16 @@ from orchestrator import channel, profile_schema, strict_yaml, text_file, traces
 from orchestrator.channel import CorrelatedFading, DirectionName
 from orchestrator.environment import setting
 from orchestrator.errors import InputError
-from orchestrator.profile_schema import MIN_RATE_BPS, Device, Loss, RawLink, Spec, short
+from orchestrator.profile_schema import (
+    LOSS_MOST,
+    MAX_RATE_BPS,
+    MIN_RATE_BPS,
+    Device,
+    Loss,
+    RawLink,
+    Spec,
+    short,
+)
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
 from orchestrator.traces import Trace
 
@@ -55,6 +64,20 @@ class Profile:
     def needs_netem(self) -> bool:
         """Whether any link asks for more than a rate."""
         return any(d.down.needs_netem or d.up.needs_netem for d in self.devices(None))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant, in a line each."""
+        lossy: dict[tuple[float, float], list[str]] = {}
+        for index, device in enumerate(self.devices(None)):
+            for name, link in (("down", device.down), ("up", device.up)):
+                if link.loss_p > LOSS_MOST * (link.loss_p + link.loss_r):
+                    lossy.setdefault((link.loss_p, link.loss_r), []).append(f"{name} {index}")
+        return [
+            f"loss p={p:g} r={r:g} loses {p / (p + r):.0%} of the packets of {', '.join(links)}; "
+            "p and r are probabilities, not percentages: 1 % is {p: 0.01}"
+            for (p, r), links in lossy.items()
+        ]
 
     @property
     def interval_s(self) -> float | None:
@@ -115,11 +138,11 @@ class Profile:
             rates = self._recorded_bps(self.recorded[device.trace], interval)
             least_bps = max(least_bps, MIN_RATE_BPS)
         else:
-            rates = self._radio_bps(index, device, interval)
+            rates = self.radio_bps(index, device, interval)
         outage = interval is not None and min(rates) < least_bps
         down, up = (
             _direction(
-                MIN_RATE_BPS if outage else max(rate, MIN_RATE_BPS),
+                MIN_RATE_BPS if outage else min(max(rate, MIN_RATE_BPS), MAX_RATE_BPS),
                 device.extra_delay_s,
                 device.jitter_s,
                 device.loss,
@@ -138,8 +161,8 @@ class Profile:
             begin_ns, end_ns = interval * step_ns, (interval + 1) * step_ns
         return trace.down.mean_bps(begin_ns, end_ns), trace.up.mean_bps(begin_ns, end_ns)
 
-    def _radio_bps(self, index: int, device: Device, interval: int | None) -> tuple[float, float]:
-        """Eq. 2 and 3."""
+    def radio_bps(self, index: int, device: Device, interval: int | None) -> tuple[float, float]:
+        """Rates of a device at a distance, by Eq. 2 and 3, whatever a link can be limited to."""
         spec = self.spec
         assert device.distance_m is not None  # Device has checked it
         mean = channel.mean_gain(
@@ -256,7 +279,21 @@ def _profile(text: str, name: str, source: str, spec: Spec, texts: Mapping[str, 
         reference: traces.parse(texts[reference], f"{source}: trace {reference}")
         for reference in named
     }
-    return Profile(name, text, spec, recorded)
+    profile = Profile(name, text, spec, recorded)
+    _check_rates(profile, source)
+    return profile
+
+
+def _check_rates(profile: Profile, source: str) -> None:
+    """InputError if a device's rates without fading are more than a link can be limited to."""
+    for index, device in enumerate(profile.spec.devices):
+        if device.distance_m is not None:
+            fastest = max(profile.radio_bps(index, device, None))
+            if fastest > MAX_RATE_BPS:
+                raise InputError(
+                    f"{source}: devices[{index}] has {fastest:.3g} bit/s without fading; allowed: "
+                    f"at most {MAX_RATE_BPS:g}, with less bandwidth_hz or power"
+                )
 
 
 def _check_size(texts: Mapping[str, str], source: str) -> None:

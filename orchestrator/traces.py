@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.profile_schema import MAX_RATE_BPS
 
 MAX_BYTES = 4 << 20  # of all traces of one profile together
 MAX_TIME_S = 1e6
-MAX_RATE_BPS = 1e12
 HEADER = "time_s,down_bps,up_bps"
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")

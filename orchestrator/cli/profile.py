@@ -59,6 +59,7 @@ def show(
 ) -> None:
     """What a profile gives each device: without fading (mean), and drawn for the first interval."""
     profile = profiles.find(name)
+    common.warn(profile.warnings)
     picture = _plot(profile) if plot else None
     spec = profile.spec
     pairs = list(zip(profile.devices(None), profile.devices(0), strict=True))
@@ -128,6 +129,7 @@ def check(
 ) -> None:
     """Check a profile file; the first thing wrong with it is the error."""
     profile = profiles.load(file)
+    common.warn(profile.warnings)
     if as_json:
         common.print_json({**_summary(profile), "needs_netem": profile.needs_netem})
         return
@@ -144,6 +146,7 @@ def use(
 ) -> None:
     """Put a profile into force, and print what each link is asked to be from now on."""
     profile = profiles.find(name)
+    common.warn(profile.warnings)
     status = common.ask_orchestrator(
         "/profile",
         {
@@ -236,6 +239,7 @@ def _summary(profile: Profile) -> dict[str, Any]:
         "fading": _fading(profile),
         "interval_s": profile.interval_s,
         "traces": list(profile.traces),
+        "warnings": profile.warnings,
         "down_bps": _rates(devices, "down"),
         "up_bps": _rates(devices, "up"),
     }

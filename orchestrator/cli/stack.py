@@ -14,7 +14,7 @@ import httpx
 import typer
 
 from orchestrator.build import source
-from orchestrator.cli.common import Json, print_json
+from orchestrator.cli.common import Json, print_json, warn
 from orchestrator.cli.containers import (
     ROOT,
     Container,
@@ -74,8 +74,8 @@ def up(
     _wait(project["name"], urls, began + timeout_s)
     with closing(Client(urls["bs"], urls["orchestrator"])) as client:
         warnings = code_warnings(client.health(), client.orchestrator(), source())
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warnings += client.profile().warnings
+    warn(warnings)
     if as_json:
         print_json({"services": started, "left_out": left_out, "urls": urls, "warnings": warnings})
         return

@@ -70,6 +70,8 @@ def sweep(
     prompts = tuple(prompt_sets.load(spec).head(limit) for spec in sets)
     path = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"
     found = tuple(map(profiles.find, profile or []))
+    for one in found:
+        common.warn(one.warnings)
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen)
         asked = plan.claim(resume=resume)

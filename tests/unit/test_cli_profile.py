@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from orchestrator import profiles
 from orchestrator.build import source
 from orchestrator.cli import common
+from orchestrator.replay.client import Client
 from orchestrator.server import MAX_BODY_BYTES
 from tests.unit.command import Wdmoe
 
@@ -166,6 +168,26 @@ def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
         f"wdmoe: {file}: devices[0].distance_m is '60m'; allowed: a plain number in m, "
         "from 1 to 100000\n"
     )
+
+
+def test_a_loss_in_percent_is_a_warning_of_every_command(
+    wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "percent.yaml"
+    link = "{rate_bps: 20e6, loss: {p: 1}}"
+    file.write_text(
+        "description: percent\nfading: {kind: none}\n"
+        f"devices: [{', '.join([f'{{down: {link}, up: {link}}}'] * 8)}]\n"
+    )
+    for command in (["check"], ["show"], ["use", "--allow-degraded"]):
+        result = wdmoe("profile", *command, str(file))
+        assert result.code == 0
+        assert result.err.startswith(
+            "Warning: loss p=1 r=1 loses 50% of the packets of down 0, up 0, down 1, up 1, "
+        )
+    assert "loses 50%" in wdmoe.json("profile", "check", str(file))["warnings"][0]
+    with closing(Client(orchestrator, orchestrator)) as client:  # as `wdmoe up` asks for it
+        assert "loses 50%" in client.profile().warnings[0]
 
 
 def test_use_puts_a_bundled_or_own_profile_into_force(

@@ -74,6 +74,7 @@ DEVICE = "{distance_m: 60, flops: 5e12}"
         ("distance_m: 60", "distance: 60", "devices[0] has no field 'distance'; allowed: dis"),
         (DEVICE, "{down: {rate_bps: 30Mbit}, up: {}}", "devices[0].down.rate_bps is '30Mbit'; "),
         (DEVICE, "{down: {rate_bps: 1}, up: {}}", "allowed: a plain number in bit/s, from 10000 "),
+        (DEVICE, "{down: {rate_bps: 200e9}, up: {}}", "in bit/s, from 10000 to 9.9e+10"),
         (DEVICE, "{distance_m: 60, down: {}, up: {}}", "devices[0] needs either distance_m, or"),
         (
             DEVICE,
@@ -91,6 +92,7 @@ DEVICE = "{distance_m: 60, flops: 5e12}"
         (DEVICE, "{distance_m: -60, flops: 1e9}", "devices[0].distance_m is -60; allowed: a pl"),
         (DEVICE, "60", "devices[0] is 60; allowed: fields of distance_m, "),
         (", flops: 5e12", "", "the profile has emulate, so devices[0].flops must be given"),
+        ("bandwidth_hz: 100e6", "bandwidth_hz: 1e11", "devices[0] has 4.68e+11 bit/s without fad"),
         ("p: 0.01", "p: 1.01", "devices[1].loss.p is 1.01; allowed: a plain number (a prob"),
         ("coherence_s: 0.05", "coherence_s: 0.001", "fading.coherence_s is 0.001; allowed: "),
         ("kind: rayleigh", "kind: rice", "fading.kind is 'rice'; should be 'rayleigh' or 'none'"),

@@ -17,6 +17,7 @@ from orchestrator.errors import InputError
 from orchestrator.latency import device_latency_s
 from orchestrator.profiles import Profile
 from orchestrator.state import Direction, Emulation, PolicyState
+from services.device import tbf
 
 BASE = """\
 description: a test
@@ -65,6 +66,36 @@ def test_a_profile_and_its_traces_are_read_as_windows_or_gzip_wrote_them(
     packed = profiles.find("~/home.yaml.gz")
     assert packed.name == "home"
     assert packed.devices(1) == plain.devices(1)
+
+
+def test_a_link_is_never_faster_than_it_can_be_limited_to() -> None:
+    near = BASE.replace("100e6", "7.9e9").replace("distance_m: 60", "distance_m: 1")
+    profile = parse(near)
+    assert 97e9 < (profile.devices(None)[0].down.rate_bps or 0) < 99e9
+    rates = [profile.devices(interval)[0].down.rate_bps for interval in range(50)]
+    assert max(filter(None, rates)) == profile_schema.MAX_RATE_BPS
+    assert profile_schema.MAX_RATE_BPS < tbf.UNSHAPED_BPS
+
+
+@pytest.mark.parametrize(
+    ("loss", "share"),
+    [("p: 1", "50%"), ("p: 0.26", "21%"), ("p: 0.2, r: 0.3", "40%"), ("p: 0.001, r: 0.001", "50%")],
+)
+def test_more_than_a_fifth_of_the_packets_lost_is_a_warning(loss: str, share: str) -> None:
+    profile = parse(RAW.replace("up: {}}", f"up: {{loss: {{{loss}}}}}}}"))
+    (warning,) = profile.warnings
+    assert f"loses {share} of the packets of up 0; p and r are probabilities" in warning
+    (warning,) = parse(BASE.replace("p: 0.01, r: 0.3", loss)).warnings
+    assert "of the packets of down 1, up 1;" in warning
+
+
+@pytest.mark.parametrize("loss", ["p: 0", "p: 0.01", "p: 0.25", "p: 0.01, r: 0.1"])
+def test_no_more_than_a_fifth_lost_is_no_warning(loss: str) -> None:
+    assert not parse(RAW.replace("up: {}}", f"up: {{loss: {{{loss}}}}}}}")).warnings
+
+
+def test_no_bundled_profile_warns() -> None:
+    assert not [profile.name for profile in profiles.bundled() if profile.warnings]
 
 
 def test_the_design_document_s_example() -> None:
