@@ -72,6 +72,7 @@ class BaseStation:
             end_tokens=frozenset(),
             metrics=metrics,
             context=context,
+            kv_bytes=1 << 30,
         )
         self._engine.start()
 

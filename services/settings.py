@@ -26,6 +26,7 @@ _COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16
 class Settings:
     """Common to base station and devices; `compute_dtype` is what weights are held in.
 
+    `kv_mib` is the base station's memory for keys and values [MiB]; 0: a share of what is free.
     `cors_origins`: whose pages may read the base station's answers in a browser; `*` is all.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     compute_dtype: torch.dtype
     wire_dtype: str
     device_timeout_s: float
+    kv_mib: int
     orchestrator_host: str
     bs_radio_host: str
     cors_origins: tuple[str, ...]
@@ -63,6 +65,7 @@ def load() -> Settings:
         compute_dtype=_COMPUTE[_one_of("WDMOE_COMPUTE_DTYPE", "fp32", tuple(_COMPUTE))],
         wire_dtype=_one_of("WDMOE_WIRE_DTYPE", "fp16", DTYPES),
         device_timeout_s=_positive("WDMOE_DEVICE_TIMEOUT_S", "3"),
+        kv_mib=integer("WDMOE_KV_MIB", "0", least=0, most=1 << 24),
         orchestrator_host=env.get("WDMOE_ORCHESTRATOR_HOST", "orchestrator"),
         bs_radio_host=env.get("WDMOE_BS_RADIO_HOST", "bs-radio"),
         cors_origins=_origins("WDMOE_CORS_ORIGINS"),

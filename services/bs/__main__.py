@@ -21,7 +21,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from orchestrator.model_folder import load_tokenizer
 from services import radio, settings, wire
-from services.bs import api
+from services.bs import api, memory
 from services.bs.accounting import Accounting
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk
@@ -86,8 +86,10 @@ def main() -> None:
     ends = _end_tokens(conf.model_dir)
     prober = Prober(dispatcher, channel, conf.curve)
     policies = Policies(info, conf.torch_device, metrics)
+    kv_bytes = memory.kv_bytes(conf.kv_mib, conf.torch_device)
     engine = Engine(
-        *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context)
+        *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context),
+        kv_bytes,
     )
 
     own = build.describe()
@@ -106,7 +108,8 @@ def main() -> None:
         return engine.is_alive(), {
             "status": "ok" if engine.is_alive() else "engine stopped",
             "model": {"name": conf.model_name, **vars(info), "fingerprint": checkpoint.fingerprint},
-            "context_length": trunk.context_length,
+            "context_length": min(trunk.context_length, engine.positions),
+            "kv_bytes": kv_bytes,
             "trunk_weight_bytes": trunk.weight_bytes,
             "wire_dtype": conf.wire_dtype,
             "compute_dtype": conf.compute_dtype_name,

@@ -15,14 +15,16 @@ from fastapi import Request as HttpRequest
 from services.bs.http_error import ApiError, unavailable
 from services.bs.prober import ProbeRequest
 from services.bs.progress import Standing
-from services.bs.requests import End, Event, Failure, FullError, Request
+from services.bs.requests import End, Event, Failure, FullError, Request, TooLargeError
 
 
 class Engine(Protocol):
-    """What takes requests."""
+    """What takes requests; `positions` is how many tokens it has memory for, of all together."""
+
+    positions: int
 
     def submit(self, request: Request | ProbeRequest) -> None:
-        """Queue a request; raises FullError."""
+        """Queue a request; raises FullError, TooLargeError."""
 
     def standing(self) -> Standing:
         """What runs and what waits."""
@@ -77,8 +79,10 @@ class Answer:
 
 
 def submit(engine: Engine, request: Request | ProbeRequest) -> None:
-    """Queue a request; ApiError if there is no room."""
+    """Queue a request; ApiError if there is no room, now or ever."""
     try:
         engine.submit(request)
     except FullError:
         raise ApiError(429, "too many requests are waiting", "rate_limit_error") from None
+    except TooLargeError as error:
+        raise ApiError(400, str(error), code="memory_exceeded") from None

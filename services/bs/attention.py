@@ -22,15 +22,16 @@ from transformers import AttentionInterface, PreTrainedConfig
 
 # The name under which transformers finds it; no mask is made for a name that it does not know.
 IMPLEMENTATION = "packed"
-# Room beyond what a sequence needs now; with less, the first tokens made would each copy it all.
-_SPARE = 64
 
 
 class KvCache:
-    """The keys and values of one sequence in all layers; room for more is doubled as it is needed.
+    """The keys and values of one sequence in all layers, with room for all that it may have.
+
+    On a CPU the system gives memory to what has been written only.
 
     Attributes:
         length: positions that it has in every layer.
+        positions: that it has room for.
     """
 
     def __init__(
@@ -38,27 +39,17 @@ class KvCache:
         config: PreTrainedConfig,
         device: torch.device,
         dtype: torch.dtype,
+        positions: int,
         before: KvCache | None = None,
         shared: int = 0,
     ) -> None:
         """Empty, or beginning with the first `shared` positions that `before` has or will have."""
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, 2, 1, config.num_key_value_heads, 0, head)
-        self._held = torch.empty(shape, device=device, dtype=dtype)
-        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        layers, heads, head = _shape(config)
+        held = torch.empty((layers, 2, 1, heads, positions, head), device=device, dtype=dtype)
+        self._layers = [(layer[0], layer[1]) for layer in held]
         self._before = before
+        self.positions = positions
         self.length = shared
-
-    def reserve(self, tokens: int) -> None:
-        """Have room for that many more."""
-        needed, has = self.length + tokens, self._held.shape[-2]
-        if needed > has:
-            shape = list(self._held.shape)
-            shape[-2] = max(needed + _SPARE, 2 * has)
-            larger = self._held.new_empty(shape)
-            larger[..., :has, :] = self._held
-            self._held = larger
-            self._layers = [(layer[0], layer[1]) for layer in larger]
 
     def extend(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
@@ -66,8 +57,8 @@ class KvCache:
         """Put a layer's next keys and values (1 × heads × n × size) in; all that it has then."""
         keys, values = self._layers[layer]
         if self._before is not None:
-            shared = self._before._held[layer][..., : self.length, :]
-            keys[:, :, : self.length], values[:, :, : self.length] = shared
+            for own, other in zip((keys, values), self._before._layers[layer], strict=True):
+                own[:, :, : self.length] = other[:, :, : self.length]
         n = key.shape[-2]
         keys.narrow(-2, self.length, n).copy_(key)
         values.narrow(-2, self.length, n).copy_(value)
@@ -77,6 +68,18 @@ class KvCache:
         """Every layer has those tokens now."""
         self.length += tokens
         self._before = None
+
+
+def position_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """What a position takes in all layers."""
+    layers, heads, head = _shape(config)
+    return layers * 2 * heads * head * dtype.itemsize
+
+
+def _shape(config: PreTrainedConfig) -> tuple[int, int, int]:
+    """Layers, heads of keys and values, and the size of one."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, config.num_key_value_heads, head
 
 
 class Packed(Protocol):

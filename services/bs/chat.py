@@ -36,7 +36,7 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
             return desk.vocabulary.encode(template.prompt(messages), special=False)[0]
 
         ids = await asyncio.to_thread(encode)  # long ones take seconds
-        max_tokens = _max_tokens(body, max(1, desk.context_length - len(ids)))
+        max_tokens = _max_tokens(body, desk.room(ids))
         desk.check_length(ids, max_tokens, "messages")
         wanted = body.top_logprobs if body.logprobs else None
         asking = await desk.ask(http, "chatcmpl", body, [ids], max_tokens, body.n, logprobs=wanted)

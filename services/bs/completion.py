@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from services.bs.drawing import logprobs
+from services.bs.prefill import Prefill
 from services.bs.requests import Echo, Finished, Piece, Request, TokenLogprob
 from services.bs.sampling import Draw
-from services.bs.step import Part
 from services.bs.text import TextStream
 
 
@@ -53,9 +53,9 @@ class Completion:
         rows: the logits of every step, if they are wanted.
     """
 
-    def __init__(self, request: Request, index: int, part: Part, language: Language) -> None:
-        """`part` has the tokens of its prompt that no other sequence brings."""
-        self.part = part
+    def __init__(self, request: Request, index: int, prefill: Prefill, language: Language) -> None:
+        """`prefill` has the tokens of its prompt that no other sequence brings."""
+        self.part = prefill.part
         self.finished = False
         self.made = 0
         self.rows: list[torch.Tensor] = []
@@ -67,17 +67,29 @@ class Completion:
         number, choice = divmod(index, request.n)
         prompt, most = request.prompts[number], request.max_tokens
         self._draw = Draw(request.sampling, prompt, most, self._ends, choice)
-        self._prefilled = False
+        self._prefill: Prefill | None = prefill
+        self._scored: Scored | None = None
+
+    @property
+    def prefills(self) -> bool:
+        """Whether its next tokens are of its prompt."""
+        return self._prefill is not None
 
     def take(self, before: Scored) -> None:
         """Go on after a step; `before` has the tokens of its prompt that are not its own."""
         logits, request = self.part.logits, self._request
         if request.want_logits:
             self.rows.append(logits.clone())  # of the step's, which then need not be kept
-        if not self._prefilled:
-            self._prefilled = True
+        if self._prefill is not None:
+            scored = self._scored or before
             if request.echo:
-                scored = before.extend(self.part.ids, logits, request.logprobs)
+                scored = scored.extend(self.part.ids, logits, request.logprobs)
+            if not self._prefill.is_last:
+                self._scored = scored
+                self._prefill.advance()
+                return
+            self._prefill = self._scored = None
+            if request.echo:
                 request.deliver(Echo(self._index, tuple(scored.tokens)))
             if request.max_tokens == 0:
                 self._finish("length")

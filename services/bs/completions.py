@@ -22,6 +22,7 @@ from services.bs.usage import StreamUsage, usage
 from services.bs.vocabulary import Offsets, Vocabulary
 
 DEFAULT_MAX_TOKENS = 16
+MAX_LOGITS_BYTES = 64 << 20
 KIND = "text_completion"
 
 
@@ -38,6 +39,7 @@ def router(desk: Desk) -> APIRouter:
         _check(body, max_tokens, each)
         # Long texts take seconds, in which nobody else would be heard.
         prompts = await asyncio.to_thread(_read, body.prompt, desk, max_tokens)
+        _check_logits(body, len(prompts[0].ids) + max_tokens, desk.words)
         asking = await desk.ask(
             http,
             "cmpl",
@@ -70,6 +72,12 @@ def _check(body: CompletionRequest, max_tokens: int, each: int) -> None:
     for name in ("logits", "routing"):
         if getattr(body, name) and (body.echo or len(body.prompt) * each > 1):
             raise refused(name, "allowed: with a single prompt and choice, without echo")
+
+
+def _check_logits(body: CompletionRequest, tokens: int, words: int) -> None:
+    if body.logits and (size := 4 * tokens * words) > MAX_LOGITS_BYTES:
+        most = MAX_LOGITS_BYTES // (4 * words)
+        raise refused("logits", f"would have {size} bytes; allowed: with up to {most} tokens")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ class Desk:
     otlp: OtlpTraces | None = None
     """Where every request's trace goes; None: nowhere."""
 
+    def room(self, ids: Sequence[int]) -> int:
+        """How many tokens may follow these, by the model's context and by the engine's memory."""
+        return max(1, min(self.context_length, self.engine.positions) - len(ids))
+
     def check_model(self, name: str | None) -> None:
         """ApiError unless it is the one that is served."""
         if name not in (None, self.model):

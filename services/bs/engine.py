@@ -6,9 +6,8 @@ HTTP ──submit──► waiting ──► [ step ─► step ─► step … 
 
 Between steps, and between layers: read hellos, beats and channel states.
 
-A running sequence takes, in each layer, 2 · key-value heads · head size elements for a position;
-at most MAX_RUNNING run. The tokens with which sequences join take at most STEP_TOKENS of a step,
-unless a single sequence brings more: that one then joins alone.
+At most MAX_RUNNING sequences run, each with memory for all the keys and values that it may have. At
+most `step_tokens` tokens of a step are of prompts.
 """
 
 from __future__ import annotations
@@ -27,17 +26,19 @@ from orchestrator.metrics.bs import PARTS
 from services.bs.completion import Language
 from services.bs.dispatch import Dispatcher
 from services.bs.policies import Policies
+from services.bs.prefill import step_tokens
 from services.bs.prober import Prober, ProbeRequest
 from services.bs.progress import Standing
-from services.bs.requests import End, Failure, FullError, Request
+from services.bs.requests import End, Failure, FullError, Request, TooLargeError
+from services.bs.room import Room
 from services.bs.running import Running
+from services.bs.step import Part
 from services.bs.trunk import Trunk
 from services.bs.waiting import Asked, Waiting
 from services.channel import ChannelFeed
 from services.settings import COMPUTE_NICENESS
 
 MAX_RUNNING = 32
-STEP_TOKENS = 4096
 # A small model's operations are done before another thread has woken for its share, and waiting for
 # that one costs more than they do where devices run on the same cores.
 SMALL_TRUNK_BYTES = 64 << 20
@@ -46,7 +47,11 @@ _WAKE = "inproc://wake"
 
 
 class Engine(threading.Thread):
-    """Serves requests: they begin in the order of their arrival, and advance together."""
+    """Serves requests: they begin in the order of their arrival, and advance together.
+
+    Attributes:
+        positions: for which there is memory for keys and values, of all sequences together.
+    """
 
     def __init__(
         self,
@@ -59,7 +64,9 @@ class Engine(threading.Thread):
         end_tokens: frozenset[int],
         metrics: BsMetrics,
         context: zmq.Context[zmq.Socket[bytes]],
+        kv_bytes: int,
     ) -> None:
+        """`kv_bytes` is the memory for keys and values."""
         super().__init__(name="engine", daemon=True)
         self._trunk = trunk
         self._dispatcher = dispatcher
@@ -68,6 +75,7 @@ class Engine(threading.Thread):
         self._language = Language(decode, end_tokens)
         self._metrics = metrics
         self._policies = policies
+        self.positions = kv_bytes // trunk.position_bytes
         self._waiting = Waiting()
         self._running: list[Running] = []
         metrics.requests_waiting.set_function(self._waiting.requests)
@@ -78,7 +86,13 @@ class Engine(threading.Thread):
         self._wake_lock = threading.Lock()
 
     def submit(self, asked: Asked) -> None:
-        """Queue a request, from any thread; raises FullError."""
+        """Queue a request, from any thread; raises FullError, TooLargeError."""
+        if isinstance(asked, Request) and asked.positions > self.positions:
+            self._metrics.requests_total.labels("refused").inc()
+            raise TooLargeError(
+                f"prompts and max_tokens need {asked.positions} positions of keys and values; "
+                f"WDMOE_KV_MIB allows {self.positions}"
+            )
         try:
             self._waiting.put(asked)
         except FullError:
@@ -113,10 +127,10 @@ class Engine(threading.Thread):
     def _turn(self) -> None:
         """One step of all that run, or what waits for nothing to run."""
         self._drop_cancelled()
-        self._admit()
+        parts = self._schedule()
         self._metrics.requests_running.set(len(self._running))
-        if self._running:
-            self._step()
+        if parts:
+            self._step(parts)
             self._metrics.requests_running.set(len(self._running))
         elif isinstance(self._waiting.first(), ProbeRequest):
             probe = self._waiting.take()
@@ -132,37 +146,41 @@ class Engine(threading.Thread):
             _end_trace(request, "cancelled")
         self._metrics.requests_total.labels("cancelled").inc(len(gone))
 
-    def _admit(self) -> None:
-        """Let sequences join in the order of their requests, none before another, as far as fit."""
-        room = _Room(MAX_RUNNING - sum(len(running.active) for running in self._running))
-        for running in self._running:
-            if not _join(running, room):
-                return
-        while isinstance(request := self._waiting.first(), Request):
-            if not room.has(len(request.prompts[0])):
-                return
+    def _schedule(self) -> list[Part]:
+        """What the next step computes. Requests begin in their order, as far as there is room."""
+        tokens = step_tokens(self._trunk.words)
+        chunk = tokens // 2
+        running = sum(len(one.active) for one in self._running)
+        held = sum(one.positions for one in self._running)
+        room = Room(MAX_RUNNING - running, tokens, self.positions - held)
+        parts = [part for one in self._running for part in one.schedule(room)]
+        while room.is_open and isinstance(request := self._waiting.first(), Request):
+            if not room.has(min(len(request.prompts[0]), chunk), 1, request.positions):
+                break
             self._waiting.take()
             try:
-                begun = self._begin(request)
+                begun = self._begin(request, chunk)
+                if begun is None:
+                    continue
+                room.take(0, positions=begun.positions)
+                parts += begun.schedule(room)
             except Exception as error:
                 self._failed(request, error)
                 continue
-            if begun is not None:
-                self._running.append(begun)
-                if not _join(begun, room):
-                    return
+            self._running.append(begun)
+        return parts
 
-    def _begin(self, request: Request) -> Running | None:
+    def _begin(self, request: Request, chunk: int) -> Running | None:
         channel = self._channel.current()
         if channel is None or not bool(self._dispatcher.reachable().any()):
             self._fail(request, "no device can be reached", "no_device")
             return None
         policy = self._policies.of(channel.policy)
-        return Running(request, policy, channel, self._trunk, self._language)
+        return Running(request, policy, channel, self._trunk, self._language, chunk)
 
-    def _step(self) -> None:
+    def _step(self, parts: list[Part]) -> None:
         try:
-            self._trunk.forward([part for running in self._running for part in running.parts()])
+            self._trunk.forward(parts)
         except Exception as error:  # it is not known whose fault it is
             for running in self._running:
                 self._failed(running.request, error)
@@ -215,32 +233,3 @@ class Engine(threading.Thread):
 def _end_trace(request: Request, error: str) -> None:
     if request.trace is not None:
         request.trace.end(time.monotonic(), error=error)
-
-
-class _Room:
-    """What may still join a step."""
-
-    def __init__(self, sequences: int) -> None:
-        self._sequences = sequences
-        self._tokens = 0
-
-    def has(self, tokens: int) -> bool:
-        """Whether a sequence that brings so many tokens may join."""
-        fits = self._tokens == 0 or self._tokens + tokens <= STEP_TOKENS
-        return self._sequences > 0 and fits
-
-    def take(self, tokens: int) -> None:
-        """It joins."""
-        self._sequences -= 1
-        self._tokens += tokens
-
-
-def _join(running: Running, room: _Room) -> bool:
-    """Let as many of a request's sequences join as there is room for; whether all could."""
-    while running.waiting:
-        tokens = running.next_tokens
-        if not room.has(tokens):
-            return False
-        running.join()
-        room.take(tokens)
-    return True

@@ -126,6 +126,12 @@ class Request:
     arrived_s: float = field(default_factory=time.monotonic)
     cancelled: bool = False
 
+    @property
+    def positions(self) -> int:
+        """Of keys and values, at most, that it needs to make one sequence after another."""
+        beginning = len(self.prompts[0]) if len(self.prompts) * self.n > 1 else 0
+        return beginning + max(map(len, self.prompts)) + self.max_tokens
+
     def progress(self, made: int = 0) -> Progress:
         """How far it has come, with so many tokens made."""
         sequences = len(self.prompts) * self.n
@@ -141,3 +147,7 @@ class Request:
 
 class FullError(Exception):
     """The queue of waiting requests is full."""
+
+
+class TooLargeError(Exception):
+    """A request has no room in memory, whoever else is served."""

@@ -1,6 +1,6 @@
 """A request that has begun: what its prompts share, its sequences, and its account at the end.
 
-prompts   s s s s a a        s s s s: computed once, in the step of the first sequence
+prompts   s s s s a a        s s s s: computed once, before the first sequence or in its step
           s s s s b b b      a a, b b b: sequences of the batch
 """
 
@@ -15,8 +15,11 @@ import torch
 
 from orchestrator.selection import Policy
 from orchestrator.state import ChannelState
+from services.bs.attention import KvCache
 from services.bs.completion import Completion, Language, Scored
+from services.bs.prefill import Prefill
 from services.bs.requests import End, Request
+from services.bs.room import Room
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
 from services.bs.step import Part
@@ -27,8 +30,7 @@ class Running:
     """Used by the engine's thread only. Its sequences join one by one, in their order.
 
     Attributes:
-        active: those that take part in every step.
-        waiting: those that are to join.
+        active: those that have joined, and have not ended.
     """
 
     def __init__(
@@ -38,11 +40,15 @@ class Running:
         channel: ChannelState,
         trunk: Trunk,
         language: Language,
+        chunk: int,
     ) -> None:
         self.request = request
         self.active: list[Completion] = []
         self._policy = policy
         self._channel = channel
+        self._trunk = trunk
+        self._language = language
+        self._chunk = chunk
         routing = RoutingTrace() if request.want_routing else None
         self._serving = Serving(policy, trace=routing, spans=request.trace)
         self._started_s = time.monotonic()
@@ -50,30 +56,26 @@ class Running:
         self._before = Scored()
         self._made = 0
         self._rows: list[torch.Tensor] = []
-        self.waiting: deque[Completion] = deque()
-
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
-        shared = shared_tokens(request.prompts, request.n)
+        self._waiting = deque(enumerate(prompts))
+        self._stepping: list[Completion] = []
+
+        self._shared = shared = shared_tokens(request.prompts, request.n)
         self._prompt_tokens = sum(map(len, prompts)) - shared * (len(prompts) - 1)
-        scored = request.echo and request.logprobs is not None
-        self._prefix: Part | None = None
-        before = None
+        self._scored = request.echo and request.logprobs is not None
+        self._beginning: KvCache | None = None
+        self._prefill: Prefill | None = None
         if shared:
-            ids, before = request.prompts[0][:shared], trunk.cache()
-            draws, wanted = generator(ids, trunk.device), shared if scored else 0
-            self._prefix = Part(ids, before, self._serving, draws, wanted)
-        for index, prompt in enumerate(prompts):
-            own = prompt[shared:]
-            wanted = len(own) if scored or request.want_logits else min(request.max_tokens, 1)
-            cache = trunk.cache(before, shared)
-            part = Part(own, cache, self._serving, generator(prompt, trunk.device), wanted)
-            self.waiting.append(Completion(request, index, part, language))
+            ids = request.prompts[0][:shared]
+            self._beginning = trunk.cache(shared)
+            part = Part([], self._beginning, self._serving, generator(ids, trunk.device), 0)
+            self._prefill = Prefill(ids, part, chunk, self._scored, 0)
 
     @property
-    def next_tokens(self) -> int:
-        """How many tokens a step has to compute if the next sequence joins."""
-        brings = self._prefix if not self.active else None
-        return len(self.waiting[0].part) + (0 if brings is None else len(brings))
+    def positions(self) -> int:
+        """Of keys and values that it holds memory for."""
+        beginning = 0 if self._beginning is None else self._beginning.positions
+        return beginning + sum(one.part.cache.positions for one in self.active)
 
     @property
     def untouched(self) -> int | None:
@@ -85,34 +87,57 @@ class Running:
         """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
         return self._made + sum(one.made for one in self.active if not one.finished)
 
-    def join(self) -> None:
-        """Let the next sequence take part."""
-        self.active.append(self.waiting.popleft())
+    def schedule(self, room: Room) -> list[Part]:
+        """What the next step is to compute of it; as many sequences join as there is room for."""
+        self._stepping = []
+        parts = []
+        if self._prefill is not None:
+            if not room.take(len(self._prefill.part)):
+                return []
+            parts.append(self._prefill.part)
+            if not self._prefill.is_last:
+                return parts
+        self._stepping = [
+            one for one in self.active if not one.prefills or room.take(len(one.part))
+        ]
+        while self._waiting and self._join(room):
+            self._stepping.append(self.active[-1])
+        return parts + [one.part for one in self._stepping]
 
-    def parts(self) -> list[Part]:
-        """What the next step has to compute."""
-        prefix = [self._prefix] if self._prefix is not None else []
-        return [*prefix, *(completion.part for completion in self.active)]
+    def _join(self, room: Room) -> bool:
+        index, prompt = self._waiting[0]
+        own, positions = prompt[self._shared :], len(prompt) + self.request.max_tokens
+        if not room.take(min(self._chunk, len(own)), sequences=1, positions=positions):
+            return False
+        self._waiting.popleft()
+        cache = self._trunk.cache(positions, self._beginning, self._shared)
+        part = Part([], cache, self._serving, generator(prompt, self._trunk.device), 0)
+        every = self._scored or self.request.want_logits
+        prefill = Prefill(own, part, self._chunk, every, min(self.request.max_tokens, 1))
+        self.active.append(Completion(self.request, index, prefill, self._language))
+        return True
 
     def advance(self) -> bool:
         """Go on after a step; whether all is done."""
-        if self._prefix is not None:
-            ids, logits = self._prefix.ids, self._prefix.logits
+        if self._prefill is not None:
+            part = self._prefill.part
             if self.request.echo:
-                self._before = self._before.extend(ids, logits, self.request.logprobs)
-            self._prefix = None
-        still = []
-        for completion in self.active:
+                self._before = self._before.extend(part.ids, part.logits, self.request.logprobs)
+            if self._prefill.is_last:
+                self._prefill = None
+            else:
+                self._prefill.advance()
+        for completion in self._stepping:
             completion.take(self._before)
             if completion.finished:
                 self._made += completion.made
                 self._rows += completion.rows
-            else:
-                still.append(completion)
-        self.active = still
+        self.active = [one for one in self.active if not one.finished]
+        if not self._waiting:
+            self._beginning = None  # all that begin with it have it
         if self._first_s is None and self.made:
             self._first_s = time.monotonic()
-        return not self.active and not self.waiting
+        return not self.active and not self._waiting
 
     def end(self) -> End:
         """The account of a request that is done."""

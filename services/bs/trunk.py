@@ -18,7 +18,7 @@ from transformers import AutoConfig, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
 from orchestrator.checkpoint import Checkpoint
-from services.bs.attention import IMPLEMENTATION, KvCache
+from services.bs.attention import IMPLEMENTATION, KvCache, position_bytes
 from services.bs.dispatch import Dispatcher
 from services.bs.selector import Selector
 from services.bs.step import Part, Step
@@ -70,9 +70,14 @@ class Trunk:
         """Memory that the trunk's weights take."""
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
-    def cache(self, before: KvCache | None = None, shared: int = 0) -> KvCache:
+    @property
+    def position_bytes(self) -> int:
+        """Memory that a position of a cache takes."""
+        return position_bytes(self._config, self._dtype)
+
+    def cache(self, positions: int, before: KvCache | None = None, shared: int = 0) -> KvCache:
         """An empty one, or one that begins with the first `shared` positions of `before`."""
-        return KvCache(self._config, self.device, self._dtype, before, shared)
+        return KvCache(self._config, self.device, self._dtype, positions, before, shared)
 
     @torch.inference_mode()
     def forward(self, parts: Iterable[Part]) -> None:
@@ -85,7 +90,6 @@ class Trunk:
         ids: list[int] = []
         positions: list[int] = []
         for part in step.parts:
-            part.cache.reserve(len(part))
             ids += part.ids
             positions += range(part.cache.length, part.cache.length + len(part))
         wanted = step.wanted()

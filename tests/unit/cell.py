@@ -44,6 +44,8 @@ TINY = MixtralConfig(
     num_local_experts=4,
 )
 EXPERTS = int(TINY.num_local_experts)
+ROOM = 200  # positions of a cache
+ROOM = 200  # positions of a cache
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,7 @@ class EngineRoom:
         cell: Cell,
         ends: frozenset[int] = frozenset(),
         decode: Callable[[Sequence[int]], str] = lambda ids: "".join(f"{id} " for id in ids),
+        kv_bytes: int = 1 << 24,
     ) -> None:
         self.engine = Engine(
             *(trunk(cell), cell.dispatcher, Prober(cell.dispatcher, cell.channel, curve=False)),
@@ -108,6 +109,7 @@ class EngineRoom:
             end_tokens=ends,
             metrics=cell.metrics,
             context=cell.context,
+            kv_bytes=kv_bytes,
         )
 
     def serve(self, *asked: Answer | ProbeRequest) -> None:

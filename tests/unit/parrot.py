@@ -58,11 +58,13 @@ class Parrot:
         fails: end requests with this, before anything is said or after a piece.
         said_before_failing: pieces.
         lost: experts that each request's tokens lose.
+        positions: no memory is needed.
         go: while it is not set, a request waits after its first piece.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.positions = 1 << 30
         self.full = False
         self.fails: str | None = None
         self.said_before_failing = 0

@@ -26,7 +26,7 @@ from services.bs.selector import Choice
 from services.bs.serving import Serving
 from services.bs.step import Step
 from services.device.experts import Experts
-from tests.unit.cell import CPU, EXPERTS, TINY, Cell, around, emulating, forward, part, trunk
+from tests.unit.cell import CPU, EXPERTS, ROOM, TINY, Cell, around, emulating, forward, part, trunk
 
 
 def chosen(
@@ -59,7 +59,7 @@ def run_layer(
     hidden = torch.randn(len(index), 16)
     choice = chosen(cell, index, weight, candidates)
     served = Serving(TopK())
-    step = Step([part([0] * len(index), trunk(cell).cache(), served)], EXPERTS)
+    step = Step([part([0] * len(index), trunk(cell).cache(ROOM), served)], EXPERTS)
     output = cell.dispatcher.layer(1, hidden, [choice], step)
     step.close()
     return hidden, output, served.meter
@@ -76,7 +76,7 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
     split, served = trunk(cell), Serving(TopK())
     whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
-    cache = split.cache()
+    cache = split.cache(ROOM)
     rows = [forward(split, part, cache, served) for part in (ids[:4], *([i] for i in ids[4:]))]
     with torch.inference_mode():
         expected = whole(torch.tensor([ids])).logits[0]
@@ -135,7 +135,7 @@ def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
     split, policy = trunk(cell), TopK()
     servings = [Serving(policy) for _ in range(4)]
     parts = [
-        part([0] * tokens, split.cache(), served)
+        part([0] * tokens, split.cache(ROOM), served)
         for tokens, served in zip((2, 1, 2, 1), servings, strict=True)
     ]
     index = [[0, 1], [1, 4], [1, 4], [0, 4], [1, 4], [4, 4]]  # the last is the policy's choice
@@ -345,7 +345,7 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
     cell.admit(*range(EXPERTS))
     assert cell.dispatcher.reachable().tolist() == [True, True, False, True]
     split, served = trunk(cell), Serving(TopK())
-    forward(split, list(range(20)), split.cache(), served)
+    forward(split, list(range(20)), split.cache(ROOM), served)
     assert 2 not in served.meter.used
     assert served.meter.dropped == {}
     assert served.meter.outage.keys() == {2}

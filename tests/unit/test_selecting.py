@@ -21,7 +21,7 @@ from orchestrator.state import Direction, PolicyState
 from services.bs.policies import Policies
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
-from tests.unit.cell import CPU, EXPERTS, Cell, emulating, forward, trunk
+from tests.unit.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
 
 
 def all_there(cell: Cell) -> None:
@@ -38,11 +38,11 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     tokens, layers = 20, 3
     everything, served = Serving(TopK()), Serving(WeightToLatencyRatio(theta=0.2))
     split = trunk(cell)
-    forward(split, list(range(tokens)), split.cache(), everything)
+    forward(split, list(range(tokens)), split.cache(ROOM), everything)
     before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
     assert before == tokens
     would = cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2")
-    forward(split, list(range(tokens)), split.cache(), served)
+    forward(split, list(range(tokens)), split.cache(ROOM), served)
 
     left_out = served.meter.deselected
     assert left_out[3] > 0
@@ -72,7 +72,7 @@ def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
     cell.roster.lose(1, "silent")
     tokens, layers = 20, 3
     served, split = Serving(Top1()), trunk(cell)
-    forward(split, list(range(tokens)), split.cache(), served)
+    forward(split, list(range(tokens)), split.cache(ROOM), served)
     meter = served.meter
     assert meter.dropped.keys() == {1}
     assert meter.used.total() == tokens * layers
@@ -85,7 +85,7 @@ def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
     served = Serving(TopK())
     served.trace = RoutingTrace()
     split = trunk(cell)
-    cache = split.cache()
+    cache = split.cache(ROOM)
     forward(split, [1, 2, 3], cache, served)
     forward(split, [4], cache, served)
     with np.load(io.BytesIO(served.trace.npz())) as file:

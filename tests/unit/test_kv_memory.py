@@ -1,0 +1,115 @@
+"""Keys and values in bounded memory: who waits for room, and who never has it."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import torch
+
+from services.bs import api, completions, memory
+from services.bs.chat_template import ChatTemplate
+from services.bs.desk import Desk
+from services.bs.engine import MAX_RUNNING
+from services.bs.requests import Event, TooLargeError
+from services.bs.vocabulary import Vocabulary
+from tests.unit.cell import CPU, Cell, emulating, trunk
+from tests.unit.engine_room import Answer, EngineRoom, asking
+from tests.unit.parrot import FOLDER, Http, Parrot, tokenizer
+from tests.unit.serving import serve
+
+POSITIONS = 40
+
+
+@pytest.fixture
+def room(cell: Cell) -> EngineRoom:
+    cell.channel.state = emulating(flops=1e15)
+    cell.start_all()
+    # 3 layers, of 1 head with 8 keys and 8 values in fp32.
+    return EngineRoom(cell, kv_bytes=POSITIONS * 3 * 2 * 8 * 4 + 1)
+
+
+def held(room: EngineRoom) -> int:
+    return sum(one.positions for one in room.engine._running)
+
+
+def test_a_position_takes_the_bytes_of_its_cache(cell: Cell) -> None:
+    one = trunk(cell)
+    cache = one.cache(7)
+    tensors = [tensor for layer in cache._layers for tensor in layer]
+    assert sum(tensor.nbytes for tensor in tensors) == 7 * one.position_bytes
+
+
+def test_requests_wait_until_there_is_memory_for_them(room: EngineRoom) -> None:
+    seen: list[int] = []
+
+    def look(_: Event) -> None:
+        seen.append(held(room))
+
+    answers = [asking([[n, 1, 2, 3]], 4 + n, look) for n in range(8)]
+    choices = [[*range(9), n] for n in range(6)]
+    answers.append(asking(choices, 3, look))
+    room.serve(*answers)
+    assert [answer.end.completion_tokens for answer in answers] == [*range(4, 12), 18]
+    assert POSITIONS / 2 < max(seen) <= POSITIONS
+    assert held(room) == 0
+
+
+def test_memory_that_waits_for_nobody_gives_the_same_answers(cell: Cell, room: EngineRoom) -> None:
+    def several() -> list[Answer]:
+        prompts = [[[n, 1, 2, 3]] for n in range(8)]
+        return [asking(prompt, 6) for prompt in [*prompts, [[5, 6, 7, n] for n in range(6)]]]
+
+    tight, roomy = several(), several()
+    room.serve(*tight)
+    room.engine.positions = POSITIONS * MAX_RUNNING
+    room.serve(*roomy)
+    for one, other in zip(tight, roomy, strict=True):
+        sequences = range(len(one.request.prompts))
+        assert [one.text(n) for n in sequences] == [other.text(n) for n in sequences]
+
+
+@pytest.mark.parametrize("prompts", [[[1] * 30], [[1] * 12, [2] * 17]])
+def test_a_request_that_never_fits_is_refused_with_the_reason(
+    cell: Cell, room: EngineRoom, prompts: list[list[int]]
+) -> None:
+    with pytest.raises(TooLargeError, match=r"need 4\d positions .* WDMOE_KV_MIB allows 40"):
+        room.engine.submit(asking(prompts, 12).request)
+    assert cell.counted("wdmoe_requests_total", outcome="refused") == 1
+    fits = asking([[1] * 28], 12)
+    room.serve(fits)
+    assert fits.end.completion_tokens == 12
+
+
+def test_over_http_it_is_a_400(room: EngineRoom) -> None:
+    desk = Desk(room.engine, Vocabulary(tokenizer()), "tiny", 2048, words=40)
+    app = api.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    with room.running(), serve(app) as url:
+        http = Http(url)
+        message = http.refused("/v1/completions", {"prompt": [1, 2], "max_tokens": 500})
+        assert "WDMOE_KV_MIB allows 40" in message
+        reply: httpx.Response = http.post("/v1/completions", {"prompt": [1, 2], "max_tokens": 5})
+        assert reply.status_code == 200
+
+
+def test_a_chat_without_max_tokens_takes_what_memory_leaves(http: Http, parrot: Parrot) -> None:
+    parrot.positions = 40
+    http.chat({"role": "user", "content": "a b"})
+    http.chat({"role": "user", "content": "a b"}, max_tokens=3)
+    default, given = parrot.requests
+    assert default.max_tokens == 40 - len(default.prompts[0])
+    assert given.max_tokens == 3
+
+
+def test_logits_of_every_position_are_bounded_by_bytes(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completions, "MAX_LOGITS_BYTES", 4 * 912 * 20)
+    body = {"prompt": [300] * 15, "logits": True}
+    assert http.post("/v1/completions", body | {"max_tokens": 5}).status_code == 200
+    message = http.refused("/v1/completions", body | {"max_tokens": 6})
+    assert message == "logits: would have 76608 bytes; allowed: with up to 20 tokens"
+
+
+def test_what_is_configured_holds_else_a_share_of_what_is_free() -> None:
+    assert memory.kv_bytes(3, CPU) == 3 << 20
+    assert 1 << 20 < memory.kv_bytes(0, torch.device("cpu")) < 1 << 45
