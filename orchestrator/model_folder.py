@@ -7,6 +7,7 @@ and the command line.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -14,10 +15,13 @@ from orchestrator import model_file
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
 
+# Which tokens end a text: by their numbers, and by their names.
+_NUMBERED_ENDS = ("generation_config.json", "config.json")
+_NAMED_ENDS = ("tokenizer_config.json", "special_tokens_map.json")
 # Read if they are there.
 OPTIONAL = (
     "generation_config.json",
-    "tokenizer_config.json",
+    *_NAMED_ENDS,
     "chat_template.jinja",
     "chat_template.json",
 )
@@ -26,7 +30,7 @@ OPTIONAL = (
 def check(folder: Path) -> Checkpoint:
     """The folder's checkpoint; InputError for anything with which no stack would start."""
     checkpoint = Checkpoint(folder)
-    load_tokenizer(folder)
+    end_tokens(folder, load_tokenizer(folder))
     for path in (folder / name for name in OPTIONAL):
         if path.is_symlink() or path.exists():
             model_file.require(path, "")
@@ -40,3 +44,32 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a readable tokenizer ({error})") from None
+
+
+def end_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that end a text, as any file has them; InputError if one of these is damaged.
+
+    A fine-tune for chats often names its end in the tokenizer's files alone.
+    """
+    ends: set[int] = set()
+    for name in _NUMBERED_ENDS:
+        found = _read_optional(folder / name).get("eos_token_id")
+        numbers = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(number) is int for number in numbers):
+            allowed = "allowed: a token's number, or a list of them"
+            raise InputError(f"{folder / name}: eos_token_id: {allowed}")
+        ends.update(numbers)
+    for name in _NAMED_ENDS:
+        token = _read_optional(folder / name).get("eos_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{folder / name}: eos_token: allowed: a token's text")
+        number = None if text is None else tokenizer.token_to_id(text)
+        ends.update([] if number is None else [number])
+    return frozenset(ends)
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    if not (path.is_symlink() or path.exists()):
+        return {}
+    return model_file.read_json(path, "")

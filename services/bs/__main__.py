@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
@@ -19,7 +17,7 @@ from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
-from orchestrator.model_folder import load_tokenizer
+from orchestrator.model_folder import end_tokens, load_tokenizer
 from services import radio, settings, wire
 from services.bs import api, memory
 from services.bs.accounting import Accounting
@@ -55,7 +53,9 @@ def main() -> None:
             f"{conf.model_dir}: the checkpoint has {info.experts} experts, "
             f"WDMOE_DEVICES is {conf.devices}; each device holds one expert"
         )
-    vocabulary = Vocabulary(load_tokenizer(conf.model_dir))
+    tokenizer = load_tokenizer(conf.model_dir)
+    ends = end_tokens(conf.model_dir, tokenizer)
+    vocabulary = Vocabulary(tokenizer)
     template = ChatTemplate(conf.model_dir)
     metrics = bs_metrics()
     metrics.model.info(
@@ -83,7 +83,6 @@ def main() -> None:
     selector = Selector(roster, channel, estimate)
     trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)
 
-    ends = _end_tokens(conf.model_dir)
     prober = Prober(dispatcher, channel, conf.curve)
     policies = Policies(info, conf.torch_device, metrics)
     kv_bytes = memory.kv_bytes(conf.kv_mib, conf.torch_device)
@@ -178,19 +177,6 @@ def otlp(model: str) -> OtlpTraces | None:
     from services.bs.tracing_otlp import OtlpTraces  # takes time to load
 
     return OtlpTraces(model)
-
-
-def _end_tokens(folder: Path) -> frozenset[int]:
-    """The tokens that end a completion: generation_config.json's, else config.json's."""
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        try:
-            ends = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-        except (ValueError, AttributeError):
-            raise InputError(f"{path}: not a JSON object") from None
-        if ends is not None:
-            return frozenset([ends] if isinstance(ends, int) else ends)
-    return frozenset()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.bs.vocabulary import Vocabulary
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
-from tests.unit.parrot import Http, Parrot, tokenizer
+from tests.unit.parrot import Http, Parrot
 
 PROMPT = [3, 14, 15, 9, 26]
 OTHER = [3, 14, 2]
@@ -173,7 +172,5 @@ def test_what_is_out_of_bounds_is_refused_by_name(http: Http, fields: Any, messa
 
 
 def test_a_stop_text_that_is_a_special_token_matches_by_its_id(http: Http, parrot: Parrot) -> None:
-    vocabulary = Vocabulary(tokenizer())
-    assert vocabulary.special(["</s>", "a", "no token"]) == {0}
     http.complete("a", stop=["</s>", "x"])
     assert parrot.requests[0].stop_tokens == {0}
