@@ -16,15 +16,24 @@ REPORTS := .build/reports
 setup:
 	@./setup.sh
 
+# the README's table: make demo LIMIT=100, then runs/demo/report/table.md
+LIMIT := 20
+
 demo: setup
 	@wdmoe up
+	rm -rf runs/demo
 	for profile in near-far cell-edge; do
 	    wdmoe profile use $$profile
-	    for prompts in arithmetic facts; do
-	        out=runs/demo-$$profile-$$prompts
-	        rm -rf $$out
-	        wdmoe replay $$prompts --limit 20 --out $$out
+	    for prompts in compare facts; do
+	        wdmoe replay $$prompts --limit $(LIMIT) --out runs/demo/$$profile-$$prompts
 	    done
+	done
+	wdmoe report runs/demo/* --out runs/demo/report
+	echo
+	echo "Look next: wdmoe top (what it does right now), runs/demo/report/index.html (figures),"
+	for service in grafana:3000 prometheus:9090; do
+	    address=$$(docker compose port $${service/:/ } 2>/dev/null) || continue
+	    echo "http://$$address ($${service%:*})"
 	done
 
 test:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from orchestrator.cli.common import Json, print_json
 from orchestrator.text_file import user_path
@@ -26,8 +27,9 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make one HTML page of runs and sweeps, and its figures as PNG and SVG."""
+    """Make one HTML page of runs and sweeps, with figures, and show all runs side by side."""
     from orchestrator.report import page, recorded  # scipy and matplotlib take a second to load
+    from orchestrator.report.side_by_side import WIDTH
 
     material = recorded.read(folders)
     written = page.write(material, out or folders[0] / "report")
@@ -35,9 +37,13 @@ def report(
         print_json(
             {
                 "page": str(written.page),
+                "table": str(written.page.with_name(page.TABLE)),
                 "figures": [str(path) for path in written.figures],
                 "warnings": written.warnings,
             }
         )
         return
-    typer.echo(f"{written.page}, and {len(written.figures)} files of figures beside it")
+    console = Console()
+    console.width = max(console.width, WIDTH)  # a pipe, say, has no width of its own
+    console.print(written.runs.rich())
+    typer.echo(f"{written.page}; beside it the table (table.md), and the figures as PNG and SVG")

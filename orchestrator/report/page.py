@@ -22,10 +22,12 @@ from orchestrator.report import (
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group, group
 from orchestrator.report.recorded import Material
+from orchestrator.report.side_by_side import side_by_side
 from orchestrator.report.tables import Table
 from orchestrator.sweep import tables as sweep_tables
+from orchestrator.sweep.tables import Grid
 
-PAGE, FIGURES = "index.html", "figures"
+PAGE, TABLE, FIGURES = "index.html", "table.md", "figures"
 _HERE = Path(__file__).parent
 
 
@@ -51,16 +53,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` has written."""
+    """What `write` has written, and the table of all runs."""
 
     page: Path
+    runs: Grid
     figures: list[Path]
     warnings: list[str]
 
 
 def write(material: Material, out: Path) -> Written:
-    """Write OUT/index.html and OUT/figures/NAME.png and .svg; InputError if that cannot be."""
+    """Write index.html, table.md and figures into OUT; InputError if that cannot be."""
     groups = group(material.runs)
+    runs = side_by_side(material.runs)
     doubts = conditions.warnings(groups)
     unfinished = [
         f"The sweep in {sweep.path} has not ended: its policies are not compared here."
@@ -85,7 +89,7 @@ def write(material: Material, out: Path) -> Written:
             style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
             warnings=doubts,
             conditions=conditions.conditions(groups),
-            overview=tables.overview(groups),
+            overview=tables.of_grid(runs),
             sweeps=_of_sweeps(material),
             unfinished=unfinished,
             links=[tables.links(one) for one in verified],
@@ -93,6 +97,7 @@ def write(material: Material, out: Path) -> Written:
             folders=list(dict.fromkeys(one.given.resolve().name for one in material.runs)),
         )
         (out / PAGE).write_text(page, encoding="utf-8")
+        (out / TABLE).write_text(runs.markdown(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror or error}") from None
     files = [
@@ -101,7 +106,7 @@ def write(material: Material, out: Path) -> Written:
         for drawing in drawings
         for kind in ("png", "svg")
     ]
-    return Written(out / PAGE, files, [*unfinished, *doubts])
+    return Written(out / PAGE, runs, files, [*unfinished, *doubts])
 
 
 def _draw(of: Group) -> list[Drawing]:

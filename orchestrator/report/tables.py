@@ -37,30 +37,6 @@ def of_grid(grid: Grid) -> Table:
     return Table(grid.title, grid.columns, grid.rows, heads)
 
 
-def overview(groups: Sequence[Group]) -> Table:
-    """All runs, a line each."""
-    rows = []
-    for group in groups:
-        for label, one in group.runs.items():
-            summary = one.summary
-            total, first = summary.end_to_end, summary.time_to_first_token
-            rows.append(
-                [
-                    group.name,
-                    label,
-                    str(summary.n),
-                    str(summary.errors),
-                    percent(summary.accuracy, summary.accuracy_interval),
-                    ms(first.p50_s),
-                    ms(total.p50_s),
-                    ms(total.p95_s),
-                ]
-            )
-    columns = ["Prompts, profile", "Policy", "Requests", "Failed", "Accuracy [%], 95 %"]
-    times = ["First token, median [ms]", "End to end, median [ms]", "End to end, p95 [ms]"]
-    return Table("All runs", columns + times, rows, heads=2)
-
-
 def accuracy(group: Group) -> Table:
     """Scores and throughput; what no run has is left out."""
     rows = {label: _scores(one.summary) for label, one in group.runs.items()}

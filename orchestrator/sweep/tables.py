@@ -21,7 +21,12 @@ from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
 
 WIDTH = 100
 LEAST_P = 0.001
-TEXTS = ("Set", "Policy")  # columns of words; the others are of numbers
+TEXTS = (
+    "Set",
+    "Policy",
+    "Set\nProfile",
+    "Policy\nn",
+)  # columns of words; the others are of numbers
 ACCURACY = "accuracy [%], 95 % interval; change in points, McNemar's p"
 LATENCY = "median latency, speed-up; cut [%]; its 95 % interval"
 BREAKDOWN = (

@@ -44,6 +44,24 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     assert "Every link kept its rate, 56 to 301 Mbit/s" in text
 
 
+def test_runs_stand_side_by_side_with_what_got_slower_and_where(
+    tmp_path: Path, wdmoe: Wdmoe
+) -> None:
+    folders = [record(tmp_path / "a", policy=WLR), record(tmp_path / "b", failures=[3])]
+    done = wdmoe("report", *map(str, folders), "--out", str(tmp_path / "out"))
+    table = (tmp_path / "out" / "table.md").read_text()
+    first, second = (line.split(" | ") for line in table.splitlines()[-2:])
+    assert first[0] == "| facts<br>near-far"
+    assert (first[1], first[2]) == ("wlr θ=0.2<br>12", "75.0<br>[46.8, 91.1]")
+    assert first[-1] == "– |"
+    assert second[1] == "topk<br>11 of 12"
+    # the median goes from 220 to 315 ms, the failed request left out: all of it computing
+    assert second[-1] == "1.43×<br>+99.6 compute |"
+    assert "1.43×" in done.out
+    assert "+99.6 compute" in done.out
+    assert max(map(len, done.out.splitlines()[:-1])) <= 110
+
+
 def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
     (found,) = group(recorded.read([record(tmp_path / "a", policy=WLR)]).runs)
     table = tables.devices(found)

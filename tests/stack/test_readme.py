@@ -1,0 +1,22 @@
+"""What the README shows a newcomer is what the stack answers."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.stack.conftest import BUNDLED, MODEL, ROOT, Stack
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif(MODEL != BUNDLED, reason="the README's question is for the bundled model")
+def test_the_first_request_of_the_readme_is_answered_as_it_says_and_right(stack: Stack) -> None:
+    (body,) = re.findall(r"-d '(\{.*\})'", README)
+    question = json.loads(body)
+    answer = stack.bs.post("/v1/completions", json=question).json()["choices"][0]["text"]
+    assert f"answers `{answer}`" in README
+    first, second = map(int, re.findall(r"[0-9]+", question["prompt"]))
+    assert answer.rpartition("####")[2].strip() == str(first + second)
