@@ -94,6 +94,11 @@ class Checkpoint:
                 digest.update(file.read(_SAMPLE_BYTES))
         return digest.hexdigest()
 
+    @property
+    def files(self) -> set[Path]:
+        """The configuration and the files that have tensors."""
+        return {self._config_file, *(entry.file for entry in self._entries.values())}
+
     def trunk(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor but the experts', under the names that transformers 5 uses."""
         for name in self._trunk:

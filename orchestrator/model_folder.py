@@ -37,6 +37,12 @@ def check(folder: Path) -> Checkpoint:
     return checkpoint
 
 
+def files(checkpoint: Checkpoint) -> list[Path]:
+    """The files that base station and devices read, or may read."""
+    beside = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".jinja"))
+    return sorted({*checkpoint.files, *beside})
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The folder's tokenizer.json; InputError if it cannot be read."""
     path = model_file.require(folder / "tokenizer.json", "the tokenizer in Hugging Face's form")

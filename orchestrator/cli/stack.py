@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ import httpx
 import typer
 
 from orchestrator.build import source
+from orchestrator.cli import readable
 from orchestrator.cli.common import Json, print_json, warn
 from orchestrator.cli.containers import (
     ROOT,
@@ -24,7 +26,9 @@ from orchestrator.cli.containers import (
     docker,
     last_line,
 )
+from orchestrator.cli.model_mount import ModelMount
 from orchestrator.errors import InputError, StackError
+from orchestrator.progress_display import progress_display
 from orchestrator.replay.client import Client
 from orchestrator.replay.provenance import code_warnings
 
@@ -52,21 +56,25 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the stack and wait until every service is ready."""
+    model = ModelMount.find()
+    os.environ.update(model.environment())  # for compose
     project = configuration()
     services = project["services"]
     before = containers(project["name"])
     for checkout in {container.checkout for container in before} - {ROOT}:
         raise StackError(_of_another(project["name"], checkout))
-    _check_model(services)
+    model_files = _check_model(model, services)
     _check_ports(services, before)
     left_out = [name for name, service in services.items() if not _obtainable(service)]
-    for name in left_out:
-        typer.echo(f"{name}: no image registry answers; the stack runs without it", err=True)
     started = [name for name in services if name not in left_out]
     urls = {name: f"http://127.0.0.1:{port}" for name in started for port in _ports(services[name])}
     if build:
         _build(services)
+    readable.check([services[name] for name in started], {model.source: model_files})
+    if build:
         _stop_outdated(services, before)
+    for name in left_out:
+        typer.echo(f"{name}: no image registry answers; the stack runs without it", err=True)
     began = time.monotonic()
     done = compose("up", "-d", *started)
     if done.returncode:
@@ -121,9 +129,9 @@ def _build(services: Services) -> None:
         StackError: they cannot be built, and those that are here do not have this source.
     """
     images = {service["image"] for service in services.values() if "build" in service}
-    if not all(map(_image_id, images)):
-        typer.echo("images: building", err=True)
-    done = compose("build")
+    with progress_display() as progress:
+        progress.add_task("building images", total=None)
+        done = compose("build")
     if done.returncode:
         fault = f"docker compose build: {last_line(done.stderr)}"
         if any(_source(image) != source() for image in images):
@@ -148,24 +156,23 @@ def _patiently(*arguments: str) -> str | None:
     return last_line(done.stderr) if done.returncode else None
 
 
-def _check_model(services: Services) -> None:
-    """Docker would make an empty folder of one that is missing, and the BS would fail late."""
-    folder = next(
-        Path(volume["source"])
-        for volume in services["bs"]["volumes"]
-        if volume["target"] == "/model"
-    )
-    from orchestrator.checkpoint import Checkpoint  # torch takes seconds, and only `up` needs it
+def _check_model(model: ModelMount, services: Services) -> list[Path]:
+    """The model's files; InputError for a model with which base station or devices would fail."""
+    from orchestrator import model_folder  # torch takes seconds, and only `up` needs it
 
     try:
-        experts = Checkpoint(folder).info.experts
+        checkpoint = model_folder.check(model.folder)
     except InputError as error:
         raise InputError(f"WDMOE_MODEL: {error}") from None
+    experts = checkpoint.info.experts
     devices = int(services["bs"]["environment"]["WDMOE_DEVICES"])
     if experts != devices:
         raise InputError(
-            f"WDMOE_MODEL: {folder} has {experts} experts; allowed: {devices}, one a device"
+            f"WDMOE_MODEL: {model.folder} has {experts} experts; allowed: {devices}, one a device"
         )
+    files = model_folder.files(checkpoint)
+    model.check_links(files)
+    return files
 
 
 def _check_ports(services: Services, before: Sequence[Container]) -> None:
@@ -221,15 +228,18 @@ def _wait(project: str, urls: dict[str, str], deadline_s: float) -> None:
     The services themselves are asked: the engine runs its health checks too seldom to wait for, so
     that they do not disturb what the testbed measures.
     """
-    while missing := _not_ready(urls):
-        ended = [one for one in containers(project) if one.status in ("exited", "dead")]
-        if ended:
-            raise StackError("; ".join(map(_why, ended)))
-        if time.monotonic() > deadline_s:
-            late = [one for one in containers(project) if one.service in missing]
-            said = "; ".join(map(_why, late))
-            raise StackError(f"not ready in time: {said or ', '.join(missing)}")
-        time.sleep(0.5)
+    with progress_display() as progress:
+        task = progress.add_task("waiting", total=None)
+        while missing := _not_ready(urls):
+            progress.update(task, description=f"waiting for {', '.join(missing)}")
+            ended = [one for one in containers(project) if one.status in ("exited", "dead")]
+            if ended:
+                raise StackError("; ".join(map(_why, ended)))
+            if time.monotonic() > deadline_s:
+                late = [one for one in containers(project) if one.service in missing]
+                said = "; ".join(map(_why, late))
+                raise StackError(f"not ready in time: {said or ', '.join(missing)}")
+            time.sleep(0.5)
 
 
 def _not_ready(urls: dict[str, str]) -> list[str]:
