@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from services.bs import chat, completions, middleware
+from services.bs import chat, completions, middleware, responses, tokenize
 from services.bs.answer import ClientGoneError, left, submit
 from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
@@ -42,6 +42,8 @@ def create(
     middleware.install(app, cors_origins)
     app.include_router(completions.router(desk))
     app.include_router(chat.router(desk, template))
+    app.include_router(responses.router(desk, template))
+    app.include_router(tokenize.router(desk, template))
     began_s = int(time.time())
 
     @app.exception_handler(ApiError)
