@@ -69,7 +69,9 @@ def measure(minutes: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() - began_s < 60 * minutes:
             out = Path(folder) / str(requests)
-            summary = wdmoe("replay", "facts", "--limit", "280", "--out", str(out))
+            summary = wdmoe(
+                "replay", "facts", "--limit", "280", "--fading", "one", "--out", str(out)
+            )
             requests += summary["n"]
             faults.update(summary["warnings"])
             lines = (out / "intervals.jsonl").read_text().splitlines()

@@ -83,7 +83,17 @@ class Profile:
     def interval_s(self) -> float | None:
         """How long an interval lasts; None: there is only one."""
         fading = self.spec.fading
+        if fading.speed_m_per_s == 0 and not self.recorded:
+            return None  # nothing moves
         return fading.coherence_s if fading.kind == "rayleigh" or self.recorded else None
+
+    @property
+    def fades(self) -> bool:
+        """Whether links depend on the interval, be it the only one of a run."""
+        drawn = self.spec.fading.kind == "rayleigh" and any(
+            device.distance_m is not None for device in self.spec.devices
+        )
+        return drawn or self.interval_s is not None
 
     @cached_property
     def correlation(self) -> float:
@@ -185,7 +195,7 @@ class Profile:
         fading = self.spec.fading
         if fading.kind == "none" or interval is None:
             return mean
-        if fading.speed_m_per_s is not None:
+        if fading.speed_m_per_s is not None and self.interval_s is not None:
             return self._correlated[index, direction].gain(mean, interval)
         return channel.rayleigh_gain(
             mean, seed=self.spec.seed, device=index, direction=direction, interval=interval

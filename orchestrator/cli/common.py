@@ -26,6 +26,14 @@ AllowDegraded = Annotated[
         help="On kernels without netem, apply the rates and leave out delay, jitter and loss.",
     ),
 ]
+Fading = Annotated[
+    str | None,
+    typer.Option(
+        metavar="each|one",
+        help="each: a static profile is drawn anew for each prompt, any other one's fading begins "
+        "anew; one: once for all.",
+    ),
+]
 
 
 def bs_url() -> str:

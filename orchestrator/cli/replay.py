@@ -18,6 +18,7 @@ from orchestrator.replay import chrome_trace, code_tests, prompt_sets, table
 from orchestrator.replay.arrivals import Schedule
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
@@ -104,6 +105,7 @@ def replay(
             help="Draw when what happened where: a Chrome trace, for ui.perfetto.dev.",
         ),
     ] = None,
+    fading: common.Fading = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was stopped in --out DIR.")
     ] = False,
@@ -134,6 +136,7 @@ def replay(
         routing=routing,
         goodput_limit_s=goodput_limit_s,
         trace_file=trace_file,
+        fading=parse_fading(fading),
     )
     if trace_file is not None:
         chrome_trace.check_free(trace_file, out)

@@ -16,6 +16,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.progress_display import progress_display
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
+from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner, recorded
 from orchestrator.text_file import user_path
@@ -53,6 +54,7 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep that was stopped in --out DIR.")
     ] = False,
+    fading: common.Fading = None,
     allow_degraded: common.AllowDegraded = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")
@@ -66,6 +68,7 @@ def sweep(
         raise InputError(
             "--resume: --out is missing; allowed: the folder of the sweep to go on with"
         )
+    begins = parse_fading(fading) or "each"
     chosen = policies(_thetas(theta), policy or [])
     prompts = tuple(prompt_sets.load(spec).head(limit) for spec in sets)
     path = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"
@@ -73,7 +76,7 @@ def sweep(
     for one in found:
         common.warn(one.warnings)
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
-        plan = Plan(path, found or (client.profile(),), prompts, chosen)
+        plan = Plan(path, found or (client.profile(),), prompts, chosen, begins)
         asked = plan.claim(resume=resume)
         with plan.alone():
             _run(plan, client, allow_degraded=allow_degraded)

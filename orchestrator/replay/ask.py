@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from orchestrator.replay.client import Client, Reply
+from orchestrator.replay.fading import Realisation
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.records import Request, TraceTold
 from orchestrator.replay.scoring import (
@@ -34,15 +35,16 @@ def ask(
     client: Client,
     model: str,
     intended_s: float,
+    realisation: Realisation,
     *,
     routing: bool = False,
     on_trace: OnTrace | None = None,
 ) -> tuple[Request, bytes | None]:
     """Ask now what was to be asked at `intended_s`: the request, and if asked for its routing.
 
-    `number` is the prompt's place in its set. Whatever goes wrong is in the request. Of a multiple
-    choice, several sequences in one request, no routing is told. `on_trace` is given the request
-    and its trace, which is asked for then.
+    It is to run under `realisation`, which is in force. `number` is the prompt's place in its set.
+    Whatever goes wrong is in the request. Of a multiple choice, several sequences in one request,
+    no routing is told. `on_trace` is given the request and its trace, which is asked for then.
     """
     trace = on_trace is not None
     if isinstance(prompt, ChoicePrompt):
@@ -71,6 +73,8 @@ def ask(
         http_s=answered_s - timings.end_to_end_s if timings else None,
         timings=timings,
         error=reply.error,
+        first_interval=realisation.first_interval,
+        epoch=realisation.channel.epoch,
     )
     if on_trace is not None:
         on_trace(request, reply.trace)

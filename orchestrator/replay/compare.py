@@ -104,7 +104,7 @@ def compare(a: Path, b: Path) -> Comparison:
         method=METHOD,
         a=str(a),
         b=str(b),
-        differences=_differences(run_a, run_b),
+        differences=[*_differences(run_a, run_b), *_of_fading(run_a, run_b, pairs)],
         prompts=len(common),
         only_a=len(of_a) - len(common),
         only_b=len(of_b) - len(common),
@@ -136,6 +136,20 @@ def _differences(a: Run, b: Run) -> list[Difference]:
         for field in {**was, **now}
         if was.get(field) != now.get(field)
     ]
+
+
+def _of_fading(a: Run, b: Run, pairs: Sequence[tuple[Request, Request]]) -> list[Difference]:
+    """That prompts did not meet the same fading in both runs, where they did not."""
+    if a.fading is None and b.fading is None:
+        return []
+    other = sum(was.first_interval != now.first_interval for was, now in pairs)
+    if other:
+        text = f"not the same for {other} of {len(pairs)}"
+    elif any(run.fading and run.fading.goes_on for run in (a, b)):
+        text = "depends on when each was sent"
+    else:
+        return []
+    return [Difference(field="fading of prompts", a=text, b=text)]
 
 
 def _conditions(run: Run) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from orchestrator.replay.records import Channel, Link, Request, Run
+from orchestrator.replay.records import Channel, Link, Request, Run, Timings
 
 OVERRUNS_MOST = 0.01
 
@@ -15,8 +15,6 @@ def doubts(
     requests: Sequence[Request],
     overruns: float | None,
     after: Channel,
-    *,
-    continuous: bool,
 ) -> list[str]:
     """The warnings of a run; arguments as of `summarise`, and the share of overruns."""
     warnings = []
@@ -44,15 +42,16 @@ def doubts(
     if run.routing:
         warnings.append("routing was recorded: http and end to end include it")
     channel = run.channel
-    # The epoch alone would miss an orchestrator that was restarted with another profile.
-    if any(
-        item.profile != channel.profile or (continuous and item.epoch != channel.epoch)
-        for item in timings
-    ):
-        seen = sorted({f"{item.profile} (epoch {item.epoch})" for item in timings})
+    others = [
+        f"{request.timings.profile} (epoch {request.timings.epoch}, not {request.epoch})"
+        for request in answered
+        if request.timings and _ran_elsewhere(request, request.timings, channel)
+    ]
+    if others:
         warnings.append(
-            f"the profile was changed during the run: it began with {channel.profile} (epoch "
-            f"{channel.epoch}), requests ran under {', '.join(seen)}"
+            f"the profile was changed during the run: {len(others)} of {len(timings)} requests did "
+            f"not run under {channel.profile} as it was put into force for them, the first under "
+            f"{others[0]}"
         )
     if any(item.policy != channel.policy for item in timings):
         seen = sorted({item.policy.label for item in timings})
@@ -78,6 +77,14 @@ def doubts(
             told = link.error or "it has not reported what it applies"
             warnings.append(f"the link of device-{link.device} is not as asked: {told}")
     return warnings
+
+
+def _ran_elsewhere(request: Request, timings: Timings, channel: Channel) -> bool:
+    """Whether a request met another profile, or the same as somebody else put it into force.
+
+    The epoch alone would miss an orchestrator that was restarted with another profile.
+    """
+    return timings.profile != channel.profile or request.epoch not in (None, timings.epoch)
 
 
 def _overflows(link: Link) -> int:

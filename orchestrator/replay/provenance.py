@@ -11,7 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.records import Arrivals, Channel, Health, Orchestrator, PromptsUsed, Run
+from orchestrator.replay.records import (
+    Arrivals,
+    Channel,
+    Fading,
+    Health,
+    Orchestrator,
+    PromptsUsed,
+    Run,
+)
 
 # What the command line itself runs on; torch is the services' matter.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
@@ -27,6 +35,7 @@ def describe(
     arrivals: Arrivals | None = None,
     warmup: int = 0,
     routing: bool = False,
+    fading: Fading | None = None,
 ) -> Run:
     """The record of a run that starts now; without `arrivals`, one request after another."""
     return Run(
@@ -49,6 +58,7 @@ def describe(
         arrivals=arrivals or Arrivals(),
         warmup=warmup,
         routing=routing,
+        fading=fading,
     )
 
 

@@ -33,6 +33,7 @@ DEVICE_PARTS = ("downlink_s", "wait_s", "compute_s", "uplink_s")
 # Far beyond any run; what is larger makes readers fail where they reckon with it.
 INTERVALS_MOST = 1 << 41
 
+FadingBegins = Literal["each", "one"]
 ArrivalsKind = Literal["closed", "poisson", "gamma", "trace"]
 
 
@@ -143,6 +144,9 @@ class Request(_Record):
     were refused. `http_s` is what lies between client and base station: end to end from the actual
     start, less `backoff_s` and the base station's own. A failed request has an `error`, no score,
     and in `end_to_end_s` the time until it failed.
+
+    It was to run under `epoch`, whose fading began with `first_interval`: of a static profile that
+    is the draw. Both are None of a run that did not record them.
     """
 
     id: int
@@ -162,6 +166,8 @@ class Request(_Record):
     http_s: float | None
     timings: Timings | None
     error: str | None
+    first_interval: int | None = None
+    epoch: int | None = None
 
 
 class Model(_Record):
@@ -290,6 +296,34 @@ class PromptsUsed(_Record):
     shuffle_seed: int | None = None
 
 
+class Fading(_Record):
+    """Where the fading that a run's requests met began.
+
+    `begins`: "each": anew for each request, with the interval that belongs to its prompt; "one":
+    once for all. `interval_s`: how long an interval lasts; None: for ever.
+    """
+
+    begins: FadingBegins
+    interval_s: float | None
+
+    @property
+    def one_realisation(self) -> bool:
+        """Whether every request met the same draw, which no interval over prompts covers."""
+        return self.begins == "one" and self.interval_s is None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether which fading a request meets depends on when it is made."""
+        return self.begins == "one" and self.interval_s is not None
+
+    @property
+    def label(self) -> str:
+        """In a few words, as tables show it."""
+        if self.begins == "each":
+            return "begun anew for each prompt" if self.interval_s else "a draw for each prompt"
+        return "begun once" if self.interval_s else "one realisation"
+
+
 class Arrivals(_Record):
     """How a run's requests arrive; fields that mean nothing for its `kind` are None.
 
@@ -312,7 +346,8 @@ class Run(_Record):
     """All that was in force when a run started.
 
     `warmup`: so many requests went ahead of it, of which nothing is recorded; `routing`: if it
-    keeps how experts were chosen.
+    keeps how experts were chosen; `fading`: None where the profile has none, and of a run that did
+    not record it.
     """
 
     command: list[str]
@@ -327,3 +362,4 @@ class Run(_Record):
     arrivals: Arrivals = Arrivals()
     warmup: int = 0
     routing: bool = False
+    fading: Fading | None = None

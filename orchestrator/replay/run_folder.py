@@ -188,6 +188,10 @@ def essence(run: Run) -> dict[str, object]:
         "channel.degraded": channel.degraded,
         **{f"arrivals.{name}": value for name, value in _schedule(run).items()},
         "warmup": run.warmup,
+        "fading": run.fading and run.fading.label,
+        "channel.interval": (
+            channel.interval if run.fading and run.fading.one_realisation else None
+        ),
         "routing": run.routing,
     }
 

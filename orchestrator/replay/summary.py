@@ -24,6 +24,7 @@ from orchestrator.replay.records import (
     PARTS,
     Arrivals,
     Channel,
+    Fading,
     Policy,
     Request,
     Run,
@@ -80,7 +81,7 @@ class Summary(BaseModel):
     and devices took over the batched model of the same steps: a step that requests share counts
     for each of them in both, but not in `eq8`, which has a request's own tokens only. What counts
     per second, answered requests and completion tokens, does so from the first intended start to
-    the last end; None of a run that had pauses.
+    the last end, without the pauses in which fading begins anew; None of a run that had others.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -92,6 +93,7 @@ class Summary(BaseModel):
     backends: list[str]
     arrivals: Arrivals
     warmup: int
+    fading: Fading | None = None
     n: int
     errors: int
     scored: int
@@ -140,7 +142,7 @@ def summarise(
         requests: in any order.
         after: the channel as it was at the run's end.
         continuous: False if the run was stopped and went on, or shared the stack by turns. Then
-            epochs have changed, and time has passed, without its doing.
+            time has passed without its doing.
         goodput_limit_s: within which a request counts as good; None: nothing is said of that.
     """
     answered = [request for request in requests if request.error is None]
@@ -152,17 +154,18 @@ def summarise(
     split = {part: average([getattr(item, part) for item in timings]) for part in PARTS}
     split["backoff_s"] = average([item.backoff_s for item in answered])
     split["http_s"] = average([item.http_s for item in answered if item.http_s is not None])
-    span_s = _span_s(requests) if continuous else None
+    span_s = _span_s(run, requests, continuous=continuous)
     busy_s = sum(r.end_to_end_s - (r.actual_start_s - r.intended_start_s) for r in requests)
     tokens = sum(item.completion_tokens for item in timings)
     return Summary(
-        warnings=doubts(run, requests, overruns, after, continuous=continuous),
+        warnings=doubts(run, requests, overruns, after),
         prompts=run.prompts.name,
         profile=run.channel.profile,
         policy=run.channel.policy,
         backends=sorted({link.backend for link in run.channel.links if link.backend}),
         arrivals=run.arrivals,
         warmup=run.warmup,
+        fading=run.fading,
         n=len(requests),
         errors=len(requests) - len(answered),
         scored=len(scores),
@@ -236,9 +239,17 @@ def _per_token_s(request: Request) -> float | None:
     return (request.end_to_end_s - first_s) / (timings.completion_tokens - 1)
 
 
-def _span_s(requests: Sequence[Request]) -> float | None:
-    """From the first intended start to the last end."""
+def _span_s(run: Run, requests: Sequence[Request], *, continuous: bool) -> float | None:
+    """From the first intended start to the last end; None of a run that had pauses.
+
+    Where fading begins anew for each, requests go one after another, and the pauses between them,
+    in which it does, do not count.
+    """
     if not requests:
+        return None
+    if run.fading is not None and run.fading.begins == "each":
+        return sum(request.end_to_end_s for request in requests)
+    if not continuous:
         return None
     start_s = min(request.intended_start_s for request in requests)
     return max(request.intended_start_s + request.end_to_end_s for request in requests) - start_s

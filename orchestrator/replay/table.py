@@ -112,6 +112,9 @@ def _load(summary: Summary) -> Text:
             f"Base station full: {held.requests} requests held back for {held.mean_s:.3g} s on "
             f"average, {held.most_s:.3g} s at most; {held.retries} retries"
         )
+    if summary.fading is not None:
+        uncovered = ", which no interval covers" if summary.fading.one_realisation else ""
+        lines.append(f"Fading: {summary.fading.label}{uncovered}")
     if summary.requests_per_s is not None and summary.tokens_per_s is not None:
         rates = f"{summary.requests_per_s:.3g} requests/s, {summary.tokens_per_s:.3g} tokens/s"
         lines.append(f"Answered: {rates}")

@@ -91,6 +91,7 @@ def _told(one: Recorded) -> dict[str, str]:
         f"{channel.profile_sha256[:12]}",
         "Policy": channel.policy.label,
         "Arrivals": _arrivals(run),
+        "Fading": "none, or not recorded" if run.fading is None else run.fading.label,
         "Links": f"{' + '.join(backends)}, congestion control {station.tcp_congestion_control}",
         "Wire": f"{station.wire_dtype}, CURVE {'on' if station.curve else 'off'}",
         "Host": f"kernel {run.kernel}, {run.host.get('machine', 'unknown machine')}, "

@@ -32,8 +32,8 @@ class Rates:
     Attributes:
         begin_s: when each interval began [Unix s], (n,).
         mbps: intervals × devices × (down, up); 0 in an outage, NaN where it is not limited.
-        lasts_s: how long one interval, or k if only every k-th is here, was to last; None of a
-            channel that does not change.
+        lasts_s: how long one interval, or k if only every k-th is here, was to last; None where
+            there is only one.
         every: that k.
     """
 
@@ -67,23 +67,33 @@ def over_time(runs: Sequence[Recorded]) -> Rates | None:
     profile = profile_of(runs[0].run)
     if profile is None:
         return None
-    if profile.interval_s is None:
-        begin_s = min(one.run.channel.apply_at_s for one in runs)
-        return Rates(np.array([begin_s]), _drawn(runs[0].run, (0,)), None)
     begins = {
         (one.epoch, one.interval): one.apply_at_s for run in runs for one in run.intervals
     }  # the same on every device
+    if profile.interval_s is None:  # a draw may have been in force since before its run began
+        held = [one.run.channel for one in runs if not one.intervals]
+        begins |= {(one.epoch, one.interval): one.apply_at_s for one in held}
     if not begins:
         return None
     ordered = sorted((begin_s, interval) for (_, interval), begin_s in begins.items())
+    if profile.interval_s is None and len({interval for _, interval in ordered}) == 1:
+        ordered = ordered[:1]  # the same draw, put into force again
+    lasts_s = _lasts_s(profile, [begin_s for begin_s, _ in ordered])
     every = math.ceil(len(ordered) / COMPUTED)
     kept = ordered[::every]
     return Rates(
         np.array([begin_s for begin_s, _ in kept]),
         _drawn(runs[0].run, tuple(interval for _, interval in kept)),
-        every * profile.interval_s,
+        None if lasts_s is None else every * lasts_s,
         every,
     )
+
+
+def _lasts_s(profile: Profile, begin_s: Sequence[float]) -> float | None:
+    """How long an interval is to last; where each request has a draw, the longest that one did."""
+    if profile.interval_s is not None:
+        return profile.interval_s
+    return float(np.diff(begin_s).max()) if len(begin_s) > 1 else None
 
 
 def _drawn(run: Run, intervals: tuple[int, ...]) -> NDArray[np.float64]:

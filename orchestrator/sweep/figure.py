@@ -32,13 +32,13 @@ _LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise doe
 _SIZE = 9
 
 
-def draw(cells: Sequence[CellSummary], path: Path) -> None:
-    """Draw one profile's cells into PATH.png and PATH.svg."""
+def draw(cells: Sequence[CellSummary], heading: str, path: Path) -> None:
+    """Draw one profile's cells under a heading into PATH.png and PATH.svg."""
     sets = list(dict.fromkeys(cell.prompts for cell in cells))
     columns = min(COLUMNS, len(sets))
     rows = math.ceil(len(sets) / columns)
     figure = Figure(figsize=(1 + 4 * columns, 1.2 + 3 * rows), dpi=150, layout="constrained")
-    figure.suptitle(f"{cells[0].profile}: accuracy and latency against θ", x=0.01, ha="left")
+    figure.suptitle(f"{heading}: accuracy and latency against θ", x=0.01, ha="left")
     lowest = _lowest(cells)
     for number, name in enumerate(sets):
         axes = figure.add_subplot(rows, columns, number + 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,17 +23,14 @@ from pydantic import BaseModel
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.profiles import Profile
-from orchestrator.replay import json_file
+from orchestrator.replay import fading, json_file
 from orchestrator.replay.prompt import CodePrompt
 from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.records import Policy, PromptsUsed
+from orchestrator.replay.records import Fading, FadingBegins, Policy, PromptsUsed
 from orchestrator.replay.run_folder import check_same
 
 SWEEP = "sweep.json"
 REFERENCE = "topk"
-# From where a prompt's fading begins to where the next one's does: longer than any request, and a
-# prime number, lest a recorded trace that repeats be at the same place for every prompt.
-STRIDE_S = 607.0
 
 
 class ProfileUsed(BaseModel):
@@ -45,13 +41,14 @@ class ProfileUsed(BaseModel):
 
 
 class Asked(BaseModel):
-    """The content of sweep.json."""
+    """The content of sweep.json; `fading` None: of a sweep that did not record it."""
 
     command: list[str]
     started_at: str
     profiles: list[ProfileUsed]
     sets: list[PromptsUsed]
     policies: list[Policy]
+    fading: FadingBegins | None = None
 
     def essence(self) -> dict[str, object]:
         """What must not change when a sweep goes on."""
@@ -62,6 +59,7 @@ class Asked(BaseModel):
             **{f"the sha256 of set {item.name}": item.sha256 for item in self.sets},
             **{f"the number of prompts of set {item.name}": item.items for item in self.sets},
             "policies": ", ".join(policy.label for policy in self.policies),
+            "fading": self.fading,
         }
 
 
@@ -77,12 +75,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep in a folder; `policies` begins with the reference, then wlr by its θ."""
+    """A sweep in a folder; `policies` begins with the reference, then wlr by its θ.
+
+    `fading` "one": where a profile is static, all prompts have one draw; what varies in time begins
+    anew for each prompt all the same, as policies could not be compared otherwise.
+    """
 
     path: Path
     profiles: tuple[Profile, ...]
     sets: tuple[PromptSet, ...]
     policies: tuple[Policy, ...]
+    fading: FadingBegins = "each"
 
     def __post_init__(self) -> None:
         for kind, names in (
@@ -107,14 +110,8 @@ class Plan:
                     f"prompt set {prompts.name}: asks for programs, which no sweep runs; "
                     "allowed: wdmoe replay --run-code"
                 )
-        last = max(len(prompts.prompts) for prompts in self.sets) - 1
         for profile in self.profiles:
-            if profile.interval_s is not None and not profile.can_begin_at(start(profile, last)):
-                raise InputError(
-                    f"profile {profile.name}: its fading remembers too many of its intervals of "
-                    f"{profile.interval_s:g} s to begin further on for each prompt; allowed: a "
-                    "longer coherence_s, or a higher speed_m_per_s"
-                )
+            fading.check(profile, max(len(prompts.prompts) for prompts in self.sets))
 
     @property
     def requests(self) -> int:
@@ -137,6 +134,13 @@ class Plan:
         folder = self.path / profile.name / prompts.name
         return [Cell(profile, prompts, one, folder / slug(one)) for one in self.policies]
 
+    def fading_of(self, profile: Profile) -> Fading | None:
+        """How a profile's fading begins for the sweep's requests; None: it has none."""
+        if not profile.fades:
+            return None
+        begins = self.fading if profile.interval_s is None else "each"
+        return Fading(begins=begins, interval_s=profile.interval_s)
+
     def asked(self) -> Asked:
         """The record of a sweep that starts now."""
         return Asked(
@@ -150,6 +154,7 @@ class Plan:
                 for one in self.sets
             ],
             policies=list(self.policies),
+            fading=self.fading,
         )
 
     def claim(self, *, resume: bool) -> Asked:
@@ -204,12 +209,6 @@ def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[Policy, ..
 def slug(policy: Policy) -> str:
     """A policy's label as the name of a folder: `wlr-theta-0.2`."""
     return re.sub(r"[^\w.+-]+", "-", policy.label.replace("θ", "theta"))
-
-
-def start(profile: Profile, number: int) -> int:
-    """The interval with which the fading of a prompt begins, where the channel varies in time."""
-    assert profile.interval_s is not None
-    return number * math.ceil(STRIDE_S / profile.interval_s)
 
 
 def value_of(text: str) -> Any:

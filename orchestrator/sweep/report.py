@@ -17,5 +17,5 @@ def write(plan: Plan, asked: Asked) -> SweepSummary:
     (plan.path / TABLE).write_text(tables.markdown(summary), encoding="utf-8")
     for profile in plan.profiles:
         cells = [cell for cell in summary.cells if cell.profile == profile.name]
-        figure.draw(cells, plan.path / profile.name)
+        figure.draw(cells, tables.heading(summary, profile.name), plan.path / profile.name)
     return summary

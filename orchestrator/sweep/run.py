@@ -3,21 +3,22 @@
     prompts 0 … 9     topk │ wlr θ=0.1 │ wlr θ=0.2        a block: each policy, one after the other
     prompts 10 … 19   wlr θ=0.1 │ wlr θ=0.2 │ topk        the next one: another begins
 
-Turns are short, so that what drifts on the host falls on all policies alike. Where the channel
-varies in time a block is one prompt, and for each policy the fading begins again at an interval
-that belongs to the prompt: which channel a policy meets does not depend on how long others took.
+Turns are short, so that what drifts on the host falls on all policies alike. Where fading begins
+anew for each prompt a block is one prompt, and the fading begins again for each policy: which
+channel a policy meets does not depend on how long others took.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 from orchestrator.errors import StackError
 from orchestrator.profiles import Profile
+from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
+from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.provenance import describe
 from orchestrator.replay.records import Channel, Health, Request
@@ -34,11 +35,9 @@ from orchestrator.replay.run_folder import (
 )
 from orchestrator.replay.summary import summarise
 from orchestrator.replay.telling import Tally, Telling
-from orchestrator.sweep.plan import Cell, Plan, blocks, start
+from orchestrator.sweep.plan import Cell, Plan, blocks
 
 BLOCK = 10
-# A state takes effect at its time; by then the base station and all devices have long had it.
-SETTLE_S = 0.002
 
 Numbered = tuple[int, Prompt]
 
@@ -89,7 +88,7 @@ class Runner:
 
     def _fill(self, cells: Sequence[Cell], health: Health) -> None:
         profile, prompts = cells[0].profile, cells[0].prompts
-        size = BLOCK if profile.interval_s is None else 1
+        size = 1 if self._begins_anew(profile) else BLOCK
         before = {cell: read_requests(cell.path) for cell in cells}
         recorded = {cell: {one.id for one in requests} for cell, requests in before.items()}
         tallies = {cell: Tally(prompts, requests) for cell, requests in before.items()}
@@ -101,60 +100,66 @@ class Runner:
                     left = [(n, prompts.prompts[n]) for n in block if n not in recorded[cell]]
                     if not left:
                         continue
-                    channel = self._switch(cell, left[0][0])
+                    realisation = self._switch(cell, left[0][0])
                     if cell not in folders:
-                        run = describe(prompts, health, self._client.channel())
+                        fading = self._plan.fading_of(profile)
+                        run = describe(prompts, health, self._client.channel(), fading=fading)
                         folder = RunFolder(cell.path, run, resume=True)
                         folders[cell] = stack.enter_context(closing(folder))
                     self._telling.show(tallies[cell])
                     for item in left:
-                        channel, request = self._send(item, cell, channel, health.model.name)
+                        realisation, request = self._send(
+                            item, cell, realisation, health.model.name
+                        )
                         folders[cell].add(request)
                         tallies[cell].add(request)
                         self._on_request(request)
+                    channel = realisation.channel
                     applied = self._client.intervals(channel.apply_at_s)
                     folders[cell].add_intervals([a for a in applied if a.epoch == channel.epoch])
         for cell in cells:
             if cell in folders or not (cell.path / SUMMARY).exists():
                 self._summarise(cell)
 
-    def _switch(self, cell: Cell, number: int) -> Channel:
-        """Put a cell's policy and channel into force, and wait until they are."""
-        profile = cell.profile
-        if profile.interval_s is None and self._in_force is not profile:
+    def _switch(self, cell: Cell, number: int) -> Realisation:
+        """Put a cell's policy and a prompt's channel into force, and wait until they are."""
+        profile, anew = cell.profile, self._begins_anew(cell.profile)
+        if not anew and self._in_force is not profile:
             self._client.use_profile(profile, allow_degraded=self._allow_degraded)
             self._in_force = profile
         channel = self._client.use_policy(cell.policy)
-        if profile.interval_s is not None:
-            channel = self._client.use_profile(
-                profile,
-                first_interval=start(profile, number),
-                allow_degraded=self._allow_degraded,
-            )
-            self._in_force = profile
+        if anew:
+            realisation = begin(self._client, profile, number, allow_degraded=self._allow_degraded)
+            channel, self._in_force = realisation.channel, profile
+        else:
+            wait_applied(self._client, channel)
+            realisation = Realisation(channel, channel.interval)
         asked = (cell.policy, profile.sha256)
         if (channel.policy, channel.profile_sha256) != asked:
             raise StackError(
                 f"the orchestrator has {channel.policy.label} and {channel.profile} in force; "
                 f"{cell.policy.label} and {profile.name} were asked for"
             )
-        time.sleep(max(0.0, channel.apply_at_s + SETTLE_S - time.time()))
-        return channel
+        return realisation
+
+    def _begins_anew(self, profile: Profile) -> bool:
+        fading = self._plan.fading_of(profile)
+        return fading is not None and fading.begins == "each"
 
     def _send(
-        self, item: Numbered, cell: Cell, channel: Channel, model: str
-    ) -> tuple[Channel, Request]:
+        self, item: Numbered, cell: Cell, realisation: Realisation, model: str
+    ) -> tuple[Realisation, Request]:
         """Make a request; the channel that it had, and the request."""
-        request = self._request(item, model)
-        if not _ran_under(request, channel):  # once it may be that the switch was told too late
-            if cell.profile.interval_s is not None:
-                channel = self._switch(cell, item[0])  # the fading has gone on
-            request = self._request(item, model)
-            _check(request, channel)
-        return channel, request
+        request = self._request(item, realisation, model)
+        if not _ran_under(request, realisation.channel):  # once, the switch may have come late
+            if self._begins_anew(cell.profile):
+                realisation = self._switch(cell, item[0])
+            request = self._request(item, realisation, model)
+            _check(request, realisation.channel)
+        return realisation, request
 
-    def _request(self, item: Numbered, model: str) -> Request:
-        request, _ = ask(*item, self._client, model, now_s())
+    def _request(self, item: Numbered, realisation: Realisation, model: str) -> Request:
+        request, _ = ask(*item, self._client, model, now_s(), realisation)
         if request.error is not None:
             self._client.health()  # if it is gone, what is left would fail as well
         return request

@@ -9,11 +9,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.replay.distribution import Interval
-from orchestrator.replay.records import DEVICE_PARTS, PARTS, Policy, Request, Timings
+from orchestrator.replay.fading import STRIDE_S
+from orchestrator.replay.records import DEVICE_PARTS, PARTS, Fading, Policy, Request, Timings
 from orchestrator.replay.run_folder import read_requests, read_run, read_summary
 from orchestrator.sweep import analysis
 from orchestrator.sweep.analysis import Estimate, Spread
-from orchestrator.sweep.plan import STRIDE_S, Asked, Cell, Plan
+from orchestrator.sweep.plan import Asked, Cell, Plan
 from orchestrator.sweep.run import BLOCK
 
 METHOD = (
@@ -21,8 +22,8 @@ METHOD = (
     f"intervals: {analysis.CONFIDENCE:.0%}, of accuracy Wilson's, else percentile bootstrap over "
     f"prompts, each with what all policies made of it, {analysis.RESAMPLES} resamples; "
     "p: McNemar's exact test, two-sided; "
-    f"turns: {BLOCK} prompts a policy, or 1 where the channel varies in time; there the fading "
-    f"begins anew for each policy, {STRIDE_S:g} s further on for each prompt"
+    f"turns: {BLOCK} prompts a policy, or 1 where fading begins anew for each prompt, the same for "
+    f"each policy: with another draw, or {STRIDE_S:g} s further on where the channel varies in time"
 )
 
 
@@ -91,7 +92,10 @@ class CellSummary(BaseModel):
 
 
 class SweepSummary(BaseModel):
-    """The content of a sweep's summary.json: what was asked, on what, and what came of it."""
+    """The content of a sweep's summary.json: what was asked, on what, and what came of it.
+
+    `fading`: how each profile's began; None: it has none.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -105,6 +109,7 @@ class SweepSummary(BaseModel):
     versions: dict[str, str]
     kernel: str
     cells: list[CellSummary]
+    fading: dict[str, Fading | None] = {}
 
 
 def summarise(plan: Plan, asked: Asked) -> SweepSummary:
@@ -127,6 +132,7 @@ def summarise(plan: Plan, asked: Asked) -> SweepSummary:
         versions=run.versions,
         kernel=run.kernel,
         cells=cells,
+        fading={profile.name: plan.fading_of(profile) for profile in plan.profiles},
     )
 
 

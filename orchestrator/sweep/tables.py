@@ -96,6 +96,12 @@ def profiles(summary: SweepSummary) -> list[str]:
     return [profile.name for profile in summary.asked.profiles]
 
 
+def heading(summary: SweepSummary, profile: str) -> str:
+    """A profile's name, and that its numbers are of one realisation, which no interval covers."""
+    fading = summary.fading.get(profile)
+    return f"{profile}, {fading.label}" if fading and fading.one_realisation else profile
+
+
 def results(summary: SweepSummary, profile: str) -> list[Grid]:
     """Accuracy and latency under one profile."""
     return [
@@ -111,7 +117,7 @@ def _grid(
     sets = [prompts.name for prompts in summary.asked.sets]
     labels = [policy.label for policy in summary.asked.policies]
     rows = [[label, *(show(cells[label, name]) for name in sets)] for label in labels]
-    return Grid(f"{profile}: {title}", ["Policy", *sets], rows)
+    return Grid(f"{heading(summary, profile)}: {title}", ["Policy", *sets], rows)
 
 
 def _accuracy(cell: CellSummary) -> str:
@@ -145,7 +151,7 @@ def breakdown(summary: SweepSummary, profile: str) -> Grid:
         for cell in summary.cells
         if cell.profile == profile and cell.measured is not None
     ]
-    return Grid(f"{profile}: {BREAKDOWN}", BREAKDOWN_COLUMNS, rows)
+    return Grid(f"{heading(summary, profile)}: {BREAKDOWN}", BREAKDOWN_COLUMNS, rows)
 
 
 def _times(measured: Measured) -> list[str]:
@@ -171,11 +177,16 @@ def _conditions(summary: SweepSummary) -> str:
         f"{profile.name} {summary.seeds[profile.name]} (sha256 {profile.sha256[:12]})"
         for profile in summary.asked.profiles
     ]
+    fading = [
+        f"{name} {'none' if begun is None else begun.label}"
+        for name, begun in summary.fading.items()
+    ]
     backends = sorted({backend for cell in summary.cells for backend in cell.backends})
     curve = "on" if summary.curve else "off"
     lines = [
         f"prompts a policy: {', '.join(sets)}",
         f"seeds of profiles: {', '.join(seeds)}",
+        f"fading: {', '.join(fading) or 'not recorded'}",
         f"links: {' + '.join(backends) or NONE}, kernel {summary.kernel}",
         f"model: {summary.model}, {summary.wire_dtype} on the wire, CURVE {curve}",
         f"code: {summary.git_revision or 'no checkout'}; "

@@ -2,7 +2,7 @@
 
 HTTP ──submit──► waiting ──► [ step ─► step ─► step … ] ──deliver──► HTTP
                     │          all running sequences advance in each; between two, some join
-                    ◄──────► [ one probe of a link ], when nothing runs
+                    └──────► [ probe ─► probe … ] of one link, when nothing runs
 
 Between steps, and between layers: read hellos, beats and channel states.
 
@@ -135,10 +135,7 @@ class Engine(threading.Thread):
         elif isinstance(self._waiting.first(), ProbeRequest):
             probe = self._waiting.take()
             assert isinstance(probe, ProbeRequest), "only this thread takes"
-            if (found := self._prober.advance(probe)) is None:
-                self._waiting.put_back(probe)
-            else:
-                probe.deliver(found)
+            probe.deliver(self._prober.run(probe))
 
     def _drop_cancelled(self) -> None:
         gone = [one.request for one in self._running if one.request.cancelled]

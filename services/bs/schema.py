@@ -203,11 +203,8 @@ class CompletionRequest(Asked):
 class TextPart(Posted):
     """A part of a message; no other kind is served."""
 
-    type: Literal["text", "input_text", "output_text"]
+    type: Literal["text"]
     text: Text
-
-    annotations: LetThrough = None
-    logprobs: LetThrough = None
 
 
 class Message(Posted):

@@ -57,7 +57,8 @@ def test_a_profile_that_is_switched_again_and_again_costs_no_packet_and_no_reque
     with ThreadPoolExecutor(1) as background:
         limit = "2" if SLOW_KERNEL else "60"
         replay = background.submit(
-            stack.wdmoe, "replay", "facts", "--limit", limit, "--out", str(out)
+            *(stack.wdmoe, "replay", "facts", "--limit", limit, "--out", str(out)),
+            *("--fading", "one"),
         )
         for number in range(SWITCHES):
             stack.wdmoe("profile", "use", "rayleigh-100m" if number % 2 else "mobility")

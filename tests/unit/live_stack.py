@@ -38,6 +38,7 @@ class LiveStack:
     Attributes:
         on_probe, on_prompt, on_use: called as a probe, a prompt or a profile comes in.
         stuck: devices that report, and apply nothing.
+        late_s: how much later than it should a device applies.
         sent: under which profile, policy and interval each prompt came in.
     """
 
@@ -47,6 +48,7 @@ class LiveStack:
     on_prompt: Callable[[], None] = lambda: None
     on_use: Callable[[], None] = lambda: None
     stuck: set[int] = field(default_factory=set)
+    late_s: dict[int, float] = field(default_factory=dict)
     sent: list[tuple[str, str, int]] = field(default_factory=list)
     switching: int = 0
 
@@ -91,9 +93,9 @@ class LiveStack:
 
         @app.post("/v1/completions")
         def completions(body: dict[str, Any]) -> Response:
+            self.on_prompt()
             now = control.status()
             self.sent.append((now["profile"], now["policy"]["name"], now["interval"]))
-            self.on_prompt()
             timings = {
                 "request_id": "r",
                 "time_to_first_token_s": 0.001,
@@ -125,6 +127,7 @@ class LiveStack:
                 wanted = state.decode(heard.recv())
                 time.sleep(max(0.0, wanted.apply_at_s - time.time()))
                 for q in set(range(DEVICES)) - (self.stuck if newest else set()):
+                    time.sleep(self.late_s.get(q, 0.0))
                     newest[q] = {"epoch": wanted.epoch, "interval": wanted.interval}
                     newest[q] |= {"apply_at_s": wanted.apply_at_s, "applied_at_s": time.time()}
             elif time.monotonic() - reported_s < 0.5:

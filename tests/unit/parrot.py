@@ -54,7 +54,6 @@ class Parrot:
 
     Attributes:
         requests: what was submitted.
-        probes: series that were, and are never made.
         full: refuse what comes.
         fails: end requests with this, before anything is said or after a piece.
         said_before_failing: pieces.
@@ -65,7 +64,6 @@ class Parrot:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.probes: list[ProbeRequest] = []
         self.positions = 1 << 30
         self.full = False
         self.fails: str | None = None
@@ -77,9 +75,7 @@ class Parrot:
 
     def submit(self, request: Request | ProbeRequest) -> None:
         """Take a request; a thread of its own answers it."""
-        if isinstance(request, ProbeRequest):
-            self.probes.append(request)
-            return
+        assert isinstance(request, Request)
         if self.full:
             raise FullError
         self.requests.append(request)

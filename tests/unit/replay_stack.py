@@ -58,6 +58,16 @@ CHANNEL = {
         }
     ],
 }
+PROFILE = {
+    "name": "near-far",
+    "text": """
+description: raw links
+seed: 7
+fading: {kind: none}
+devices: [{down: {rate_bps: 1e6}, up: {rate_bps: 1e6}}]
+""",
+    "traces": {},
+}
 INTERVALS = [
     {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.5}
     for n in range(3)  # of any run: they are still to come
@@ -115,6 +125,11 @@ def healthz() -> JSONResponse:
 @app.get("/status")
 def status() -> dict[str, Any]:
     return CHANNEL
+
+
+@app.get("/profile")
+def profile() -> dict[str, Any]:
+    return PROFILE
 
 
 @app.get("/intervals")

@@ -37,6 +37,7 @@ devices:
   - {distance_m: 50, flops: 1e12}
 """
 MOVING = STILL.replace("{kind: none}", "{kind: rayleigh, coherence_s: 0.05}")
+DRAWN = STILL.replace("{kind: none}", "{kind: rayleigh}")
 TOPK: dict[str, Any] = {"name": "topk", "params": {}}
 LEAD_S = 0.02
 
@@ -199,7 +200,7 @@ def ready(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WDMOE_BS_URL", url)
     monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
     monkeypatch.chdir(tmp_path)
-    for name, text in (("still", STILL), ("moving", MOVING)):
+    for name, text in (("still", STILL), ("moving", MOVING), ("drawn", DRAWN)):
         Path(f"{name}.yaml").write_text(text)
 
 

@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 from orchestrator.replay import likelihood
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client
+from orchestrator.replay.fading import Realisation
 from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.replay.records import PARTS, Choice, Request
+from orchestrator.replay.records import PARTS, Channel, Choice, Request
 from orchestrator.replay.stream import AnswerError
+from tests.unit.replay_stack import CHANNEL
 from tests.unit.serving import serve
 
+MET = Realisation(Channel.model_validate(CHANNEL), 17)
 TIMINGS: dict[str, Any] = {
     "request_id": "r",
     "time_to_first_token_s": 0.001,
@@ -95,7 +98,7 @@ def choice(*choices: str, gold: int = 0, prompt: str = "What is soft?\nAnswer:")
 
 
 def asked(client: Client, prompt: Prompt) -> Request:
-    return ask(3, prompt, client, "tiny", 0.0)[0]
+    return ask(3, prompt, client, "tiny", 0.0, MET)[0]
 
 
 def text(prompt: str, scoring: Any, answer: str) -> Prompt:
@@ -246,6 +249,7 @@ def test_a_choice_that_is_traced_tells_its_trace(
     whole = answer
     monkeypatch.setattr(sys.modules[__name__], "answer", lambda t: whole(t) | {"trace": told})
     heard: list[Any] = []
-    ask(3, choice(" a", " b"), client, "tiny", 0.0, on_trace=lambda _, trace: heard.append(trace))
+    prompt = choice(" a", " b")
+    ask(3, prompt, client, "tiny", 0.0, MET, on_trace=lambda _, trace: heard.append(trace))
     assert received[-1]["trace"] is True
     assert heard[0].spans == [(0, "request", 0, 9, {})]

@@ -11,8 +11,9 @@ import pytest
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
+from orchestrator.replay.fading import Realisation
 from orchestrator.replay.prompt import Prompt
-from orchestrator.replay.records import Request
+from orchestrator.replay.records import Channel, Request
 from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services.bs import api
 from services.bs.chat_template import ChatTemplate
@@ -21,12 +22,14 @@ from services.bs.vocabulary import Vocabulary
 from tests.unit.cell import around
 from tests.unit.engine_room import EngineRoom
 from tests.unit.parrot import FOLDER, Http, tokenizer
+from tests.unit.replay_stack import CHANNEL
 from tests.unit.serving import serve
 
 TOKEN_S = 0.03
 EMULATE = Emulation(hidden_size=512, intermediate_size=1024, bits_per_element=16)
 PROMPT = "Name a material that is soft.\nAnswer:"
 # The answer's whole text may be the beginning of the first one, which hides it until its end.
+MET = Realisation(Channel.model_validate(CHANNEL), 0)
 STOPS = [["\n"], ["zzz", "\n\n"], [" a long stop string that never comes", "\n"]]
 
 
@@ -50,7 +53,7 @@ def url() -> Iterator[str]:
 def answered(url: str, stop: list[str]) -> Request:
     prompt = Prompt(id="p", prompt=PROMPT, answer="-", max_tokens=6, stop=stop)
     with closing(Client(url, url)) as client:
-        request, _ = ask(0, prompt, client, "bundled", now_s())
+        request, _ = ask(0, prompt, client, "bundled", now_s(), MET)
     assert request.error is None
     return request
 

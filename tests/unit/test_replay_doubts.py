@@ -39,10 +39,14 @@ def test_a_changed_policy_is_told(policy: Policy, warned: int) -> None:
     assert [line[:22] for line in summary.warnings] == ["the policy was changed"] * warned
 
 
-@pytest.mark.parametrize(("profile", "warned"), [("near-far", 0), ("ideal", 1)])
-def test_a_run_with_pauses_may_see_other_epochs(profile: str, warned: int) -> None:
-    requests = [request(0), request(1, epoch=9, profile=profile)]
-    summary = summarise(RUN, requests, RUN.channel, continuous=False)
+@pytest.mark.parametrize(
+    ("profile", "epoch", "warned"), [("near-far", 9, 0), ("near-far", 8, 1), ("ideal", 9, 1)]
+)
+def test_a_request_is_held_against_the_epoch_that_was_begun_for_it(
+    profile: str, epoch: int, warned: int
+) -> None:
+    begun = request(1, epoch=epoch, profile=profile).model_copy(update={"epoch": 9})
+    summary = summarise(RUN, [request(0), begun], RUN.channel, continuous=False)
     assert len(summary.warnings) == warned
     assert summary.tokens_per_s is None
 

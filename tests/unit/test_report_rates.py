@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import profiles
+from orchestrator.replay.records import Interval
 from orchestrator.report import columns, rates, recorded
 from tests.unit.recorded_runs import BEGIN_S, record, report_of
 
@@ -25,6 +26,35 @@ def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:
     assert found.mbps[17, 3, 1] == pytest.approx(device.up.rate_bps / 1e6)
     begin_s = float(found.begin_s[17])
     assert found.least_mbps(begin_s, begin_s + 0.01) == found.mbps[17].min()
+
+
+def test_rates_of_a_static_profile_are_those_of_each_request_s_draw(tmp_path: Path) -> None:
+    folder = record(tmp_path / "a", "near-far")
+    lines = [
+        Interval(device=0, epoch=n, interval=n, apply_at_s=BEGIN_S + n, applied_at_s=BEGIN_S + n)
+        for n in range(12)
+    ]
+    text = "".join(f"{line.model_dump_json()}\n" for line in lines)
+    (folder / "intervals.jsonl").write_text(text)
+    found = rates.over_time(recorded.read([folder]).runs)
+    assert found is not None
+    for number in (0, 11):
+        device = profiles.find("near-far").devices(number)[3]
+        assert device.up.rate_bps is not None
+        assert found.mbps[number, 3, 1] == pytest.approx(device.up.rate_bps / 1e6)
+    assert "Rank correlation (Spearman)" in report_of(tmp_path / "out", folder)
+
+
+def test_a_draw_that_is_not_the_first_is_shown_as_it_was(tmp_path: Path) -> None:
+    folder = record(tmp_path / "a", "near-far")
+    run_json = json.loads((folder / "run.json").read_text())
+    run_json["channel"]["interval"] = 5
+    (folder / "run.json").write_text(json.dumps(run_json))
+    found = rates.over_time(recorded.read([folder]).runs)
+    assert found is not None
+    device = profiles.find("near-far").devices(5)[3]
+    assert device.up.rate_bps is not None
+    assert (found.mbps[0, 3, 1], found.lasts_s) == (pytest.approx(device.up.rate_bps / 1e6), None)
 
 
 def test_a_device_that_was_out_of_reach_is_told(tmp_path: Path) -> None:

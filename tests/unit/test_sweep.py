@@ -55,19 +55,42 @@ def test_policies_take_turns_in_blocks_of_ten() -> None:
     }
 
 
-def test_each_policy_meets_the_same_fading() -> None:
+@pytest.mark.parametrize(
+    ("profile", "stride"),
+    [("moving", 12140), ("drawn", 1)],  # 607 s of 50 ms; another draw
+)
+def test_each_policy_meets_the_same_fading(profile: str, stride: int) -> None:
     spec = prompts("mine", "p0", "p1", "p2")
-    _, error = invoke(spec, "--theta", "0.2", "--profile", "moving.yaml", "--out", "out")
+    _, error = invoke(spec, "--theta", "0.2", "--profile", f"{profile}.yaml", "--out", "out")
     assert error is None
-    # 607 s of 50 ms each
     assert [sent[1:] for sent in stack.sent] == [
         ("topk", "p0", 0),
         ("wlr", "p0", 0),
-        ("wlr", "p1", 12140),
-        ("topk", "p1", 12140),
-        ("topk", "p2", 24280),
-        ("wlr", "p2", 24280),
+        ("wlr", "p1", stride),
+        ("topk", "p1", stride),
+        ("topk", "p2", 2 * stride),
+        ("wlr", "p2", 2 * stride),
     ]
+    begun = [one["first_interval"] for one in lines(f"out/{profile}/mine/topk/requests.jsonl")]
+    assert begun == [0, stride, 2 * stride]
+
+
+def test_one_realisation_for_all_prompts_is_said_beside_the_tables() -> None:
+    spec = prompts("mine", "p0", "p1")
+    arguments = (spec, "--theta", "0.2", "--profile", "drawn.yaml", "--out", "out")
+    output, error = invoke(*arguments, "--fading", "one")
+    assert error is None
+    assert [sent[1:] for sent in stack.sent] == [
+        *(("topk", "p0", 0), ("topk", "p1", 0), ("wlr", "p0", 0), ("wlr", "p1", 0))
+    ]
+    page = Path("out/table.md").read_text()
+    assert output.count("drawn, one realisation: ") == 2
+    assert page.count("**drawn, one realisation: ") == 3
+    assert "- fading: drawn one realisation\n" in page
+    _, error = invoke(*arguments, "--resume")
+    assert str(error) == (
+        "--resume: out/sweep.json: fading was one, it is each now; allowed: the same"
+    )
 
 
 def test_what_it_comes_to() -> None:

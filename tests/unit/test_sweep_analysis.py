@@ -190,7 +190,7 @@ def test_a_picture_even_of_little(tmp_path: Path) -> None:
         for label, none in (("topk", False), ("wlr θ=0.1", True), ("random", False))
     ]
     for shown in (cells, cells[:1], cells[1:2]):
-        figure.draw(shown, tmp_path / "near-far")
+        figure.draw(shown, "near-far", tmp_path / "near-far")
         for kind in ("png", "svg"):
             file = tmp_path / f"near-far.{kind}"
             assert file.stat().st_size > 1000

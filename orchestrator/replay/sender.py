@@ -1,0 +1,108 @@
+"""A run's requests, each under the fading that it is to meet.
+
+each    fading of prompt 0 ─► request │ fading of prompt 1 ─► request │ …
+one     fading of the first prompt ─► requests, as their schedule has it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from orchestrator.profiles import Profile
+from orchestrator.replay.ask import OnTrace, ask
+from orchestrator.replay.client import Client, now_s
+from orchestrator.replay.fading import Realisation, begin
+from orchestrator.replay.loop import Answer, Due, send
+from orchestrator.replay.prompt import Prompt
+from orchestrator.replay.records import Fading
+from orchestrator.replay.restore import restored
+
+# Of a schedule that sets no bound itself: each request in flight is a thread and a connection.
+MOST_IN_FLIGHT = 512
+# Until a schedule begins, so that all its senders are there.
+LEAD_S = 0.1
+
+Numbered = tuple[int, Prompt]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends prompts to a base station.
+
+    Attributes:
+        model: whom to ask.
+        profile: the one in force.
+        fading: how its fading begins; None: it has none.
+        in_force: what requests meet until something is begun.
+        concurrency: how many requests may be in flight.
+        routing: keep how experts were chosen.
+        on_trace: is given the trace of each request.
+    """
+
+    client: Client
+    model: str
+    profile: Profile
+    fading: Fading | None
+    in_force: Realisation
+    concurrency: int | None
+    routing: bool
+    on_trace: OnTrace | None
+
+    def restored(self) -> AbstractContextManager[object]:
+        """Restore the stack after `with`, if sending changes what is in force."""
+        if self.fading is None or self.fading.one_realisation:
+            return nullcontext()
+        return restored(self.client)
+
+    def warm_up(self, prompts: Sequence[Prompt], count: int) -> None:
+        """Send `count` prompts one after another, from the first ones on, and keep nothing."""
+        for number, prompt in enumerate(islice(cycle(prompts), count)):
+            self._ask(number, prompt, now_s(), self.in_force, None)
+
+    def answers(self, left: Sequence[Numbered], starts_s: list[float] | None) -> Iterator[Answer]:
+        """Send what is `left` and yield answers as they come.
+
+        `starts_s`: of all prompts by number, from any origin; the first one left starts at once.
+        Raises as `begin`, and StackError if the base station is gone.
+        """
+        if self.fading is not None and self.fading.begins == "each":
+            for number, prompt in left:
+                realisation = begin(self.client, self.profile, number, allow_degraded=True)
+                yield self._ask(number, prompt, now_s(), realisation, self.on_trace)
+            return
+        realisation = self.in_force
+        if self.fading is not None and not self.fading.one_realisation and left:
+            realisation = begin(self.client, self.profile, left[0][0], allow_degraded=True)
+
+        def ask_one(number: int, prompt: Prompt, start_s: float) -> Answer:
+            return self._ask(number, prompt, start_s, realisation, self.on_trace)
+
+        yield from send(_due(left, starts_s), ask_one, self.concurrency or MOST_IN_FLIGHT)
+
+    def _ask(
+        self,
+        number: int,
+        prompt: Prompt,
+        start_s: float,
+        realisation: Realisation,
+        on_trace: OnTrace | None,
+    ) -> Answer:
+        answer = ask(
+            *(number, prompt, self.client, self.model, start_s, realisation),
+            routing=self.routing,
+            on_trace=on_trace,
+        )
+        if answer[0].error is not None:
+            self.client.health()  # if it is gone, what is left would fail as well
+        return answer
+
+
+def _due(left: Sequence[Numbered], starts_s: list[float] | None) -> list[Due]:
+    """What is left to send; its schedule begins now, with the first of it."""
+    if starts_s is None or not left:
+        return [Due(n, prompt) for n, prompt in left]
+    begin_s = now_s() + LEAD_S - starts_s[left[0][0]]
+    return [Due(n, prompt, begin_s + starts_s[n]) for n, prompt in left]
