@@ -73,6 +73,14 @@ def percent(value: float | None, interval: Interval | None, sep: str = " ") -> s
     return f"{100 * value:.1f}{sep}[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def accuracy(summary: Summary) -> str:
+    """Accuracy and below it, in few columns, its interval, both in per cent."""
+    value, interval = summary.accuracy, summary.accuracy_interval
+    if value is None or interval is None:
+        return NONE
+    return f"{100 * value:.1f}\n{100 * interval[0]:.3g}–{100 * interval[1]:.3g}"
+
+
 def _times(summary: Summary) -> Table:
     """Mean and percentiles, below them the intervals that they have."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
@@ -162,17 +170,11 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.prompts}\n{summary.profile}",
         f"{summary.policy.label}\n{' + '.join(summary.backends) or NONE}",
         f"{summary.n}\n{summary.errors}",
-        _accuracy(summary.accuracy, summary.accuracy_interval),
+        accuracy(summary),
         f"{ms(first.p50_s)}\n{ms(first.p95_s)}",
         f"{ms(total.p50_s)}\n{ms(total.p95_s)}",
         *(f"{ms(part)}\n{_share(part, mean_s)}" for part in [*split, rest]),
     ]
-
-
-def _accuracy(value: float | None, interval: Interval | None) -> str:
-    if value is None or interval is None:
-        return NONE
-    return f"{100 * value:.1f}\n{100 * interval[0]:.3g}–{100 * interval[1]:.3g}"
 
 
 def _share(part: float | None, whole: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.replay.summary import Summary
-from orchestrator.replay.table import NONE, SHOWN_PARTS, ms, percent
+from orchestrator.replay.table import NONE, SHOWN_PARTS, accuracy, ms
 from orchestrator.report.recorded import Recorded
 from orchestrator.sweep.tables import Grid
 
@@ -45,7 +45,7 @@ def _cells(summary: Summary) -> list[str]:
     return [
         f"{summary.prompts}\n{summary.profile}",
         f"{summary.policy.label}\n{count}",
-        percent(summary.accuracy, summary.accuracy_interval, sep="\n"),
+        accuracy(summary),
         *(f"{ms(each.p50_s)}\n{ms(each.p95_s)}" for each in times),
         *map(ms, _split(summary).values()),
     ]

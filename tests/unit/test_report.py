@@ -52,7 +52,7 @@ def test_runs_stand_side_by_side_with_what_got_slower_and_where(
     table = (tmp_path / "out" / "table.md").read_text()
     first, second = (line.split(" | ") for line in table.splitlines()[-2:])
     assert first[0] == "| facts<br>near-far"
-    assert (first[1], first[2]) == ("wlr θ=0.2<br>12", "75.0<br>[46.8, 91.1]")
+    assert (first[1], first[2]) == ("wlr θ=0.2<br>12", "75.0<br>46.8–91.1")
     assert first[-1] == "– |"
     assert second[1] == "topk<br>11 of 12"
     # the median goes from 220 to 315 ms, the failed request left out: all of it computing
