@@ -9,11 +9,10 @@ from pathlib import Path
 from orchestrator import text_file
 from orchestrator.environment import setting
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import FORMATS, source
+from orchestrator.replay.formats import FORMATS, source, splits
 from orchestrator.replay.prompt import Prompt as Prompt
 
 BUNDLED_DIR = Path(__file__).resolve().parents[2] / "prompts"
-SPLITS = ("train", "dev", "val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ def load(spec: str, shots: int = 0) -> PromptSet:
         if kind not in FORMATS:
             raise InputError(f"prompt set {spec!r}: format {kind!r} is not one of {_known()}")
         file = text_file.user_path(path)
-        return _load(_name(kind, file), kind, file, shots)
+        name = splits.bare(file.name) if kind == "jsonl" else splits.set_name(file)
+        return _load(name, kind, file, shots)
     if spec not in bundled():
         raise InputError(
             f"prompt set {spec!r} is unknown; allowed: {', '.join(bundled()) or '(none bundled)'}, "
@@ -78,13 +78,6 @@ def _load(name: str, kind: str, path: Path, shots: int) -> PromptSet:
     loaded = FORMATS[kind](path, shots)
     sha256 = source.sha256(loaded.sources)
     return PromptSet(name, path, sha256, tuple(loaded.prompts), loaded.template)
-
-
-def _name(kind: str, path: Path) -> str:
-    """The file's name, or FOLDER-NAME where that alone only says which part of a benchmark."""
-    path = path.resolve()
-    stem = Path(path.name.removesuffix(".gz")).stem
-    return f"{path.parent.name}-{stem}" if kind != "jsonl" and stem in SPLITS else stem
 
 
 def _known() -> str:

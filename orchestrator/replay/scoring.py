@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 WORKING_END = "####"
 
-# A sign, a dollar, digits with or without commas by thousands. The minus of 16-3 is none of 3's.
+# Hyphen-minus, minus, non-breaking hyphen, en dash, and the small and the full-width hyphen-minus.
+_MINUS = "-\u2212\u2011\u2013\ufe63\uff0d"
+# Of thousands: a comma, LaTeX's {,} and \\, and plain, no-break, thin and narrow no-break spaces.
+_SEPARATOR = r"(?:,|\{,\}|\\,|[ \u00a0\u2009\u202f])"
+# A sign, a dollar, digits with or without thousands set off, an exponent. The minus of 16-3 is none
+# of 3's.
 _NUMBER = re.compile(
-    r"(?:(?<![\w)])-\$?|\$-?)?"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    rf"(?:(?<![\w)])[{_MINUS}+]\$?|\$[{_MINUS}+]?)?"
+    rf"(?:(?:[0-9]{{1,3}}(?P<separator>{_SEPARATOR})[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*(?![0-9])"
+    r"|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    rf"(?:[eE][{_MINUS}+]?[0-9]{{1,3}}(?!\w))?"
 )
 
 
@@ -25,7 +33,10 @@ def exact_match(completion: str, expected: str) -> float:
 
 
 def read_number(text: str) -> str | None:
-    """A text that is a number and nothing else, in its plain form: `$1,234.50` is `1234.5`."""
+    """A text that is a number and nothing else, in its plain form: `$1,234.50` is `1234.5`.
+
+    `−1.5e3` is `-1500`, and `12 000` is `12000`.
+    """
     whole = _NUMBER.fullmatch(text.strip())
     return _plain(whole[0]) if whole else None
 
@@ -36,7 +47,7 @@ def final_number(completion: str) -> str | None:
     marked = _NUMBER.match(rest.lstrip()) if mark else None
     if marked:
         return _plain(marked[0])
-    found = _NUMBER.findall(completion)
+    found = [match[0] for match in _NUMBER.finditer(completion)]
     return _plain(found[-1]) if found else None
 
 
@@ -60,10 +71,9 @@ def likeliest(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = 
 
 
 def _plain(number: str) -> str:
-    """No dollar, comma or zero that says nothing; exact, however many digits there are."""
-    whole, _, fraction = re.sub(r"[^0-9.]", "", number).partition(".")
-    plain = whole.lstrip("0") or "0"
-    fraction = fraction.rstrip("0")
-    if fraction:
-        plain += f".{fraction}"
-    return f"-{plain}" if "-" in number and plain != "0" else plain
+    """No dollar, separator or zero that says nothing; exact, however many digits there are."""
+    ascii_only = re.sub(f"[{_MINUS}]", "-", number)
+    value = Decimal(re.sub(r"[^-0-9.eE]", "", ascii_only))
+    whole, _, fraction = f"{value:f}".partition(".")
+    plain = f"{whole}.{fraction}".rstrip("0").rstrip(".")
+    return "0" if value == 0 else plain

@@ -71,11 +71,15 @@ class Answer:
         return event
 
     async def _watch(self, request: Request, http: HttpRequest) -> None:
-        # Once the body is read, this is all that can come.
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
+        await left(http)
         request.cancelled = True
         self._events.put_nowait(None)
+
+
+async def left(http: HttpRequest) -> None:
+    """Until the client has left; its body has been read, so nothing else can come."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
 
 
 def submit(engine: Engine, request: Request | ProbeRequest) -> None:

@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from services.bs import chat, completions, middleware
-from services.bs.answer import ClientGoneError, submit
+from services.bs import chat, completions, middleware, responses, tokenize
+from services.bs.answer import ClientGoneError, left, submit
 from services.bs.body import read
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk
@@ -42,6 +42,8 @@ def create(
     middleware.install(app, cors_origins)
     app.include_router(completions.router(desk))
     app.include_router(chat.router(desk, template))
+    app.include_router(responses.router(desk, template))
+    app.include_router(tokenize.router(desk, template))
     began_s = int(time.time())
 
     @app.exception_handler(ApiError)
@@ -97,15 +99,22 @@ def create(
         if body.device >= devices:
             raise refused("device", f"is {body.device}; allowed: 0 to {devices - 1}")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Probes | None] = loop.create_future()
+        done: asyncio.Queue[Probes | str] = asyncio.Queue()
 
-        def deliver(probes: Probes | None) -> None:
-            loop.call_soon_threadsafe(done.set_result, probes)
+        def deliver(probes: Probes | str) -> None:
+            loop.call_soon_threadsafe(done.put_nowait, probes)
 
-        submit(desk.engine, ProbeRequest(body.device, body.size_bytes, body.count, deliver))
-        probes = await done
-        if probes is None:
-            raise unavailable(f"device-{body.device} does not answer")
+        request = ProbeRequest(body.device, body.size_bytes, body.count, deliver)
+        submit(desk.engine, request)
+        answer, gone = asyncio.create_task(done.get()), asyncio.create_task(left(http))
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            request.cancelled = True
+            raise ClientGoneError
+        gone.cancel()
+        if isinstance(probes := answer.result(), str):
+            raise unavailable(probes)
         return JSONResponse(asdict(probes))
 
     return app

@@ -30,12 +30,7 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         desk.check_model(body.model)
         if body.top_logprobs and not body.logprobs:
             raise refused("top_logprobs", "allowed: with logprobs only")
-        messages = [message.for_template() for message in body.messages]
-
-        def encode() -> list[int]:
-            return desk.vocabulary.encode(template.prompt(messages), special=False)[0]
-
-        ids = await asyncio.to_thread(encode)  # long ones take seconds
+        ids = await encode(desk, template, [each.for_template() for each in body.messages])
         max_tokens = _max_tokens(body, desk.room(ids))
         desk.check_length(ids, max_tokens, "messages")
         wanted = body.top_logprobs if body.logprobs else None
@@ -46,6 +41,17 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         return JSONResponse(whole, headers=body.headers | loss.header(whole))
 
     return routes
+
+
+async def encode(
+    desk: Desk, template: ChatTemplate, messages: list[dict[str, str]], param: str = "messages"
+) -> list[int]:
+    """The tokens of a chat's prompt; beside the event loop, as long ones take seconds."""
+
+    def tokens() -> list[int]:
+        return desk.vocabulary.encode(template.prompt(messages, param), special=False)[0]
+
+    return await asyncio.to_thread(tokens)
 
 
 def _max_tokens(body: ChatRequest, default: int) -> int:

@@ -26,14 +26,14 @@ class ChatTemplate:
                 what = " ".join(str(error).split())
                 raise InputError(f"{folder}: not a readable tokenizer ({what})") from None
 
-    def prompt(self, messages: list[dict[str, str]]) -> str:
-        """The prompt that asks for the next message; ApiError if these make none."""
+    def prompt(self, messages: list[dict[str, str]], param: str) -> str:
+        """The prompt that asks for the next message; ApiError, of `param`, if there is none."""
         if self._tokenizer is None or self._tokenizer.chat_template is None:
-            raise refused("messages", "this checkpoint has no chat template; /v1/completions works")
+            raise refused(param, "this checkpoint has no chat template; /v1/completions works")
         try:
             text = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # whatever a checkpoint's template may raise
-            raise refused("messages", f"the chat template refuses them: {error}") from None
+            raise refused(param, f"the chat template refuses them: {error}") from None
         return str(text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # its libraries take time to load, and are needed where there
     from services.bs.tracing_otlp import OtlpTraces
 
 # OpenTelemetry's names of what is asked.
-_OPERATIONS = {"cmpl": "text_completion", "chatcmpl": "chat"}
+_OPERATIONS = {"cmpl": "text_completion", "chatcmpl": "chat", "resp": "chat"}
 
 
 @dataclass(frozen=True)

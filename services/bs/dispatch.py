@@ -11,7 +11,7 @@ never the token: the weights of those that answered are renormalised, and the lo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import zmq
@@ -28,6 +28,9 @@ from services.bs.selector import Choice
 from services.bs.step import Step
 from services.channel import ChannelFeed
 from services.settings import Settings
+
+# How often a probe looks whether anybody still waits for it.
+_CANCEL_S = 0.1
 
 
 class Dispatcher:
@@ -95,10 +98,12 @@ class Dispatcher:
         step.times.combine_s += time.monotonic() - combine_s
         return output
 
-    def probe(self, q: int, pad: wire.Buffer) -> tuple[float, wire.Probed, float] | None:
+    def probe(
+        self, q: int, pad: wire.Buffer, cancelled: Callable[[], bool]
+    ) -> tuple[float, wire.Probed, float] | None:
         """Send padding, await as much: when it was sent, the answer, when that had arrived.
 
-        None if the device is not admitted, or gives no answer in time.
+        None if the device is not admitted, or gives no answer in time, or nobody waits for it.
         """
         self.take_in()
         frames = wire.encode(wire.Probe(self._next_id, pad))
@@ -111,11 +116,13 @@ class Dispatcher:
             *(q, 0, sum(map(len, frames)), self._channel.current(), sent_s)
         )
         while (left_s := sent_s + patience_s - time.monotonic()) > 0:
-            if self.socket.poll(int(left_s * 1e3) + 1):
+            if self.socket.poll(int(min(left_s, _CANCEL_S) * 1e3) + 1):
                 self._receive()
             if self._probed is not None:
                 self._channel.take_in()
                 return sent_s, *self._probed
+            if cancelled():
+                return None
         self._lose(q, "timeout")
         return None
 

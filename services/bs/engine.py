@@ -2,7 +2,7 @@
 
 HTTP ──submit──► waiting ──► [ step ─► step ─► step … ] ──deliver──► HTTP
                     │          all running sequences advance in each; between two, some join
-                    └──────► [ probe ─► probe … ] of one link, when nothing runs
+                    ◄──────► [ one probe of a link ], when nothing runs
 
 Between steps, and between layers: read hellos, beats and channel states.
 
@@ -135,7 +135,10 @@ class Engine(threading.Thread):
         elif isinstance(self._waiting.first(), ProbeRequest):
             probe = self._waiting.take()
             assert isinstance(probe, ProbeRequest), "only this thread takes"
-            probe.deliver(self._prober.run(probe))
+            if (found := self._prober.advance(probe)) is None:
+                self._waiting.put_back(probe)
+            else:
+                probe.deliver(found)
 
     def _drop_cancelled(self) -> None:
         gone = [one.request for one in self._running if one.request.cancelled]

@@ -17,6 +17,19 @@ def stream(chunks: AsyncIterator[dict[str, Any]], headers: dict[str, str]) -> St
     return StreamingResponse(_lines(chunks), headers=headers, media_type="text/event-stream")
 
 
+def named(events: AsyncIterator[dict[str, Any]], headers: dict[str, str]) -> StreamingResponse:
+    """The events as they come, each under the name that its `type` is."""
+    return StreamingResponse(_named(events), headers=headers, media_type="text/event-stream")
+
+
+async def _named(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async for event in events:
+            yield f"event: {event['type']}\n{_line(json.dumps(event))}"
+    except ClientGoneError:
+        pass
+
+
 async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     try:
         async for chunk in chunks:

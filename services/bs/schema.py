@@ -203,8 +203,11 @@ class CompletionRequest(Asked):
 class TextPart(Posted):
     """A part of a message; no other kind is served."""
 
-    type: Literal["text"]
+    type: Literal["text", "input_text", "output_text"]
     text: Text
+
+    annotations: LetThrough = None
+    logprobs: LetThrough = None
 
 
 class Message(Posted):

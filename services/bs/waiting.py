@@ -27,6 +27,11 @@ class Waiting:
                 raise FullError
             self._asked.append(asked)
 
+    def put_back(self, asked: Asked) -> None:
+        """Queue what was taken once more, behind all others, full or not."""
+        with self._lock:
+            self._asked.append(asked)
+
     def requests(self) -> int:
         """How many of those that wait are requests."""
         with self._lock:
@@ -48,14 +53,14 @@ class Waiting:
             return [asked for asked in self._asked if isinstance(asked, Request)]
 
     def drop_cancelled(self) -> list[Request]:
-        """Take out those that nobody waits for any more; which."""
+        """Take out those that nobody waits for any more; which requests."""
         with self._lock:
             kept: deque[Asked] = deque()
             dropped: list[Request] = []
             for asked in self._asked:
-                if isinstance(asked, Request) and asked.cancelled:
-                    dropped.append(asked)
-                else:
+                if not asked.cancelled:
                     kept.append(asked)
+                elif isinstance(asked, Request):
+                    dropped.append(asked)
             self._asked = kept
             return dropped

@@ -54,6 +54,7 @@ class Parrot:
 
     Attributes:
         requests: what was submitted.
+        probes: series that were, and are never made.
         full: refuse what comes.
         fails: end requests with this, before anything is said or after a piece.
         said_before_failing: pieces.
@@ -64,6 +65,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.probes: list[ProbeRequest] = []
         self.positions = 1 << 30
         self.full = False
         self.fails: str | None = None
@@ -75,7 +77,9 @@ class Parrot:
 
     def submit(self, request: Request | ProbeRequest) -> None:
         """Take a request; a thread of its own answers it."""
-        assert isinstance(request, Request)
+        if isinstance(request, ProbeRequest):
+            self.probes.append(request)
+            return
         if self.full:
             raise FullError
         self.requests.append(request)

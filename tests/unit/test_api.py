@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -127,6 +128,32 @@ def test_a_client_that_leaves_cancels_its_request(
         time.sleep(0.01)
     parrot.go.set()
     assert http.post(path, body).status_code == 200
+
+
+def test_a_client_that_leaves_ends_its_probes(http: Http, parrot: Parrot) -> None:
+    body = {"device": 1, "size_bytes": 100, "count": 100}
+    with (
+        httpx.Client(base_url=http.url, trust_env=False, timeout=0.5) as client,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        client.post("/probe", json=body)
+    deadline = time.monotonic() + 10
+    while not (parrot.probes and parrot.probes[0].cancelled):
+        assert time.monotonic() < deadline, "the probes were not cancelled"
+        time.sleep(0.01)
+
+
+def test_probes_that_cannot_be_made_say_why(http: Http, parrot: Parrot) -> None:
+    def fail() -> None:
+        while not parrot.probes:
+            time.sleep(0.01)
+        parrot.probes[0].deliver("device-1 does not answer")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    body = {"device": 1, "size_bytes": 100, "count": 100}
+    assert http.refused("/probe", body, 503) == "device-1 does not answer"
+    thread.join()
 
 
 def test_a_connection_serves_one_request_after_another(http: Http, parrot: Parrot) -> None:

@@ -194,23 +194,33 @@ def test_an_answer_counts_the_experts_that_its_tokens_lost(cell: Cell) -> None:
     assert finished.experts_lost == answer.end.experts_lost == lost > 0
 
 
-def test_probes_wait_for_nothing_to_run_and_what_comes_later_for_them(room: EngineRoom) -> None:
+def test_requests_are_served_between_the_probes_of_a_series(room: EngineRoom) -> None:
     order: list[str] = []
 
     def asked(name: str) -> Answer:
         return asking([[1, 2]], 5, lambda event: order.append(name))
 
-    def probed(probes: Probes | None) -> None:
-        assert probes is not None
-        order.append("probe")
+    def probed(probes: Probes | str) -> None:
+        assert isinstance(probes, Probes)
+        assert len(probes.down) == len(probes.up) == len(probes.loopback_s) == 3
+        order.append("probes")
 
-    room.serve(asked("before"), ProbeRequest(1, 100, 2, probed), asked("after"))
-    assert [name for n, name in enumerate(order) if name not in order[:n]] == [
-        "before",
-        "probe",
-        "after",
-    ]
-    assert order.index("after") > order.index("probe") == order.count("before")
+    series = ProbeRequest(1, 100, 3, probed)
+    room.serve(asked("before"), series, asked("after"))
+    assert list(dict.fromkeys(order)) == ["before", "after", "probes"]
+    assert order.index("after") == order.count("before")
+
+
+def test_a_series_of_probes_ends_when_its_client_leaves(room: EngineRoom) -> None:
+    def leave(_: Event) -> None:
+        series.cancelled = True
+
+    delivered: list[Probes | str] = []
+    series = ProbeRequest(1, 100, 100, delivered.append)
+    room.serve(series, asking([[1, 2]], 2, leave))
+    assert series.probes is not None
+    assert len(series.probes.down) == 1
+    assert delivered == []
 
 
 def test_a_request_keeps_the_policy_that_it_began_with(cell: Cell, room: EngineRoom) -> None:

@@ -82,7 +82,10 @@ def test_piqa(tmp_path: Path) -> None:
 def test_piqas_labels(tmp_path: Path) -> None:
     file = lines(tmp_path / "valid.jsonl", PIQA, PIQA)
     labels = tmp_path / "valid-labels.lst"
-    assert error_of(f"piqa:{file}") == f"{labels}: No such file or directory"
+    assert error_of(f"piqa:{file}") == (
+        f"prompt set {file}: its items have no field label, and there is no {labels}; "
+        "allowed: either, 0 or 1 an item"
+    )
     lines(labels, "0")
     assert error_of(f"piqa:{file}") == (
         f"prompt set {labels}: 1 labels; allowed: 2, as many as {file} has items"
@@ -148,4 +151,4 @@ def test_a_damaged_row_of_mmlu_is_named(mmlu: Path, text: str, expected: str) ->
 
 
 def test_an_mmlu_folder_needs_its_tests(tmp_path: Path) -> None:
-    assert "no file test/SUBJECT_test.csv is in the folder" in error_of(f"mmlu:{tmp_path}")
+    assert "no file test/SUBJECT_test.csv or test*.parquet is in" in error_of(f"mmlu:{tmp_path}")

@@ -1,5 +1,6 @@
 """Probing a link: real device servers over real sockets, and what is expected of them."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from orchestrator.state import ChannelState, DeviceState, Direction
 from services import wire
 from services.bs.prober import Prober, ProbeRequest, Probes
 from services.channel import ChannelFeed
-from tests.unit.cell import EXPERTS, Cell
+from tests.unit.cell import EXPERTS, Cell, emulating
 
 
 def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:
@@ -26,9 +27,12 @@ def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:
         cell.channel.announced.append(state)
 
 
-def probe(cell: Cell, device: int, count: int = 3, curve: bool = False) -> Probes | None:
+def probe(cell: Cell, device: int, count: int = 3, curve: bool = False) -> Probes | str:
     request = ProbeRequest(device, 8192, count, lambda probes: None)
-    return Prober(cell.dispatcher, cell.channel, curve).run(request)
+    prober = Prober(cell.dispatcher, cell.channel, curve)
+    while (found := prober.advance(request)) is None:
+        pass
+    return found
 
 
 def test_each_direction_is_timed_against_its_own_rate(cell: Cell) -> None:
@@ -36,7 +40,7 @@ def test_each_direction_is_timed_against_its_own_rate(cell: Cell) -> None:
     cell.admit(1)
     in_force(cell, (time.time() - 1, Direction(8e6), Direction(4e6, delay_s=0.01)))
     probes = probe(cell, 1)
-    assert probes is not None
+    assert isinstance(probes, Probes)
     assert 8 * (8192 + 6 * 66) < probes.wire_bits < 8 * (8192 + 6 * 66 + 150)
     assert (len(probes.down), len(probes.up), len(probes.loopback_s)) == (3, 3, 3)
     assert min(probes.loopback_s) > 0
@@ -50,15 +54,15 @@ def test_nothing_is_expected_of_a_link_before_anything_was_heard(cell: Cell) -> 
     cell.start(0)
     cell.admit(0)
     probes = probe(cell, 0, count=1)
-    assert probes is not None
+    assert isinstance(probes, Probes)
     assert probes.down[0].expected_s is None
 
 
 def test_a_device_that_is_not_there_is_told_and_one_that_is_silent_is_given_up(cell: Cell) -> None:
-    assert probe(cell, 2) is None
+    assert probe(cell, 2) == "device-2 does not answer"
     mute = cell.socket(2)
     assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
-    assert probe(cell, 2) is None
+    assert probe(cell, 2) == "device-2 does not answer"
     assert not cell.roster.devices[2].admitted
 
 
@@ -70,7 +74,30 @@ def test_an_answer_to_another_probe_is_not_taken(cell: Cell) -> None:
     mute.send_multipart(wire.encode(stale))
     for number in range(5):  # another device guesses the number
         other.send_multipart(wire.encode(replace(stale, id=number)))
-    assert probe(cell, 2) is None
+    assert probe(cell, 2) == "device-2 does not answer"
+
+
+def test_nobody_waits_for_a_probe_that_was_cancelled(cell: Cell) -> None:
+    mute = cell.socket(2)
+    assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
+    cell.channel.state = emulating(flops=1e12, rate_bps=1e4)  # 7 s each way, and as much again
+    request = ProbeRequest(2, 8192, 3, lambda probes: None)
+    timer = threading.Timer(0.3, setattr, (request, "cancelled", True))
+    timer.start()
+    began_s = time.monotonic()
+    Prober(cell.dispatcher, cell.channel, curve=False).advance(request)
+    assert time.monotonic() - began_s < 7
+    assert cell.roster.devices[2].admitted
+
+
+def test_a_probe_that_holds_the_engine_too_long_is_refused_with_the_reason(cell: Cell) -> None:
+    cell.start(1)
+    cell.admit(1)
+    cell.channel.state = emulating(flops=1e12, rate_bps=1e3)
+    found = probe(cell, 1)
+    assert isinstance(found, str)
+    assert found.startswith("size_bytes: 8192 take 13")
+    assert found.endswith("s on the link of device-1 as it is now; allowed: up to 60 s")
 
 
 def test_what_was_in_force_is_remembered_in_order(cell: Cell) -> None:

@@ -60,6 +60,23 @@ def test_only_what_follows_the_working_counts(working: str, answer: str) -> None
         ("-0.0", "0"),
         ("1,2345", "2345"),
         ("50% of it", "50"),
+        ("it fell to \u22123", "-3"),
+        ("16\u22123 = 16\u22123", "3"),
+        ("5\u201310", "10"),
+        ("#### \uff0d$5", "-5"),
+        ("so 1.5e3", "1500"),
+        ("#### 2E-2 of it", "0.02"),
+        ("1e3rd", "3"),
+        ("2.0e+2", "200"),
+        ("12 000", "12000"),
+        ("#### 12\u00a0000 eggs", "12000"),
+        ("#### 1\u202f234\u202f567.5", "1234567.5"),
+        ("about 8{,}000", "8000"),
+        (r"#### 8\,000", "8000"),
+        ("2023 100", "100"),
+        ("1,234 567", "567"),
+        ("in 12 0000", "0"),
+        ("+5", "5"),
         ("٣", None),
         ("none at all, $ , .", None),
         ("", None),
@@ -69,7 +86,7 @@ def test_the_final_number(completion: str, number: str | None) -> None:
     assert final_number(completion) == number
 
 
-@pytest.mark.parametrize("text", ["", "12 eggs", "1,23", "1.2.3", "--1", "1e3", "¹", "1 2"])
+@pytest.mark.parametrize("text", ["", "12 eggs", "1,23", "1.2.3", "--1", "1e", "e3", "¹", "1 2"])
 def test_what_is_more_than_a_number_is_none(text: str) -> None:
     assert read_number(text) is None
 
@@ -83,7 +100,12 @@ def test_numbers_match_by_value() -> None:
 
 @given(st.integers(), st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_number_is_found_however_it_is_written(number: int, working: str) -> None:
-    for written in (str(number), f"{number:,}", f"{number}.00", f" {number:,} "):
+    thousands = f"{number:,}"
+    for written in (
+        *(str(number), thousands, f"{number}.00", f" {thousands} ", f"{number}e0"),
+        *(thousands.replace(",", mark) for mark in (" ", "\u00a0", "\u202f", "{,}")),
+        str(number).replace("-", "\u2212"),
+    ):
         assert final_number(f"{working}\n####{written}") == str(number)
         assert read_number(written) == str(number)
 

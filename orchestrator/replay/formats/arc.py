@@ -1,10 +1,16 @@
-"""ARC, easy and challenge: `id`, `question`, `choices` of `text` and `label`, and `answerKey`."""
+"""ARC, easy and challenge, in Hugging Face's form and in AI2's.
+
+{"id", "question": "…", "choices": {"text": […], "label": […]}, "answerKey"}
+{"id", "question": {"stem": "…", "choices": [{"text", "label"}, …]}, "answerKey"}
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.replay.formats import item, source
 from orchestrator.replay.formats.item import Items, Loaded
@@ -29,10 +35,24 @@ class _Line(Published):
     choices: _Choices = Field(description="an object of text and label")
     answerKey: Text  # noqa: N815  the published name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        line = dict(raw)
+        if isinstance(question := line.get("question"), dict):
+            line |= {"question": question.get("stem"), "choices": question.get("choices")}
+        if "choices" in line:
+            line["choices"] = _columns(line["choices"])
+        if "answerKey" in line:
+            line["answerKey"] = _label(line["answerKey"])
+        return line
+
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the `train.jsonl` beside it."""
-    return item.load(path, shots, "train.jsonl", TEMPLATE, _read)
+    """The prompts of a file; shots are the first items of the train split beside it."""
+    return item.load(path, shots, TEMPLATE, _read)
 
 
 def _read(path: Path) -> Items:
@@ -45,13 +65,40 @@ def _read(path: Path) -> Items:
             raise file.fault(
                 number, "choices.label", labels, f"{len(texts)} labels, one of its own a text"
             )
-        if line.answerKey not in labels:
-            raise file.fault(number, "answerKey", line.answerKey, f"one of {', '.join(labels)}")
         for text in texts:
             if not text.strip():
                 raise file.fault(number, "choices.text", text, "a text that is not blank")
+        gold = _gold(line.answerKey, labels)
+        if gold is None:
+            raise file.fault(number, "answerKey", line.answerKey, f"one of {', '.join(labels)}")
         context = f"Question: {line.question}\nAnswer:"
-        choices = [f" {text}" for text in texts]
-        items.append(item.choice(line.id, context, choices, labels.index(line.answerKey)))
+        items.append(item.choice(line.id, context, [f" {text}" for text in texts], gold))
     file.check_ids([line.id for line in lines])
     return Items(items, [file])
+
+
+def _gold(key: str, labels: list[str]) -> int | None:
+    """Which choice is right; choices with letters may have theirs given as 1, 2, …"""
+    if key in labels:
+        return labels.index(key)
+    lettered = labels == [chr(ord("A") + n) for n in range(len(labels))]
+    numbers = [str(n + 1) for n in range(len(labels))]
+    return numbers.index(key) if lettered and key in numbers else None
+
+
+def _columns(choices: Any) -> Any:
+    """Choices as an object of lists, also where they are a list of objects, or JSON of either."""
+    if isinstance(choices, str):
+        try:
+            choices = json.loads(choices)
+        except (ValueError, RecursionError):
+            return choices
+    if isinstance(choices, list) and all(isinstance(one, dict) for one in choices):
+        choices = {name: [one.get(name) for one in choices] for name in ("text", "label")}
+    if isinstance(choices, dict) and isinstance(choices.get("label"), list):
+        choices = choices | {"label": [_label(one) for one in choices["label"]]}
+    return choices
+
+
+def _label(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

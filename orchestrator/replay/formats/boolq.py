@@ -1,38 +1,49 @@
-"""BoolQ: lines of `passage`, `question` (without its question mark) and `answer`, true or false."""
+"""BoolQ: `passage`, `question` (without its question mark) and `answer`, true or false.
+
+SuperGLUE's form has a `label` instead of the answer, 0 (no) or 1 (yes).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from orchestrator.replay.formats import item, source
 from orchestrator.replay.formats.item import Items, Loaded
-from orchestrator.replay.formats.source import Published, Text
+from orchestrator.replay.formats.source import Label, Published, Text
 
 TEMPLATE = "boolq-1"
+
+
+def _truth(value: Any) -> Any:
+    """A truth value, also where a distribution has it as text."""
+    texts = {"true": True, "false": False}
+    return texts.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 class _Line(Published):
     question: Text
     passage: Text
-    answer: bool = Field(description="true or false")
+    answer: Annotated[bool | None, BeforeValidator(_truth), Field(description="true or false")] = (
+        None
+    )
+    label: Label = None
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the `train.jsonl` beside it."""
-    return item.load(path, shots, "train.jsonl", TEMPLATE, _read)
+    """The prompts of a file; shots are the first items of the train split beside it."""
+    return item.load(path, shots, TEMPLATE, _read)
 
 
 def _read(path: Path) -> Items:
     file = source.read(path)
-    items = [
-        item.choice(
-            f"boolq-{number}",
-            f"{line.passage}\nQuestion: {line.question}?\nAnswer:",
-            [" no", " yes"],
-            int(line.answer),
-        )
-        for number, line in enumerate(file.items(_Line), start=1)
-    ]
+    items = []
+    for number, line in enumerate(file.items(_Line), start=1):
+        gold = line.label if line.answer is None else int(line.answer)
+        if gold is None:
+            raise file.fault(number, "answer", None, "true or false; nor is there a label, 0 or 1")
+        context = f"{line.passage}\nQuestion: {line.question}?\nAnswer:"
+        items.append(item.choice(f"boolq-{number}", context, [" no", " yes"], gold))
     return Items(items, [file])

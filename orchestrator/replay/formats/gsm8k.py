@@ -20,8 +20,8 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the `train.jsonl` beside it."""
-    return item.load(path, shots, "train.jsonl", TEMPLATE, _read)
+    """The prompts of a file; shots are the first items of the train split beside it."""
+    return item.load(path, shots, TEMPLATE, _read)
 
 
 def _read(path: Path) -> Items:

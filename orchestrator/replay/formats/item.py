@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InputError
+from orchestrator.replay.formats import splits
 from orchestrator.replay.formats.source import MAX_CHARACTERS, Source
 from orchestrator.replay.prompt import ChoicePrompt, Prompt
 
@@ -46,14 +47,12 @@ def choice(name: str, context: str, choices: Sequence[str], gold: int) -> Item:
     )
 
 
-def load(
-    path: Path, shots: int, beside: str, template: str, read: Callable[[Path], Items]
-) -> Loaded:
-    """The prompts of a file, with the first `shots` items of the one `beside` it before each."""
+def load(path: Path, shots: int, template: str, read: Callable[[Path], Items]) -> Loaded:
+    """The prompts of a file, with the first `shots` items of the train split before each."""
     own = read(path)
     if not shots:
         return Loaded([item.prompt for item in own.items], own.sources, describe(template, 0))
-    shown = read(shots_file(path, path.parent / beside, shots))
+    shown = read(shots_file(path, splits.of_split(path, "train"), shots))
     prompts = with_shots(own.items, first(shown, shots), "", shots)
     return Loaded(prompts, own.sources + shown.sources, describe(template, shots))
 
@@ -63,16 +62,16 @@ def describe(template: str, shots: int) -> str:
     return f"{template}, {shots} shots"
 
 
-def shots_file(path: Path, file: Path, shots: int) -> Path:
+def shots_file(path: Path, places: Sequence[Path], shots: int) -> Path:
     """The file with the shots for the set at `path`; InputError if there is no such other file."""
-    for found in (file, file.with_name(f"{file.name}.gz")):
+    for found in (file for place in places for file in splits.compressed(place)):
         if found.exists():
             if found.samefile(path):
                 raise InputError(
                     f"--shots {shots}: {path} is the file that shots come from; allowed: 0"
                 )
             return found
-    raise InputError(f"--shots {shots}: for {path} there is no {file}; allowed: 0")
+    raise InputError(f"--shots {shots}: for {path} there is no {places[0]}; allowed: 0")
 
 
 def first(shown: Items, shots: int) -> list[Item]:

@@ -1,47 +1,96 @@
-"""MMLU: a headless CSV a subject, of question, four options, and the right one's letter.
+"""MMLU: a headless CSV a subject, or Hugging Face's rows of question, choices, answer and subject.
 
-FOLDER/test/SUBJECT_test.csv     what is asked
-FOLDER/dev/SUBJECT_dev.csv       the subject's shots
+FOLDER/test/SUBJECT_test.csv                 what is asked: question, four options, a letter
+FOLDER/dev/SUBJECT_dev.csv                   the subject's shots
+FOLDER/all/test-00000-of-00001.parquet       all subjects; or FOLDER/SUBJECT/test-….parquet of each
+FOLDER/all/dev-00000-of-00001.parquet        their shots
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import item, source
+from orchestrator.replay.formats import item, source, splits
 from orchestrator.replay.formats.item import Item, Items, Loaded, describe, with_shots
-from orchestrator.replay.formats.source import MAX_CHARACTERS
+from orchestrator.replay.formats.source import MAX_CHARACTERS, Published, Source, Text
 
 TEMPLATE = "mmlu-1"
 LETTERS = "ABCD"
 COLUMNS = ("question", *LETTERS, "answer")
+# Where a folder has the questions; the first of these with any file is read.
+PLACES = (
+    "test/*_test.csv",
+    "test/*_test.csv.gz",
+    "test*.parquet",
+    "all/test*.parquet",
+    "*/test*.parquet",
+)
+
+
+def _number(letter: Any) -> Any:
+    """An answer's place; a distribution may have it as a letter, or as text."""
+    if isinstance(letter, str) and letter.strip() in (*LETTERS, *"0123"):
+        return "ABCD0123".index(letter.strip()) % 4
+    return letter
+
+
+class _Row(Published):
+    question: Text
+    choices: list[Text] = Field(min_length=4, max_length=4, description="four non-empty texts")
+    answer: Annotated[
+        int, BeforeValidator(_number), Field(ge=0, le=3, description="0 to 3, or A to D")
+    ]
+    subject: str = ""
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a folder's subjects in the order of their names, or of one subject's file."""
-    files = sorted(path.glob("test/*_test.csv")) if path.is_dir() else [path]
+    """The prompts of a folder's subjects in the order of their names, or of one file."""
+    files = _files(path) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"prompt set {path}: no file test/SUBJECT_test.csv is in the folder")
+        raise InputError(
+            f"prompt set {path}: no file test/SUBJECT_test.csv or test*.parquet is in the folder"
+        )
     prompts, sources = [], []
     for file in files:
-        subject = _subject(file)
-        own = _read(file)
-        sources += own.sources
-        shown: list[Item] = []
+        own, subjects = _read(file)
+        sources.append(own)
+        examples: dict[str, list[Item]] = {}
         if shots:
-            examples = file.resolve().parent.parent / "dev" / f"{subject}_dev.csv"
-            found = _read(item.shots_file(file, examples, shots))
-            sources += found.sources
-            shown = item.first(found, shots)
-        head = (
-            "The following are multiple choice questions (with answers) about "
-            f"{subject.replace('_', ' ')}.\n\n"
-        )
-        prompts += with_shots(own.items, shown, head, shots)
+            shown, examples = _read(item.shots_file(file, _examples(file), shots))
+            sources.append(shown)
+        for subject, items in subjects.items():
+            first: list[Item] = []
+            if shots:
+                first = item.first(Items(examples.get(subject, []), [shown]), shots)
+            head = (
+                "The following are multiple choice questions (with answers) about "
+                f"{subject.replace('_', ' ')}.\n\n"
+            )
+            prompts += with_shots(items, first, head, shots)
     return Loaded(prompts, sources, describe(TEMPLATE, shots))
+
+
+def _files(folder: Path) -> list[Path]:
+    """A folder's questions, without what macOS puts beside each file on a foreign disk."""
+    for place in PLACES:
+        found = sorted(folder.glob(place))
+        if files := [file for file in found if not file.name.startswith("._")]:
+            return files
+    return []
+
+
+def _examples(file: Path) -> list[Path]:
+    """Where the shots for a file's subjects may lie."""
+    if not file.name.removesuffix(".gz").endswith(".csv"):
+        return splits.of_split(file, "dev")
+    return [splits.absolute(file).parent.parent / "dev" / f"{_subject(file)}_dev.csv"]
 
 
 def _subject(file: Path) -> str:
@@ -51,17 +100,47 @@ def _subject(file: Path) -> str:
     return name
 
 
-def _read(path: Path) -> Items:
+def _read(path: Path) -> tuple[Source, dict[str, list[Item]]]:
+    """A file, and its items by subject."""
     file = source.read(path)
+    tabular = file.unit == "line" and not file.text.startswith('{"')
+    rows = _csv_rows(file) if tabular else _rows(file)
+    subjects: dict[str, list[Item]] = {}
+    for subject, question, options, gold in rows:
+        items = subjects.setdefault(subject, [])
+        shown = "".join(f"{at}. {one}\n" for at, one in zip(LETTERS, options, strict=True))
+        items.append(
+            item.choice(
+                f"{subject}-{len(items) + 1}",
+                f"{question.strip()}\n{shown}Answer:",
+                [f" {at}" for at in LETTERS],
+                gold,
+            )
+        )
+    return file, subjects
+
+
+def _rows(file: Source) -> Iterator[tuple[str, str, list[str], int]]:
+    """Subject, question, options and the right one's place, from objects."""
+    for number, row in enumerate(file.items(_Row), start=1):
+        for column, value in (("question", row.question), *(("choices", c) for c in row.choices)):
+            if not value.strip():
+                raise file.fault(number, column, value, "a non-empty text")
+        subject = row.subject or splits.set_name(file.path)
+        yield subject, row.question, row.choices, row.answer
+
+
+def _csv_rows(file: Source) -> Iterator[tuple[str, str, list[str], int]]:
+    """Subject, question, options and the right one's place, from a CSV without header."""
     rows = csv.reader(io.StringIO("\n".join(file.lines()), newline=""), strict=True)
-    items: list[Item] = []
+    subject = _subject(file.path)
     try:
         for row in rows:
             line = rows.line_num
             if len(row) != len(COLUMNS):
                 columns = ", ".join(COLUMNS)
                 raise InputError(
-                    f"prompt set {path}, line {line}: {len(row)} fields; "
+                    f"prompt set {file.path}, line {line}: {len(row)} fields; "
                     f"allowed: {len(COLUMNS)}, {columns}"
                 )
             for column, value in zip(COLUMNS, row, strict=True):
@@ -70,15 +149,8 @@ def _read(path: Path) -> Items:
             question, *options, letter = row
             if letter not in tuple(LETTERS):
                 raise file.fault(line, "answer", letter, "A, B, C or D")
-            told = "".join(f"{at}. {one}\n" for at, one in zip(LETTERS, options, strict=True))
-            items.append(
-                item.choice(
-                    f"{_subject(path)}-{len(items) + 1}",
-                    f"{question.strip()}\n{told}Answer:",
-                    [f" {at}" for at in LETTERS],
-                    LETTERS.index(letter),
-                )
-            )
+            yield subject, question, options, LETTERS.index(letter)
     except csv.Error as error:
-        raise InputError(f"prompt set {path}, line {rows.line_num}: not CSV: {error}") from None
-    return Items(items, [file])
+        raise InputError(
+            f"prompt set {file.path}, line {rows.line_num}: not CSV: {error}"
+        ) from None

@@ -1,13 +1,16 @@
-"""PIQA: lines of `goal`, `sol1` and `sol2`; beside FILE.jsonl a FILE-labels.lst, 0 or 1 a line."""
+"""PIQA: `goal`, `sol1`, `sol2`, and which of the two is right, 0 or 1.
+
+The label is in the line (Hugging Face's form), or in a FILE-labels.lst beside FILE.jsonl.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import item, source
+from orchestrator.replay.formats import item, source, splits
 from orchestrator.replay.formats.item import Items, Loaded
-from orchestrator.replay.formats.source import Published, Text
+from orchestrator.replay.formats.source import Label, Published, Source, Text
 
 TEMPLATE = "piqa-1"
 
@@ -16,31 +19,54 @@ class _Line(Published):
     goal: Text
     sol1: Text
     sol2: Text
+    label: Label = None
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the `train.jsonl` beside it."""
-    return item.load(path, shots, "train.jsonl", TEMPLATE, _read)
+    """The prompts of a file; shots are the first items of the train split beside it."""
+    return item.load(path, shots, TEMPLATE, _read)
 
 
 def _read(path: Path) -> Items:
     file = source.read(path)
     lines = file.items(_Line)
-    labels = source.read(path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}-labels.lst"))
-    told = labels.lines()
-    if len(told) != len(lines):
-        raise InputError(
-            f"prompt set {labels.path}: {len(told)} labels; allowed: {len(lines)}, as many as "
-            f"{path} has items"
-        )
+    sources = [file]
+    golds: list[int | None] = [line.label for line in lines]
+    if not any(gold is not None for gold in golds):
+        labels = _labels_of(path)
+        sources, golds = [file, labels], _golds(labels, path, len(lines))
     items = []
-    for number, (line, label) in enumerate(zip(lines, told, strict=True), start=1):
-        if label.strip() not in ("0", "1"):
-            raise labels.fault(number, "label", label, "0 or 1")
+    for number, (line, gold) in enumerate(zip(lines, golds, strict=True), start=1):
+        if gold is None:
+            raise file.fault(number, "label", None, "0 or 1")
         for name, value in (("sol1", line.sol1), ("sol2", line.sol2)):
             if not value.strip():
                 raise file.fault(number, name, value, "a text that is not blank")
         context = f"Question: {line.goal}\nAnswer:"
         choices = [f" {line.sol1}", f" {line.sol2}"]
-        items.append(item.choice(f"piqa-{number}", context, choices, int(label)))
-    return Items(items, [file, labels])
+        items.append(item.choice(f"piqa-{number}", context, choices, gold))
+    return Items(items, sources)
+
+
+def _labels_of(path: Path) -> Source:
+    beside = path.with_name(f"{splits.bare(path.name)}-labels.lst")
+    for file in splits.compressed(beside):
+        if file.exists():
+            return source.read(file)
+    raise InputError(
+        f"prompt set {path}: its items have no field label, and there is no {beside}; "
+        "allowed: either, 0 or 1 an item"
+    )
+
+
+def _golds(labels: Source, path: Path, items: int) -> list[int | None]:
+    told = labels.lines()
+    if len(told) != items:
+        raise InputError(
+            f"prompt set {labels.path}: {len(told)} labels; allowed: {items}, as many as "
+            f"{path} has items"
+        )
+    for number, label in enumerate(told, start=1):
+        if label.strip() not in ("0", "1"):
+            raise labels.fault(number, "label", label, "0 or 1")
+    return [int(label) for label in told]

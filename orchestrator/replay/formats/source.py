@@ -7,16 +7,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.replay.formats import parquet, splits
 
 MAX_BYTES = 64 << 20
 MAX_CHARACTERS = 1 << 20  # of one text; the base station takes no longer prompt
 SHOWN_CHARACTERS = 60
+LFS = b"version https://git-lfs.github.com/spec/"
 
 Text = Annotated[
     str,
@@ -25,6 +27,20 @@ Text = Annotated[
         max_length=MAX_CHARACTERS,
         description=f"a non-empty text of at most {MAX_CHARACTERS} characters",
     ),
+]
+
+
+def _binary(value: Any) -> Any:
+    """A label of two as a number, also where a distribution has it as text or as a float."""
+    if isinstance(value, str) and value.strip() in ("0", "1"):
+        return int(value)
+    return int(value) if isinstance(value, float) and value in (0.0, 1.0) else value
+
+
+Label = Annotated[
+    Literal[0, 1] | None,
+    BeforeValidator(_binary),
+    Field(description="0 or 1; -1 is that of a split without answers"),
 ]
 
 
@@ -42,11 +58,15 @@ _Item = TypeVar("_Item", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Source:
-    """A file's text, and the SHA-256 of its bytes (as they are, also of a compressed file)."""
+    """A file's text, and the SHA-256 of its bytes (as they are, also of a compressed file).
+
+    The text of a Parquet file is a JSON object a row; `unit` is what its faults call a line.
+    """
 
     path: Path
     text: str
     sha256: str
+    unit: str = "line"
 
     def lines(self) -> list[str]:
         """Its lines, but for blank ones at the end; InputError if there are none."""
@@ -67,13 +87,13 @@ class Source:
             return kind.model_validate_json(line)
         except ValidationError as error:
             told = _explain(error, line, kind)
-            raise InputError(f"prompt set {self.path}, line {number}: {told}") from None
+            raise InputError(f"prompt set {self.path}, {self.unit} {number}: {told}") from None
 
     def fault(self, line: int, field: str, value: object, allowed: str) -> InputError:
         """What to raise where a line's field is well-formed, but wrong."""
         shown = _shorten(value)
         return InputError(
-            f"prompt set {self.path}, line {line}, field {field}: {shown} is not {allowed}"
+            f"prompt set {self.path}, {self.unit} {line}, field {field}: {shown} is not {allowed}"
         )
 
     def check_ids(self, ids: Sequence[str]) -> None:
@@ -82,24 +102,29 @@ class Source:
         for number, one in enumerate(ids, start=1):
             if one in first_seen:
                 raise InputError(
-                    f"prompt set {self.path}, line {number}, field id: {_shorten(one)} is already "
-                    f"the id of line {first_seen[one]}; allowed: an id of its own for each item"
+                    f"prompt set {self.path}, {self.unit} {number}, field id: {_shorten(one)} is "
+                    f"already the id of {self.unit} {first_seen[one]}; allowed: an id of its own "
+                    "for each item"
                 )
             first_seen[one] = number
 
 
 def read(path: Path) -> Source:
-    """Read a file; InputError if it is not a text, compressed or not."""
+    """Read a text, compressed or not, or a Parquet file; InputError if it is neither."""
     data = text_file.read_bytes(path, MAX_BYTES)
-    text = text_file.decode(path, data, MAX_BYTES)
-    return Source(path, text, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    if data.startswith(LFS):
+        raise InputError(f"{path}: a git-lfs pointer, not the file; git lfs pull gets it")
+    if data.startswith(parquet.MAGIC):
+        return Source(path, parquet.json_lines(path, data, MAX_BYTES), digest, "row")
+    return Source(path, text_file.decode(path, data, MAX_BYTES), digest)
 
 
 def sha256(sources: Sequence[Source]) -> str:
     """One file's hash; of several, that of what `sha256sum` prints for them in their folder."""
     if len(sources) == 1:
         return sources[0].sha256
-    paths = [source.path.resolve() for source in sources]
+    paths = [splits.absolute(source.path) for source in sources]
     folder = os.path.commonpath([path.parent for path in paths])
     listing = "".join(
         f"{source.sha256}  {path.relative_to(folder).as_posix()}\n"
