@@ -188,12 +188,17 @@ def essence(run: Run) -> dict[str, object]:
         "channel.degraded": channel.degraded,
         **{f"arrivals.{name}": value for name, value in _schedule(run).items()},
         "warmup": run.warmup,
-        "fading": run.fading and run.fading.label,
-        "channel.interval": (
-            channel.interval if run.fading and run.fading.one_realisation else None
-        ),
+        "fading": _fading(run),
         "routing": run.routing,
     }
+
+
+def _fading(run: Run) -> str | None:
+    """How it begins, and which draw it is where it is one for all."""
+    if run.fading is None:
+        return None
+    draw = f", draw {run.channel.interval}" if run.fading.one_realisation else ""
+    return run.fading.label + draw
 
 
 def _schedule(run: Run) -> dict[str, object]:

@@ -81,7 +81,7 @@ class LatencyEstimate:
         self._bits = float(8 * wire.payload_bytes(wire_dtype, 1, info.hidden_size))
         self._flop = 6.0 * info.hidden_size * info.intermediate_size
         self._fits = [Fit() for _ in range(info.experts)]
-        self._profile = ""
+        self._learned_under: ChannelState | None = None
         self._lines: tuple[Floats, Floats] | None = None
         self._drawn_s = -math.inf
         self._state: ChannelState | None = None
@@ -119,13 +119,13 @@ class LatencyEstimate:
     ) -> None:
         """A message of `tokens` tokens was answered `took_s` after it was sent.
 
-        Under another profile than the last one's, all that was measured before is forgotten.
+        Under another profile than the last one's, or after a switch that gave links other rates,
+        all that was measured before is forgotten.
         """
-        profile = "" if state is None else state.profile_sha256
-        if profile != self._profile:
-            self._profile = profile
+        if self._is_of_other_links(state):
             self._fits = [Fit() for _ in self._fits]
             self._lines = None
+        self._learned_under = state
         self._fits[q].add(tokens, took_s, now_s)
 
     def fit(self, state: ChannelState | None, now_s: float) -> None:
@@ -156,7 +156,7 @@ class LatencyEstimate:
         if source == "compute":
             return self.compute_s(state)
         analytic_s = self.analytic_s(state)
-        other = state is not None and state.profile_sha256 != self._profile
+        other = state is not None and self._is_of_other_links(state)
         if self._lines is None or other or now_s - self._drawn_s > STALE_S:
             return analytic_s
         fixed_s, token_s = self._lines
@@ -164,3 +164,12 @@ class LatencyEstimate:
         known = np.isfinite(measured_s) & np.isfinite(analytic_s)
         measured_s = np.where(known, measured_s, analytic_s)
         return measured_s if source == "measured" else np.maximum(measured_s, analytic_s)
+
+    def _is_of_other_links(self, state: ChannelState | None) -> bool:
+        """Whether a switch, not fading that went on, lies between what was measured and a state."""
+        before = self._learned_under
+        if state is before:
+            return False
+        if state is None or before is None or state.profile_sha256 != before.profile_sha256:
+            return True
+        return state.epoch != before.epoch and state.devices != before.devices

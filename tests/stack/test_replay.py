@@ -86,6 +86,8 @@ def test_two_policies_are_compared_on_the_prompts_that_both_had(
         "channel.policy": ("topk", "top1"),
         "arrivals.concurrency": ("1", "2"),
         "warmup": ("1", "0"),
+        "fading": ("a draw for each prompt", "one realisation, draw 0"),
+        "fading of prompts": ("not the same for 3 of 4",) * 2,
     }
     assert found["end_to_end"]["n"] == 4
     assert found["end_to_end"]["ratio"]["low"] <= found["end_to_end"]["ratio"]["high"]

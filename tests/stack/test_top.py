@@ -65,7 +65,7 @@ def terminal() -> Iterator[Terminal]:
 def replay(stack: Stack, tmp_path: Path) -> Iterator[None]:
     """One that runs for as long as the test does."""
     stack.use("near-far")
-    command = [WDMOE, "replay", "facts", "--out", str(tmp_path / "run")]
+    command = [WDMOE, "replay", "facts", "--fading", "one", "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
         until(lambda: stack.status()["replay"] is not None, "the replay tells how far it is")
         yield

@@ -132,6 +132,35 @@ def test_another_profile_is_measured_afresh() -> None:
     assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
 
 
+def faded(epoch: int, interval: int, rate_bps: float) -> ChannelState:
+    """The same profile's devices over other links."""
+    link = Direction(rate_bps=rate_bps)
+    devices = tuple(DeviceState(link, link, device.flops) for device in STATE.devices)
+    return replace(STATE, epoch=epoch, interval=interval, devices=devices)
+
+
+def test_another_draw_that_was_switched_to_is_measured_afresh() -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    other = faded(epoch=2, interval=1, rate_bps=1e7)
+    computed_s = estimate.analytic_s(other).tolist()
+    assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == computed_s
+    estimate.learn(0, 1, 0.5, 0.0, other)
+    estimate.fit(other, 0.0)
+    assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == computed_s
+
+
+@pytest.mark.parametrize(
+    "state",
+    [replace(STATE, epoch=2), faded(epoch=1, interval=1, rate_bps=1e7)],
+    ids=["another policy", "fading that goes on"],
+)
+def test_what_was_measured_holds_while_no_switch_changes_links(state: ChannelState) -> None:
+    estimate = LatencyEstimate(INFO, "fp16")
+    messages(estimate, 50, 0.02, 0.1)
+    assert estimate.latency_s("measured", state, ONE, 0.0)[0] == pytest.approx(0.12, rel=0.1)
+
+
 def test_the_larger_is_taken_of_each_device() -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     messages(estimate, 50, 0.0, 0.02)
@@ -146,9 +175,7 @@ def test_the_larger_is_taken_of_each_device() -> None:
 def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
     estimate = LatencyEstimate(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
-    slow = Direction(rate_bps=1e3)
-    faded = tuple(DeviceState(slow, slow, device.flops) for device in STATE.devices)
-    for state in (STATE, replace(STATE, devices=faded)):
+    for state in (STATE, faded(epoch=1, interval=1, rate_bps=1e3)):
         assert estimate.latency_s("compute", state, ONE, 0.0).tolist() == pytest.approx(
             [EMULATE.flop_per_token / flops for flops in (1e11, 2e11, 4e11)]
         )

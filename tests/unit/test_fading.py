@@ -127,9 +127,9 @@ def test_one_realisation_is_the_one_in_force_and_says_so(
 def test_one_realisation_goes_on_with_that_only(stack: LiveStack, tmp_path: Path) -> None:
     run(stack, tmp_path / "run", options=Options(fading="one"))
     stack.stack.control.use(profile(STILL), first_interval=DRAW + 1)
-    with pytest.raises(InputError, match=r"channel.interval was 5, it is 6 now"):
+    with pytest.raises(InputError, match=r"fading was one realisation, draw 5, it is .* draw 6"):
         run(stack, tmp_path / "run", options=Options(fading="one"))
-    with pytest.raises(InputError, match="fading was one realisation, it is a draw for each"):
+    with pytest.raises(InputError, match="fading was one realisation, draw 5, it is a draw for"):
         run(stack, tmp_path / "run")
 
 
@@ -199,7 +199,7 @@ def test_a_comparison_lists_prompts_that_did_not_meet_the_same_fading(
     run(stack, one, options=Options(fading="one"))
     assert compare(a, b).differences == []
     differences = {each.field: (each.a, each.b) for each in compare(a, one).differences}
-    assert differences["fading"] == ("a draw for each prompt", "one realisation")
+    assert differences["fading"] == ("a draw for each prompt", "one realisation, draw 5")
     assert differences["fading of prompts"] == ("not the same for 3 of 3",) * 2
 
 

@@ -175,6 +175,15 @@ def test_an_interval_lasts_as_long_as_something_can_change() -> None:
     assert parse(TRACED, {"lte.csv": LTE}).interval_s == 0.1
 
 
+def test_without_speed_the_channel_is_static_and_can_be_drawn_again() -> None:
+    still = parse(BASE.replace(", coherence_s: 0.05", ""))
+    slow = parse(BASE.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0"))
+    assert slow.interval_s is None
+    assert slow.fades
+    assert slow.devices(3) == still.devices(3) != still.devices(0)
+    assert not parse(BASE.replace("kind: rayleigh", "kind: none")).fades
+
+
 def test_shadowing_is_part_of_the_mean_and_alike_in_both_directions() -> None:
     clear = "description: d\nfading: {kind: none}\ndevices:\n" + "  - {distance_m: 100}\n" * 8
     shadowed = parse("seed: 5\nshadowing_db: 8\n" + clear)
