@@ -14,7 +14,7 @@ from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.progress_display import progress_display
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import chrome_trace, code_tests, prompt_sets, table
+from orchestrator.replay import chrome_trace, code_tests, context, prompt_sets, table
 from orchestrator.replay.arrivals import Schedule
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
@@ -154,6 +154,7 @@ def replay(
     _announce(schedule, len(chosen.prompts))
     common.interrupt_when_terminated()
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
+        common.warn(context.warnings(chosen.prompts, client))
         outcome = _replay(chosen, client, out, options, run_code=run_code, resume=resume)
     if as_json:
         common.print_json(outcome.summary.model_dump())

@@ -14,7 +14,7 @@ from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.progress_display import progress_display
-from orchestrator.replay import prompt_sets
+from orchestrator.replay import context, prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.sweep.plan import Plan, policies
@@ -78,6 +78,8 @@ def sweep(
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen, begins)
         asked = plan.claim(resume=resume)
+        for each in prompts:
+            common.warn(f"{each.name}: {line}" for line in context.warnings(each.prompts, client))
         with plan.alone():
             _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load

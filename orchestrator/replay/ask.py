@@ -73,6 +73,7 @@ def ask(
         http_s=answered_s - timings.end_to_end_s if timings else None,
         timings=timings,
         error=reply.error,
+        error_code=reply.error_code,
         first_interval=realisation.first_interval,
         epoch=realisation.channel.epoch,
     )

@@ -64,6 +64,7 @@ class Reply:
     routing: bytes | None = None
     trace: TraceTold | None = None
     error: str | None = None
+    error_code: str | None = None
 
 
 class _ProfileText(BaseModel):
@@ -78,6 +79,18 @@ class _Traced(BaseModel):
 
 class _Refusal(BaseModel):
     detail: str
+
+
+class _Tokens(BaseModel):
+    count: int
+
+
+class _ApiError(BaseModel):
+    code: str | None = None
+
+
+class _ApiAnswer(BaseModel):
+    error: _ApiError
 
 
 class Client:
@@ -151,6 +164,11 @@ class Client:
         """What each device has applied since a Unix time; StackError if nobody says."""
         url = f"{self._orchestrator_url}/intervals?since_s={since_s}"
         return self._ask("orchestrator", url, Intervals).root
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a prompt has; StackError if the base station does not say."""
+        url = f"{self._bs_url}/tokenize"
+        return self._ask("base station", url, _Tokens, {"prompt": text}).count
 
     def complete(
         self, prompt: Prompt, model: str, *, routing: bool = False, trace: bool = False
@@ -228,6 +246,10 @@ class Client:
                 response.read()
                 full = response.status_code == httpx.codes.TOO_MANY_REQUESTS
                 if not (full and self._backoff.again(response, now_s() - reply.started_s)):
+                    with suppress(ValidationError):  # of another server than the base station
+                        reply.error_code = _ApiAnswer.model_validate_json(
+                            response.content
+                        ).error.code
                     raise AnswerError(f"HTTP {response.status_code}: {one_line(response.text)}")
             reply.retries += 1
 

@@ -136,7 +136,7 @@ class Request(_Record):
     `answer` is what was scored, `expected` what would have been right. Of multiple choice nothing
     is generated: `answer` is the likeliest of `choices`, `score` says if it is the right one, and
     `score_norm` the same by log-likelihood per character; there is no first token to time. `score`
-    is None where tests have to be run to know it.
+    is None where tests have to be run to know it. `error_code` is what the API calls the error.
 
     `time_to_first_token_s` and `end_to_end_s` count from the intended start, so that a late
     dispatch is not left out. `retries` is how often the request came again after a full base
@@ -166,6 +166,7 @@ class Request(_Record):
     http_s: float | None
     timings: Timings | None
     error: str | None
+    error_code: str | None = None
     first_interval: int | None = None
     epoch: int | None = None
 
@@ -206,6 +207,7 @@ class Health(_Record):
     """
 
     model: Model
+    context_length: int | None = None
     wire_dtype: str
     compute_dtype: str | None = None
     device_timeout_s: float | None = None

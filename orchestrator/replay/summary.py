@@ -31,6 +31,8 @@ from orchestrator.replay.records import (
     Timings,
 )
 
+# What the API calls the errors.
+TOO_LONG = ("context_length_exceeded", "memory_exceeded")
 METHOD = (
     "client-measured from the intended start, over answered requests; percentiles by linear "
     "interpolation (numpy), of 10, 20 and 100 values at least for the 90th, 95th and 99th; "
@@ -69,6 +71,8 @@ class InFlight(BaseModel):
 class Summary(BaseModel):
     """The content of summary.json.
 
+    `too_long`: how many of the `errors` are prompts that the model's context or its memory has
+    no room for.
     `accuracy` is the mean score, 0 or 1, of the `scored` requests, with Wilson's interval;
     `accuracy_norm` the same of scores by length-normalised likelihood, where there are any.
     `dispatch_delay` is how much later than intended requests were sent for the first time, of all
@@ -96,6 +100,7 @@ class Summary(BaseModel):
     fading: Fading | None = None
     n: int
     errors: int
+    too_long: int = 0
     scored: int
     accuracy: float | None
     accuracy_interval: Interval | None
@@ -168,6 +173,7 @@ def summarise(
         fading=run.fading,
         n=len(requests),
         errors=len(requests) - len(answered),
+        too_long=sum(request.error_code in TOO_LONG for request in requests),
         scored=len(scores),
         accuracy=mean(scores),
         accuracy_interval=share_interval(scores),

@@ -133,6 +133,11 @@ def _load(summary: Summary) -> Text:
         good = summary.goodput
         per_s = "" if good.per_s is None else f", {good.per_s:.3g} requests/s"
         lines.append(f"Within {good.limit_s:g} s: {good.n} of {summary.n}{per_s}")
+    if summary.too_long:
+        lines.append(
+            f"Accuracy is over {summary.scored} of {summary.n} prompts; {summary.too_long} are too "
+            "long for the model's context"
+        )
     if summary.accuracy_norm is not None:
         shown = percent(summary.accuracy_norm, summary.accuracy_norm_interval)
         lines.append(f"Accuracy by normalised likelihood, %: {shown}")

@@ -1,0 +1,41 @@
+"""Which prompts are longer than the served model's context, before they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.replay.client import Client
+from orchestrator.replay.prompt import ChoicePrompt, Prompt
+
+# No tokenizer makes more tokens of a text than it has bytes, but it may put some around it.
+AROUND = 8
+
+
+def warnings(prompts: Sequence[Prompt], client: Client) -> list[str]:
+    """A warning of the prompts that leave no room in the context for their answers, if any.
+
+    Raises:
+        StackError: the base station does not answer.
+    """
+    length = client.health().context_length
+    if length is None:  # it does not say
+        return []
+    needed = {
+        prompt.id: client.count_tokens(text) + prompt.max_tokens
+        for prompt in prompts
+        if len((text := _longest(prompt)).encode()) + AROUND + prompt.max_tokens > length
+    }
+    long = {name: tokens for name, tokens in needed.items() if tokens > length}
+    if not long:
+        return []
+    name, tokens = max(long.items(), key=lambda one: one[1])
+    return [
+        f"{len(long)} of {len(prompts)} prompts are longer, with max_tokens, than the model's "
+        f"context of {length} tokens, and will not be answered; the longest, {name}, needs {tokens}"
+    ]
+
+
+def _longest(prompt: Prompt) -> str:
+    """The text that is sent; of multiple choice the one that is likeliest to have most tokens."""
+    choices = prompt.choices if isinstance(prompt, ChoicePrompt) else [""]
+    return prompt.prompt + max(choices, key=lambda choice: len(choice.encode()))

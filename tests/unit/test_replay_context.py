@@ -1,0 +1,101 @@
+"""Prompts that are longer than the model's context: counted before a run, and beside its accuracy.
+
+The base station's HTTP and tokenizer are the real ones, and so is the orchestrator.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.replay.client import Client
+from services.bs import api
+from services.bs.chat_template import ChatTemplate
+from services.bs.desk import Desk
+from services.bs.vocabulary import Vocabulary
+from tests.unit import parrot
+from tests.unit.command import Wdmoe
+from tests.unit.replay_stack import HEALTH, TIMINGS
+from tests.unit.serving import serve
+
+CONTEXT = 64
+LONG = "a long question " * 40
+
+
+@pytest.fixture
+def station(monkeypatch: pytest.MonkeyPatch, orchestrator: str) -> Iterator[str]:
+    monkeypatch.setattr(parrot, "TIMINGS", TIMINGS)
+    vocabulary = Vocabulary(parrot.tokenizer())
+    desk = Desk(parrot.Parrot(), vocabulary, "tiny", CONTEXT, words=912)
+    health = {**HEALTH, "context_length": CONTEXT}
+    with serve(api.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: (True, health))) as url:
+        monkeypatch.setenv("WDMOE_BS_URL", url)
+        yield url
+
+
+def write(folder: Path, *items: dict[str, Any]) -> str:
+    file = folder / "x.jsonl"
+    file.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    return f"jsonl:{file}"
+
+
+def question(name: str, prompt: str, max_tokens: int = 4) -> dict[str, Any]:
+    return {"id": name, "prompt": prompt, "answer": "x", "max_tokens": max_tokens, "stop": []}
+
+
+def mixed(folder: Path) -> str:
+    short = [question(str(n), "1 + 1 =") for n in range(3)]
+    return write(folder, *short, question("long", LONG), question("longer", LONG * 2))
+
+
+def test_prompts_that_are_too_long_are_announced_and_stand_beside_the_accuracy(
+    station: str, wdmoe: Wdmoe, tmp_path: Path
+) -> None:
+    tokens = len(Vocabulary(parrot.tokenizer()).encode(LONG * 2)[0]) + 4
+    result = wdmoe("replay", mixed(tmp_path), "--out", str(tmp_path / "run"))
+    assert result.code == 1
+    assert result.err.splitlines()[0] == (
+        "Warning: 2 of 5 prompts are longer, with max_tokens, than the model's context of 64 "
+        f"tokens, and will not be answered; the longest, longer, needs {tokens}"
+    )
+    assert "Accuracy is over 3 of 5 prompts; 2 are too long for the model's context" in result.out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["n"], summary["errors"], summary["too_long"]) == (5, 2, 2)
+    assert summary["scored"] == 3
+    lines = (tmp_path / "run" / "requests.jsonl").read_text().splitlines()
+    codes = [json.loads(line)["error_code"] for line in lines]
+    assert sorted(map(str, codes)) == ["None"] * 3 + ["context_length_exceeded"] * 2
+
+
+def test_nothing_is_said_of_prompts_that_fit(station: str, wdmoe: Wdmoe, tmp_path: Path) -> None:
+    result = wdmoe(
+        "replay", write(tmp_path, question("a", "1 + 1 =")), "--out", str(tmp_path / "r")
+    )
+    assert (result.code, result.err) == (0, "")
+    assert "Accuracy is over" not in result.out
+
+
+def test_room_for_the_answer_is_counted_and_so_are_choices(
+    station: str, wdmoe: Wdmoe, tmp_path: Path
+) -> None:
+    choices = {"id": "c", "prompt": "Ice is", "choices": [" cold", f" {LONG}"], "gold": 0}
+    spec = write(tmp_path, question("a", "1 + 1 =", 64), choices, question("b", "1 + 1 =", 8))
+    result = wdmoe("replay", spec, "--out", str(tmp_path / "run"))
+    assert result.err.startswith("Warning: 2 of 3 prompts are longer, with max_tokens, than ")
+
+
+def test_only_texts_that_may_be_too_long_are_sent_to_be_counted(
+    station: str, wdmoe: Wdmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    count = Client.count_tokens
+
+    def noted(client: Client, text: str) -> int:
+        counted.append(text)
+        return count(client, text)
+
+    monkeypatch.setattr(Client, "count_tokens", noted)
+    wdmoe("replay", mixed(tmp_path), "--out", str(tmp_path / "run"))
+    assert counted == [LONG, LONG * 2]
