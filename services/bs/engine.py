@@ -156,22 +156,31 @@ class Engine(threading.Thread):
         running = sum(len(one.active) for one in self._running)
         held = sum(one.positions for one in self._running)
         room = Room(MAX_RUNNING - running, tokens, self.positions - held)
-        parts = [part for one in self._running for part in one.schedule(room)]
+        parts: list[Part] = []
+        for one in list(self._running):
+            parts += self._parts(one, room)
         while room.is_open and isinstance(request := self._waiting.first(), Request):
             if not room.has(min(len(request.prompts[0]), chunk), 1, request.positions):
                 break
             self._waiting.take()
             try:
                 begun = self._begin(request, chunk)
-                if begun is None:
-                    continue
-                room.take(0, positions=begun.positions)
-                parts += begun.schedule(room)
             except Exception as error:
                 self._failed(request, error)
                 continue
-            self._running.append(begun)
+            if begun is not None:
+                self._running.append(begun)
+                room.take(0, positions=begun.positions)
+                parts += self._parts(begun, room)
         return parts
+
+    def _parts(self, running: Running, room: Room) -> list[Part]:
+        try:
+            return running.schedule(room)
+        except Exception as error:  # memory that is not there after all
+            self._running.remove(running)
+            self._failed(running.request, error)
+            return []
 
     def _begin(self, request: Request, chunk: int) -> Running | None:
         channel = self._channel.current()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 import torch
 
 from services.bs import api, completions, memory
+from services.bs.attention import KvCache
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk
 from services.bs.engine import MAX_RUNNING
 from services.bs.requests import Event, TooLargeError
+from services.bs.trunk import Trunk
 from services.bs.vocabulary import Vocabulary
 from tests.unit.cell import CPU, Cell, emulating, trunk
 from tests.unit.engine_room import Answer, EngineRoom, asking
@@ -66,6 +70,24 @@ def test_memory_that_waits_for_nobody_gives_the_same_answers(cell: Cell, room: E
     for one, other in zip(tight, roomy, strict=True):
         sequences = range(len(one.request.prompts))
         assert [one.text(n) for n in sequences] == [other.text(n) for n in sequences]
+
+
+def test_memory_that_is_not_there_after_all_ends_one_request(
+    room: EngineRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Trunk.cache
+
+    def cache(trunk: Trunk, positions: int, *also: Any) -> KvCache:
+        if positions == 13:
+            raise torch.OutOfMemoryError
+        return make(trunk, positions, *also)
+
+    monkeypatch.setattr(Trunk, "cache", cache)
+    long, second, good = asking([[1] * 9], 4), asking([[1, 2], [1, 2, *range(9)]], 2), asking([[1]])
+    room.serve(long, second, good)
+    assert long.failure == second.failure == "internal error: OutOfMemoryError"
+    assert good.end.completion_tokens == 4
+    assert held(room) == 0
 
 
 @pytest.mark.parametrize("prompts", [[[1] * 30], [[1] * 12, [2] * 17]])
