@@ -107,6 +107,7 @@ def penalties(number: int) -> Penalties:
 
     A wrong expert in the first layer costs more than wrong ones in all others together, and there
     the right ones lose least by being told apart.
+    Chosen on passages, none of them in a build's texts: docs/language-model.md has the tables.
     """
     return Penalties(unchosen=0.02, shrink=0.1) if number == 0 else Penalties()
 
@@ -182,11 +183,12 @@ def _sampled(
 def _layers(
     recipe: Recipe, model: LlamaForCausalLM, texts: Tensor, work: Work, advance: Advance
 ) -> tuple[float, float]:
-    """Carves what is not yet; perplexity of the dense and the carved model on texts held out."""
+    """Carves what is not yet; perplexity of the dense and the carved model on what is reported."""
     vocabulary = calibration.vocabulary(model.config.vocab_size, recipe.seed)
-    streams = Streams(model, torch.cat([vocabulary, texts]))
+    streams = Streams(model, torch.cat([vocabulary, texts]), calibration.REPORTED)
     length = texts.shape[1]
-    fitted = (len(texts) - calibration.HELD_OUT) * length
+    tuned = calibration.TUNED * length
+    fitted = len(texts) * length - tuned - calibration.REPORTED * length
     begin = vocabulary.numel()
     layers = model.config.num_hidden_layers
     for number in range(layers):
@@ -201,7 +203,8 @@ def _layers(
             carved = carving.carve(
                 tokens.rows(slice(begin, begin + fitted, GATE_STRIDE)),
                 tokens.rows(slice(begin + fitted)),
-                tokens.rows(slice(begin + fitted, None)),
+                tokens.rows(slice(begin + fitted, begin + fitted + tuned)),
+                tokens.rows(slice(begin + fitted + tuned, None)),
                 down.float().T.contiguous(),
                 recipe.experts,
                 recipe.hidden,
@@ -211,4 +214,4 @@ def _layers(
             work.keep_layer(number, carved)
         streams.leave(work.layer(number), tokens)
     advance("carving layers", layers, layers)
-    return streams.perplexities(texts[-calibration.HELD_OUT :])
+    return streams.perplexities(texts[-calibration.REPORTED :])

@@ -6,7 +6,7 @@ inputs ──► clusters ──► gate ──► which neurons each expert kee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Tokens:
 @dataclass(frozen=True)
 class Carved:
     """A layer's gate (experts, d), kept neurons (experts, kept), down-projections of them
-    (experts, kept, d), and how it did on tokens that were held out.
+    (experts, kept, d), and how it does on tokens that decided nothing of it.
     """
 
     gate: Tensor
@@ -57,7 +57,8 @@ class Carved:
 def carve(
     divided: Tokens,
     fitted: Tokens,
-    held_out: Tokens,
+    tuned: Tokens,
+    reported: Tokens,
     down: Tensor,
     experts: int,
     kept: int,
@@ -69,7 +70,8 @@ def carve(
     Args:
         divided: tokens that the gate learns to divide, and by which experts keep neurons.
         fitted: tokens that the down-projections are fitted to.
-        held_out: tokens on which the layer is measured.
+        tuned: tokens that decide how much of the drift's correction is taken.
+        reported: tokens on which the layer is measured.
         down: the dense down-projection, (neurons, d).
         experts: how many.
         kept: neurons of each.
@@ -87,8 +89,15 @@ def carve(
     dense, drift = ridge.solve(
         fitted.hidden, routing, neurons, targets, fitted.weight, down, penalties
     )
-    result, measured = _mixed(held_out, gate, neurons, dense, drift)
-    return Carved(gate, neurons, result.bfloat16().float(), measured)
+    part = _drift_part(tuned, gate, neurons, dense, drift)
+    carved = Carved(gate, neurons, (dense + part * drift).bfloat16().float(), {})
+    measured = {
+        "error": _error(reported, replace(carved, down=dense), reported.target),
+        "drift_corrected": part,
+        "stream_error": _error(reported, carved, reported.target + reported.drift),
+        **_shares(carved, reported),
+    }
+    return replace(carved, measured=measured)
 
 
 def answer(carved: Carved, inputs: Tensor, hidden: Tensor) -> Tensor:
@@ -96,13 +105,14 @@ def answer(carved: Carved, inputs: Tensor, hidden: Tensor) -> Tensor:
     return ridge.answer(hidden, Routing.of(carved.gate, inputs), carved.neurons, carved.down)
 
 
-def token_weights(energy: Tensor) -> Tensor:
+def token_weights(energy: Tensor, reported: int) -> Tensor:
     """The weight of each token, (n,): an error matters relative to the stream's squares it is in.
 
-    A text's first token has a stream hundreds of times as long as others from some layer on.
+    A text's first token has a stream hundreds of times as long as others from some layer on. The
+    last `reported` tokens do not count in the median.
     """
     inverse = energy.clamp_min(1e-12).reciprocal()
-    return (inverse / inverse.median()).clamp_max(HEAVIEST)
+    return (inverse / inverse[: len(inverse) - reported].median()).clamp_max(HEAVIEST)
 
 
 def _energy(hidden: Tensor, down: Tensor) -> Tensor:
@@ -117,27 +127,26 @@ def _kept(energy: Tensor, routing: Routing, experts: int, kept: int) -> Tensor:
     return weighed.float().topk(kept, dim=1).indices.sort(dim=1).values
 
 
-def _mixed(
-    held_out: Tokens, gate: Tensor, neurons: Tensor, dense: Tensor, drift: Tensor
-) -> tuple[Tensor, dict[str, float]]:
-    """The down-projections plus as much of the drift's as held-out tokens call for."""
-    routing = Routing.of(gate, held_out.inputs)
-    said = ridge.answer(held_out.hidden, routing, neurons, dense)
-    corrected = ridge.answer(held_out.hidden, routing, neurons, drift)
-    weight = held_out.weight[:, None]
-    wanted = held_out.target + held_out.drift
+def _drift_part(
+    tuned: Tokens, gate: Tensor, neurons: Tensor, dense: Tensor, drift: Tensor
+) -> float:
+    """How much of the drift's down-projections the tokens call for, 0 to 1."""
+    routing = Routing.of(gate, tuned.inputs)
+    said = ridge.answer(tuned.hidden, routing, neurons, dense)
+    corrected = ridge.answer(tuned.hidden, routing, neurons, drift)
+    weight = tuned.weight[:, None]
+    wanted = tuned.target + tuned.drift
     gain = (weight * corrected * (wanted - said)).sum() / (weight * corrected.square()).sum()
-    part = float(gain.nan_to_num().clamp(0, 1))
-    share = routing.share(len(neurons))
+    return float(gain.nan_to_num().clamp(0, 1))
 
-    def error(value: Tensor, target: Tensor) -> float:
-        return float((weight * (value - target).square()).sum() / (weight * target.square()).sum())
 
-    measured = {
-        "error": error(said, held_out.target),
-        "drift_corrected": part,
-        "stream_error": error(said + part * corrected, wanted),
-        "least_used": float(share.min()),
-        "most_used": float(share.max()),
-    }
-    return dense + part * drift, measured
+def _error(tokens: Tokens, carved: Carved, target: Tensor) -> float:
+    """Squared error of the answers, relative to the target's squares."""
+    said = answer(carved, tokens.inputs, tokens.hidden)
+    weight = tokens.weight[:, None]
+    return float((weight * (said - target).square()).sum() / (weight * target.square()).sum())
+
+
+def _shares(carved: Carved, tokens: Tokens) -> dict[str, float]:
+    share = Routing.of(carved.gate, tokens.inputs).share(len(carved.neurons))
+    return {"least_used": float(share.min()), "most_used": float(share.max())}

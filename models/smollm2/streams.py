@@ -27,10 +27,12 @@ class Streams:
     Args:
         model: the dense model in bf16.
         texts: tokens, (texts, length).
+        reported: how many of the last texts are to decide nothing.
     """
 
-    def __init__(self, model: LlamaForCausalLM, texts: Tensor) -> None:
+    def __init__(self, model: LlamaForCausalLM, texts: Tensor, reported: int) -> None:
         self._model = model
+        self._reported = reported
         self._dense = model.model.embed_tokens(texts).float()
         self._carved = self._dense.clone()
         positions = torch.arange(texts.shape[1])[None]
@@ -65,7 +67,7 @@ class Streams:
             self._hidden[tokens],
             self._target[tokens],
             self._drift[tokens],
-            carving.token_weights(self._energy[tokens]),
+            carving.token_weights(self._energy[tokens], self._reported * length),
         )
 
     def leave(self, carved: Carved, tokens: Tokens) -> None:
@@ -78,7 +80,7 @@ class Streams:
         self._dense, self._carved = self._dense[texts:], self._carved[texts:]
 
     def perplexities(self, texts: Tensor) -> tuple[float, float]:
-        """Of the dense and the carved model on the last texts, behind the last layer."""
+        """Of the dense and the carved model on `texts`, the last ones, behind the last layer."""
         return self._perplexity(self._dense, texts), self._perplexity(self._carved, texts)
 
     def _perplexity(self, streams: Tensor, texts: Tensor) -> float:

@@ -43,7 +43,7 @@ class Settings(BaseModel):
 
 
 class Report(BaseModel):
-    """What was built and how it does on text held out, beside the dense model; `build.json`.
+    """What was built and how it does on text that decided nothing; `build.json`.
 
     `layers` has of each: the squared error relative to the dense FFN's answers, the part taken of
     the drift's correction, the stream's error with it, and the experts' least and largest share.

@@ -49,7 +49,15 @@ def layer() -> Layer:
 def carve(layer: Layer, penalties: Penalties, kept: int = KEPT) -> carving.Carved:
     generator = torch.Generator().manual_seed(1)
     return carving.carve(
-        layer.fitted, layer.fitted, layer.held_out, layer.down, EXPERTS, kept, penalties, generator
+        layer.fitted,
+        layer.fitted,
+        layer.held_out,
+        layer.held_out,
+        layer.down,
+        EXPERTS,
+        kept,
+        penalties,
+        generator,
     )
 
 

@@ -29,9 +29,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package of a tiny model in the cache, and few short texts to carve it with."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(source, "SHA256", tiny_llama.write_wheel(source.cache()))
-    monkeypatch.setattr(calibration, "TEXTS", 22)
+    monkeypatch.setattr(calibration, "TEXTS", 26)
     monkeypatch.setattr(calibration, "LENGTH", 48)
-    monkeypatch.setattr(calibration, "HELD_OUT", 4)
+    monkeypatch.setattr(calibration, "TUNED", 4)
+    monkeypatch.setattr(calibration, "REPORTED", 4)
     monkeypatch.setattr(calibration, "TEXTS_AT_ONCE", 16)
     monkeypatch.setattr(build, "VOCABULARY_LAYERS", 1)
 
@@ -92,7 +93,7 @@ def test_the_perplexities_it_tells_are_those_of_the_models(made: Build, tmp_path
     assert made("moe", "--calibration", str(file)).code == 0
     report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "moe")
-    held_out = calibration.from_files(tokenizer, [file], 0)[-calibration.HELD_OUT :]
+    held_out = calibration.from_files(tokenizer, [file], 0)[-calibration.REPORTED :]
     carved = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
     models = ((tiny_llama.llama(), report.dense_perplexity), (carved, report.perplexity))
     for model, told in models:
@@ -143,11 +144,11 @@ def test_sampled_texts_are_conversations_words_and_prose(tmp_path: Path) -> None
     tiny_llama.write_gguf(tiny_llama.llama(), tmp_path / "tiny.gguf")
     tokenizer = dense.load(tmp_path / "tiny.gguf")[1]
     begun = [str(tokenizer.decode(tokens)) for tokens in calibration.openings(tokenizer, 0)]
-    assert len(begun) == 22
-    assert begun[0::4] == [calibration.CHAT] * 6
-    assert begun[1::4] == ["<|endoftext|> th"] * 6
+    assert len(begun) == 26
+    assert begun[0::4] == [calibration.CHAT] * 7
+    assert begun[1::4] == ["<|endoftext|> th"] * 7
     prose = begun[2::4] + begun[3::4]
-    assert len(set(prose)) == 10
+    assert len(set(prose)) == 12
     assert all(text.startswith(calibration.START) and len(text) > 25 for text in prose)
 
 
@@ -178,9 +179,9 @@ def test_a_recipe_that_cannot_be_followed_is_refused(
 
 def test_a_text_that_is_too_short_or_no_text_is_refused(made: Build, tmp_path: Path) -> None:
     short = made("moe", "--calibration", str(text(tmp_path, 20)))
-    assert "tokens of text; allowed: at least 1056" in short.err
+    assert "tokens of text; allowed: at least 1248" in short.err
     binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe\x00")
+    binary.write_bytes(b"\x80\x00")
     assert "binary: not a text in UTF-8" in made("moe", "--calibration", str(binary)).err
     assert not (tmp_path / "moe").exists()
     assert not (tmp_path / ".moe.building").exists()
@@ -240,3 +241,25 @@ def test_a_build_without_a_terminal_says_how_far_it_is(
     result = made("moe")
     assert result.code == 0
     assert f"carving layers: 1 of {LAYERS}; 0 min\n" in result.err
+
+
+@pytest.mark.parametrize(("part", "decides"), [("reported", False), ("tuned", True)])
+def test_the_text_that_is_reported_on_decides_nothing(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, *, decides: bool
+) -> None:
+    """Other words in its place give the same weights; in place of the tuned text they do not."""
+    options = ["--calibration", str(text(tmp_path, 2000))]
+    assert made("one", *options).code == 0
+    as_given = calibration.from_files
+    last = {"reported": slice(-4, None), "tuned": slice(-8, -4)}[part]
+
+    def other_words(*arguments: Any) -> torch.Tensor:
+        texts = as_given(*arguments)
+        texts[last] = torch.randint(3, len(tiny_llama.TOKENS), texts[last].shape)
+        return texts
+
+    monkeypatch.setattr(calibration, "from_files", other_words)
+    assert made("other", *options).code == 0
+    assert (weights(tmp_path / "one") != weights(tmp_path / "other")) == decides
+    reports = [(tmp_path / name / "build.json").read_text() for name in ("one", "other")]
+    assert reports[0] != reports[1]
