@@ -213,6 +213,17 @@ def test_links_of_a_hub_s_cache_keep_their_names_and_neighbours(tmp_path: Path) 
     assert "Which is wet?" in loaded("mmlu", file, 1).prompts[0].prompt
 
 
+def test_a_link_that_a_copy_made_a_text_of_leads_to_its_file(tmp_path: Path) -> None:
+    link = cached(tmp_path / "gsm8k", "main/test.jsonl", GSM8K[1])
+    linked = loaded("gsm8k", link)
+    target = link.readlink()
+    link.unlink()
+    link.write_text(str(Path("../../..") / target.relative_to(tmp_path / "gsm8k")))
+    assert loaded("gsm8k", link) == linked
+    link.write_text("../none")
+    assert "line 1: '../none' is not a JSON object" in error_of(f"gsm8k:{link}")
+
+
 @pytest.mark.parametrize(
     ("name", "examples", "set_name"),
     [

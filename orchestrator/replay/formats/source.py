@@ -112,12 +112,22 @@ class Source:
 def read(path: Path) -> Source:
     """Read a text, compressed or not, or a Parquet file; InputError if it is neither."""
     data = text_file.read_bytes(path, MAX_BYTES)
+    if target := _link_target(path, data):
+        data = text_file.read_bytes(target, MAX_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     if data.startswith(LFS):
         raise InputError(f"{path}: a git-lfs pointer, not the file; git lfs pull gets it")
     if data.startswith(parquet.MAGIC):
         return Source(path, parquet.json_lines(path, data, MAX_BYTES), digest, "row")
     return Source(path, text_file.decode(path, data, MAX_BYTES), digest)
+
+
+def _link_target(path: Path, data: bytes) -> Path | None:
+    """Where a link leads that a copy without links, as of git on Windows, has made a text of."""
+    if data.startswith(b"../") and len(data) < 4096 and b"\n" not in data and b"\0" not in data:
+        target = path.parent / data.decode(errors="replace")
+        return target if target.is_file() else None
+    return None
 
 
 def sha256(sources: Sequence[Source]) -> str:
