@@ -171,9 +171,11 @@ def test_an_empty_or_malformed_prompt_file(
         ({"prompt": "x", "temperature": -1}, "temperature"),
         ({"prompt": "x", "temperature": float("nan")}, ""),
         ({"prompt": "x", "stop": [""]}, "stop"),
-        ({"prompt": "x", "n": 3}, "n"),
+        ({"prompt": "x", "n": 65}, "n: Input should be less than or equal to 64"),
+        ({"prompt": "x", "suffix": "y"}, "suffix: is not served"),
+        (b'{"prompt": "x" "y"}', "body: not JSON at character 15"),
         ({"prompt": "x", "model": "gpt-4"}, "gpt-4"),
-        ({"prompt": "x", "no_such_field": 1}, "no_such_field"),
+        ({"prompt": "x", "no_such_field": 1, "strict": True}, "no_such_field: is not a field"),
     ],
 )
 def test_a_malformed_request(stack: Stack, body: Any, word: str) -> None:
