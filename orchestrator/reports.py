@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -105,6 +105,7 @@ class Reports:
             partial(deque, maxlen=HISTORY)
         )
         self._late: dict[int, _Lateness] = defaultdict(_Lateness)
+        self._errors: Counter[int] = Counter()
 
     def take(self, report: Report) -> None:
         """Keep a report."""
@@ -114,6 +115,7 @@ class Reports:
         )
         with self._lock:
             self._newest[report.device] = (report, time.monotonic())
+            self._errors[report.device] += report.error is not None
             past = self._applied[report.device]
             if report.error is None and (not past or past[-1][:3] != applied[:3]):
                 past.append(applied)
@@ -134,6 +136,7 @@ class Reports:
         with self._lock:
             report, arrived_s = self._newest.get(device, (None, 0.0))
             late_s = self._late[device].of(epoch)
+            errors = self._errors[device]
         told = report.model_dump() if report else {}
         return {
             "backend": told.get("backend"),
@@ -141,6 +144,7 @@ class Reports:
             "applied_interval": told.get("interval"),
             "reported_age_s": time.monotonic() - arrived_s if report else None,
             "error": told.get("error"),
+            "errors": errors,
             "queues": {name: told[name] for name in ("down", "up")} if report else None,
             "lateness": _summary(late_s),
         }

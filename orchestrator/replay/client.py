@@ -27,6 +27,7 @@ from orchestrator.replay.records import (
     Intervals,
     Orchestrator,
     Policy,
+    Stack,
     Timings,
     TraceTold,
 )
@@ -108,6 +109,10 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def stack(self) -> Stack:
+        """What base station and orchestrator say of themselves; StackError if one does not."""
+        return Stack(self.health(), self.orchestrator(), self.channel())
 
     def health(self) -> Health:
         """What the base station serves and how; StackError if it does not say."""

@@ -158,6 +158,7 @@ def _conditions(run: Run) -> dict[str, object]:
         **essence(run),
         "channel.seed": run.channel.seed,
         "git_revision": run.git_revision,
+        "source": run.source,
         "kernel": run.kernel,
         **{f"versions.{name}": value for name, value in run.versions.items()},
         **{f"host.{name}": value for name, value in run.host.items()},

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from orchestrator.replay.records import Channel, Link, Request, Run, Timings
+from orchestrator.replay import stack_doubts
+from orchestrator.replay.records import Channel, Interval, Request, Run, Stack, Timings
 
 OVERRUNS_MOST = 0.01
 
@@ -14,7 +15,10 @@ def doubts(
     run: Run,
     requests: Sequence[Request],
     overruns: float | None,
-    after: Channel,
+    after: Stack,
+    intervals: Sequence[Interval],
+    *,
+    ended_now: bool,
 ) -> list[str]:
     """The warnings of a run; arguments as of `summarise`, and the share of overruns."""
     warnings = []
@@ -59,24 +63,16 @@ def doubts(
             f"the policy was changed during the run: it began with {channel.policy.label}, "
             f"requests ran under {', '.join(seen)}"
         )
-    if channel.degraded or after.degraded:
+    if channel.degraded or after.channel.degraded:
         warnings.append(
             "degraded: the profile asks for delay, jitter or loss, the kernel has no netem; only "
             "its rates were applied"
         )
-    before = {link.device: _overflows(link) for link in channel.links}
-    for link in after.links:
-        dropped = _overflows(link) - before.get(link.device, 0)
-        if dropped > 0:
-            warnings.append(
-                f"the queues of device-{link.device} were too short: {dropped} packets dropped "
-                "since the run began, others' traffic included"
-            )
-    for link in channel.links:
-        if link.error or link.backend is None:
-            told = link.error or "it has not reported what it applies"
-            warnings.append(f"the link of device-{link.device} is not as asked: {told}")
-    return warnings
+    if ended_now:
+        warnings += stack_doubts.of_switches(channel, requests, after.channel)
+    warnings += stack_doubts.of_links(channel, after.channel)
+    warnings += stack_doubts.of_intervals(intervals)
+    return warnings + stack_doubts.of_code(run, after)
 
 
 def _ran_elsewhere(request: Request, timings: Timings, channel: Channel) -> bool:
@@ -85,7 +81,3 @@ def _ran_elsewhere(request: Request, timings: Timings, channel: Channel) -> bool
     The epoch alone would miss an orchestrator that was restarted with another profile.
     """
     return timings.profile != channel.profile or request.epoch not in (None, timings.epoch)
-
-
-def _overflows(link: Link) -> int:
-    return link.queues.down.overflows + link.queues.up.overflows if link.queues else 0

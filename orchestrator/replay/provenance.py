@@ -10,26 +10,32 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from orchestrator.build import source
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import (
     Arrivals,
-    Channel,
+    Build,
     Fading,
     Health,
     Orchestrator,
     PromptsUsed,
     Run,
+    Stack,
 )
 
 # What the command line itself runs on; torch is the services' matter.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
 SOURCE = Path(__file__).resolve().parents[2]
 
+_BASE_STATION = (
+    *("wire_dtype", "compute_dtype", "device_timeout_s", "curve", "torch_device"),
+    "tcp_congestion_control",
+)
+
 
 def describe(
     prompts: PromptSet,
-    health: Health,
-    channel: Channel,
+    stack: Stack,
     *,
     shuffle_seed: int | None = None,
     arrivals: Arrivals | None = None,
@@ -42,6 +48,7 @@ def describe(
         command=sys.argv,
         started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
         git_revision=git_revision(SOURCE),
+        source=source(),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         host={"name": platform.node(), "machine": platform.machine(), "cpus": os.cpu_count()},
         kernel=platform.release(),
@@ -53,13 +60,36 @@ def describe(
             template=prompts.template,
             shuffle_seed=shuffle_seed,
         ),
-        base_station=health,
-        channel=channel,
+        base_station=stack.base_station,
+        orchestrator=stack.orchestrator,
+        channel=stack.channel,
         arrivals=arrivals or Arrivals(),
         warmup=warmup,
         routing=routing,
         fading=fading,
     )
+
+
+def of_stack(stack: Stack) -> dict[str, object]:
+    """What numbers depend on beside prompts, profile and policy."""
+    station, links = stack.base_station, stack.channel.links
+    devices = sorted({device.build for device in station.devices.values() if device.build})
+    return {
+        "base_station.model": station.model.fingerprint,
+        **{f"base_station.{name}": getattr(station, name) for name in _BASE_STATION},
+        **_build("base_station", station.build),
+        "base_station.devices.build": " | ".join(devices) or None,
+        **_build("orchestrator", stack.orchestrator.build),
+        **{f"channel.links.{link.device}.backend": link.backend for link in links},
+    }
+
+
+def _build(name: str, build: Build | None) -> dict[str, object]:
+    if build is None:
+        return {}
+    parts = {"version": build.version, "python": build.python, "source": build.source}
+    parts |= {f"packages.{package}": number for package, number in build.packages.items()}
+    return {f"{name}.build.{part}": value for part, value in parts.items()}
 
 
 def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> list[str]:

@@ -5,6 +5,7 @@ Times are Unix seconds, durations seconds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -236,14 +237,17 @@ class Link(_Record):
     """A device's link: what is asked of it (kept as the orchestrator tells it), what it reported.
 
     `backend` None: the device has reported nothing yet. `applied_epoch` is what its last report was
-    of, `reported_age_s` how old that is.
+    of, `reported_age_s` how old that is. `fault`: why the link is not, or may not be, as requested;
+    `errors`: how many reports told of one since the orchestrator began.
     """
 
     device: int
     backend: str | None
     applied_epoch: int | None
     reported_age_s: float | None
+    fault: str | None = None
     error: str | None
+    errors: int = 0
     queues: Queues | None
 
 
@@ -267,6 +271,15 @@ class Channel(_Record):
     degraded: bool
     verification: dict[str, Any] | None
     links: list[Link]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the stack says of itself at a time."""
+
+    base_station: Health
+    orchestrator: Orchestrator
+    channel: Channel
 
 
 class Interval(_Record):
@@ -347,21 +360,29 @@ class Arrivals(_Record):
 class Run(_Record):
     """All that was in force when a run started.
 
-    `warmup`: so many requests went ahead of it, of which nothing is recorded; `routing`: if it
-    keeps how experts were chosen; `fading`: None where the profile has none, and of a run that did
-    not record it.
+    `git_revision` and `source` are those of the checkout whose command sent the requests; what the
+    containers ran is in `base_station` and `orchestrator`. `warmup`: so many requests went ahead of
+    it, of which nothing is recorded; `routing`: if it keeps how experts were chosen; `fading`: None
+    where the profile has none, and of a run that did not record it.
     """
 
     command: list[str]
     started_at: str
     git_revision: str | None
+    source: str | None = None
     versions: dict[str, str]
     host: dict[str, str | int | None]
     kernel: str
     prompts: PromptsUsed
     base_station: Health
+    orchestrator: Orchestrator = Orchestrator()
     channel: Channel
     arrivals: Arrivals = Arrivals()
     warmup: int = 0
     routing: bool = False
     fading: Fading | None = None
+
+    @property
+    def stack(self) -> Stack:
+        """What the stack said of itself."""
+        return Stack(self.base_station, self.orchestrator, self.channel)

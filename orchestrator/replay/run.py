@@ -22,6 +22,7 @@ from orchestrator.replay.run_folder import (
     check_free,
     default_path,
     read_code,
+    read_intervals,
     read_requests,
     read_summary,
     write_summary,
@@ -97,20 +98,19 @@ def replay(
     starts_s = options.schedule.starts_s(len(prompts.prompts))
     if out is not None and not resume:
         check_free(out)
-    health, channel, profile = client.health(), client.channel(), client.profile()
+    stack, profile = client.stack(), client.profile()
     arrivals = options.schedule.arrivals
     fading = choose(profile, arrivals, options.fading, len(prompts.prompts))
     run = describe(
         prompts,
-        health,
-        channel,
+        stack,
         shuffle_seed=options.shuffle_seed,
         arrivals=arrivals,
         warmup=options.warmup,
         routing=options.routing,
         fading=fading,
     )
-    path = out or default_path(prompts.name, channel.profile)
+    path = out or default_path(prompts.name, stack.channel.profile)
     with (
         closing(RunFolder(path, run, resume=resume)) as folder,
         chrome_trace.writing(options.trace_file) as timeline,
@@ -125,10 +125,10 @@ def replay(
         left = [one for one in enumerate(prompts.prompts) if one[0] not in done]
         sender = Sender(
             client=client,
-            model=health.model.name,
+            model=stack.base_station.model.name,
             profile=profile,
             fading=fading,
-            in_force=Realisation(channel, channel.interval),
+            in_force=Realisation(stack.channel, stack.channel.interval),
             concurrency=arrivals.concurrency,
             routing=options.routing,
             on_trace=None if timeline is None else timeline.add,
@@ -156,7 +156,7 @@ def replay(
                     see_intervals()
                 raise
             see_intervals()
-            after = client.channel()
+            after = client.stack()
         if judge is not None:
             tested = read_code(path)
             untested = [request for request in requests if request.id not in tested]
@@ -171,7 +171,9 @@ def replay(
             folder.run,
             requests,
             after,
+            intervals=read_intervals(path),
             continuous=_continuous(folder, sent=bool(left)),
+            ended_now=bool(left),
             goodput_limit_s=options.goodput_limit_s,
         )
         write_summary(path, summary)

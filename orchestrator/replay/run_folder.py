@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.errors import InputError
 from orchestrator.replay import json_file
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.records import Channel, Health, Interval, Request, Run
+from orchestrator.replay.provenance import of_stack
+from orchestrator.replay.records import Interval, Request, Run
 from orchestrator.replay.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
@@ -30,7 +31,6 @@ ROUTING, CODE, SUMMARY = "routing", "code.jsonl", "summary.json"
 _Line = TypeVar("_Line", bound=BaseModel)
 
 _PROMPTS = ("name", "sha256", "items", "template", "shuffle_seed")
-_BASE_STATION = ("wire_dtype", "curve", "torch_device", "tcp_congestion_control")
 
 
 class RunFolder:
@@ -166,22 +166,12 @@ def default_path(prompts: str, profile: str) -> Path:
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
-def of_stack(health: Health, channel: Channel) -> dict[str, object]:
-    """What numbers depend on beside prompts, profile and policy."""
-    backends = {f"channel.links.{link.device}.backend": link.backend for link in channel.links}
-    return {
-        "base_station.model": health.model.fingerprint,
-        **{f"base_station.{name}": getattr(health, name) for name in _BASE_STATION},
-        **backends,
-    }
-
-
 def essence(run: Run) -> dict[str, object]:
     """What a run's numbers depend on; not who started it, when, and how links did so far."""
     channel = run.channel
     return {
         **{f"prompts.{name}": getattr(run.prompts, name) for name in _PROMPTS},
-        **of_stack(run.base_station, channel),
+        **of_stack(run.stack),
         "channel.profile": channel.profile,
         "channel.profile_sha256": channel.profile_sha256,
         "channel.policy": channel.policy.label,

@@ -23,13 +23,14 @@ from orchestrator.replay.records import (
     DEVICE_PARTS,
     PARTS,
     Arrivals,
-    Channel,
     Fading,
     Policy,
     Request,
     Run,
+    Stack,
     Timings,
 )
+from orchestrator.replay.records import Interval as Applied
 
 # What the API calls the errors.
 TOO_LONG = ("context_length_exceeded", "memory_exceeded")
@@ -135,9 +136,11 @@ class Summary(BaseModel):
 def summarise(
     run: Run,
     requests: Sequence[Request],
-    after: Channel,
+    after: Stack,
     *,
+    intervals: Sequence[Applied] = (),
     continuous: bool = True,
+    ended_now: bool = True,
     goodput_limit_s: float | None = None,
 ) -> Summary:
     """Sum up the requests of a run.
@@ -145,9 +148,12 @@ def summarise(
     Args:
         run: what was in force when it began.
         requests: in any order.
-        after: the channel as it was at the run's end.
+        after: what the stack said at the run's end, or later.
+        intervals: what devices applied during the run.
         continuous: False if the run was stopped and went on, or shared the stack by turns. Then
             time has passed without its doing.
+        ended_now: False if `after` is of later, or of when others had the stack: what is in force
+            then says nothing of the run.
         goodput_limit_s: within which a request counts as good; None: nothing is said of that.
     """
     answered = [request for request in requests if request.error is None]
@@ -163,7 +169,7 @@ def summarise(
     busy_s = sum(r.end_to_end_s - (r.actual_start_s - r.intended_start_s) for r in requests)
     tokens = sum(item.completion_tokens for item in timings)
     return Summary(
-        warnings=doubts(run, requests, overruns, after),
+        warnings=doubts(run, requests, overruns, after, intervals, ended_now=ended_now),
         prompts=run.prompts.name,
         profile=run.channel.profile,
         policy=run.channel.policy,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.replay.json_file import first_fault
-from orchestrator.replay.records import Run
+from orchestrator.replay.records import Build, Run
 from orchestrator.replay.run_folder import RUN
 from orchestrator.report.groups import Group, order
 from orchestrator.report.recorded import Recorded
@@ -82,8 +82,9 @@ def _told(one: Recorded) -> dict[str, str]:
     return {
         "Command": shlex.join([Path(run.command[0]).name, *run.command[1:]] if run.command else []),
         "Started": run.started_at[:10],
-        "Code": run.git_revision or "no checkout",
+        "Code": _code(run),
         "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
+        "Containers": _containers(station.build),
         "Model": f"{station.model.name}, {station.model.layers} layers, fingerprint "
         f"{station.model.fingerprint[:12]}",
         "Prompts": ", ".join(of_prompts),
@@ -94,9 +95,32 @@ def _told(one: Recorded) -> dict[str, str]:
         "Fading": "none, or not recorded" if run.fading is None else run.fading.label,
         "Links": f"{' + '.join(backends)}, congestion control {station.tcp_congestion_control}",
         "Wire": f"{station.wire_dtype}, CURVE {'on' if station.curve else 'off'}",
+        "Computing": f"{station.compute_dtype or 'precision not recorded'} on "
+        f"{station.torch_device}, device time-out {_seconds(station.device_timeout_s)}",
         "Host": f"kernel {run.kernel}, {run.host.get('machine', 'unknown machine')}, "
-        f"{run.host.get('cpus', '?')} CPUs, base station on {station.torch_device}",
+        f"{run.host.get('cpus', '?')} CPUs",
     }
+
+
+def _code(run: Run) -> str:
+    """The source that the containers ran, and the commit if the checkout had the same."""
+    commit, build = run.git_revision or "no checkout", run.base_station.build
+    if build is None:
+        return f"{commit}; what the containers ran is not recorded"
+    if build.source == run.source:
+        return f"source {build.source}, {commit}"
+    return f"source {build.source} in the containers; {run.source} in the checkout, {commit}"
+
+
+def _containers(build: Build | None) -> str:
+    if build is None:
+        return "not recorded"
+    packages = [f"{name} {number}" for name, number in build.packages.items()]
+    return ", ".join([f"python {build.python}", *packages])
+
+
+def _seconds(value: float | None) -> str:
+    return "not recorded" if value is None else f"{value:g} s"
 
 
 def _arrivals(run: Run) -> str:

@@ -105,7 +105,9 @@ def _read_run(given: Path, path: Path) -> Recorded:
         summary = read_summary(path)
     else:
         # It may have been stopped, and gone on later: what counts per second would be wrong.
-        summary = summarise(run, requests, run.channel, continuous=False)
+        summary = summarise(
+            run, requests, run.stack, intervals=intervals, continuous=False, ended_now=False
+        )
         so_far = f"the run has not ended: {len(requests)} of {run.prompts.items} requests are there"
         summary = summary.model_copy(update={"warnings": [so_far, *summary.warnings]})
     return Recorded(given, path, run, requests, intervals, summary)

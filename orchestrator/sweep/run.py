@@ -20,15 +20,15 @@ from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.provenance import describe
-from orchestrator.replay.records import Channel, Health, Request
+from orchestrator.replay.provenance import describe, of_stack
+from orchestrator.replay.records import Channel, Request
 from orchestrator.replay.restore import restored
 from orchestrator.replay.run_folder import (
     RUN,
     SUMMARY,
     RunFolder,
     check_same,
-    of_stack,
+    read_intervals,
     read_requests,
     read_run,
     write_summary,
@@ -71,23 +71,23 @@ class Runner:
         """
         if all((cell.path / SUMMARY).exists() for cell in self._plan.all_cells):
             return
-        health = self._client.health()
-        self._check_stack(health)
+        self._check_stack()
         with self._telling, restored(self._client):
             for profile in self._plan.profiles:
                 for prompts in self._plan.sets:
-                    self._fill(self._plan.cells(profile, prompts), health)
+                    self._fill(self._plan.cells(profile, prompts))
 
-    def _check_stack(self, health: Health) -> None:
+    def _check_stack(self) -> None:
         """That cells of before the sweep was stopped had the same stack; InputError if not."""
-        now = of_stack(health, self._client.channel())
+        now = of_stack(self._client.stack())
         for cell in self._plan.all_cells:
             if (cell.path / RUN).exists():
                 run = read_run(cell.path)
-                check_same(cell.path / RUN, of_stack(run.base_station, run.channel), now)
+                check_same(cell.path / RUN, of_stack(run.stack), now)
 
-    def _fill(self, cells: Sequence[Cell], health: Health) -> None:
+    def _fill(self, cells: Sequence[Cell]) -> None:
         profile, prompts = cells[0].profile, cells[0].prompts
+        model = self._client.health().model.name
         size = 1 if self._begins_anew(profile) else BLOCK
         before = {cell: read_requests(cell.path) for cell in cells}
         recorded = {cell: {one.id for one in requests} for cell, requests in before.items()}
@@ -103,14 +103,12 @@ class Runner:
                     realisation = self._switch(cell, left[0][0])
                     if cell not in folders:
                         fading = self._plan.fading_of(profile)
-                        run = describe(prompts, health, self._client.channel(), fading=fading)
+                        run = describe(prompts, self._client.stack(), fading=fading)
                         folder = RunFolder(cell.path, run, resume=True)
                         folders[cell] = stack.enter_context(closing(folder))
                     self._telling.show(tallies[cell])
                     for item in left:
-                        realisation, request = self._send(
-                            item, cell, realisation, health.model.name
-                        )
+                        realisation, request = self._send(item, cell, realisation, model)
                         folders[cell].add(request)
                         tallies[cell].add(request)
                         self._on_request(request)
@@ -151,12 +149,27 @@ class Runner:
     ) -> tuple[Realisation, Request]:
         """Make a request; the channel that it had, and the request."""
         request = self._request(item, realisation, model)
-        if not _ran_under(request, realisation.channel):  # once, the switch may have come late
+        if self._met(request, realisation.channel):  # once, the switch may have come late
             if self._begins_anew(cell.profile):
                 realisation = self._switch(cell, item[0])
             request = self._request(item, realisation, model)
-            _check(request, realisation.channel)
+            channel = realisation.channel
+            if met := self._met(request, channel):
+                raise StackError(
+                    f"{request.prompt_id} ran under {met}; {channel.policy.label} and "
+                    f"{channel.profile} (epoch {channel.epoch}) were asked for: does anybody else "
+                    "use the stack?"
+                )
         return realisation, request
+
+    def _met(self, request: Request, channel: Channel) -> str | None:
+        """What a request met besides `channel`, as it says itself or as is in force at its end."""
+        for met in (request.timings, self._client.channel()):
+            if met is not None and (met.policy, met.profile, met.epoch) != (
+                *(channel.policy, channel.profile, channel.epoch),
+            ):
+                return f"{met.policy.label} and {met.profile} (epoch {met.epoch})"
+        return None
 
     def _request(self, item: Numbered, realisation: Realisation, model: str) -> Request:
         request, _ = ask(*item, self._client, model, now_s(), realisation)
@@ -166,28 +179,17 @@ class Runner:
 
     def _summarise(self, cell: Cell) -> None:
         requests = read_requests(cell.path)
-        after = self._client.channel()
-        summary = summarise(read_run(cell.path), requests, after, continuous=False)
+        summary = summarise(
+            read_run(cell.path),
+            requests,
+            self._client.stack(),
+            intervals=read_intervals(cell.path),
+            continuous=False,
+            ended_now=False,  # other cells have had the stack since
+        )
         write_summary(cell.path, summary)
 
 
 def recorded(plan: Plan) -> int:
     """How many of a plan's requests have been made."""
     return sum(len(read_requests(cell.path)) for cell in plan.all_cells)
-
-
-def _ran_under(request: Request, channel: Channel) -> bool:
-    """Whether a request ran under what was asked; a failed one, which does not tell, did."""
-    timings, asked = request.timings, (channel.policy, channel.profile, channel.epoch)
-    return timings is None or (timings.policy, timings.profile, timings.epoch) == asked
-
-
-def _check(request: Request, channel: Channel) -> None:
-    """StackError if a request did not run under what was asked."""
-    timings = request.timings
-    if timings is not None and not _ran_under(request, channel):
-        raise StackError(
-            f"{request.prompt_id} ran under {timings.policy.label} and {timings.profile} (epoch "
-            f"{timings.epoch}); {channel.policy.label} and {channel.profile} (epoch "
-            f"{channel.epoch}) were asked for: does anybody else use the stack?"
-        )

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import zmq
@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 
 from orchestrator import state
+from orchestrator.build import describe
 from orchestrator.replay.records import PARTS
 from orchestrator.server import create_app
 from tests.unit.control_plane import Stack, eventually, report, running
@@ -83,6 +84,7 @@ class LiveStack:
                 "curve": True,
                 "torch_device": "cpu",
                 "tcp_congestion_control": "cubic",
+                "build": asdict(describe()),
             }
 
         @app.post("/probe")

@@ -177,7 +177,7 @@ def record(
         )
     folder.close()
     if ended:
-        summary = summarise(told, requests, told.channel)
+        summary = summarise(told, requests, told.stack)
         warnings = [*summary.warnings, SLOW]
         write_summary(path, summary.model_copy(update={"warnings": warnings}))
     return path

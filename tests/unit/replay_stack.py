@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from orchestrator.build import describe
 from orchestrator.progress import Progress
 from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import Prompt, PromptSet
@@ -31,7 +33,11 @@ HEALTH = {
     "curve": True,
     "torch_device": "cpu",
     "tcp_congestion_control": "cubic",
-    "devices": {},
+    "compute_dtype": "fp32",
+    "device_timeout_s": 3.0,
+    "build": asdict(describe()),
+    "device_build": describe().device_line,
+    "devices": {"0": {"build": describe().device_line}},
 }
 CHANNEL = {
     "profile": "near-far",
@@ -51,7 +57,9 @@ CHANNEL = {
             "backend": "tbf",
             "applied_epoch": 3,
             "reported_age_s": 0.1,
+            "fault": None,
             "error": None,
+            "errors": 0,
             "down": {"rate_bps": 1e6},
             "flops": None,
             "queues": {"down": {"overflows": 0}, "up": {"overflows": 0}},
@@ -69,7 +77,7 @@ devices: [{down: {rate_bps: 1e6}, up: {rate_bps: 1e6}}]
     "traces": {},
 }
 INTERVALS = [
-    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.5}
+    {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.005}
     for n in range(3)  # of any run: they are still to come
 ]
 TIMINGS: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
 from orchestrator import profiles
+from orchestrator.build import describe
 from orchestrator.cli.sweep import sweep
 from orchestrator.progress import Progress
 from orchestrator.replay.prompt_sets import Prompt
@@ -55,6 +57,7 @@ class Stack:
         self.told: list[Progress] = []
         self.well = True
         self.deaf_to_policies = False
+        self.meddled = 0  # so many requests end with somebody else's switch in force
         self.late = 0  # so many answers tell the epoch of before a switch
         self.wire_dtype = "fp16"
 
@@ -127,6 +130,7 @@ def healthz() -> JSONResponse:
         "curve": True,
         "torch_device": "cpu",
         "tcp_congestion_control": "cubic",
+        "build": asdict(describe()),
     }
     return JSONResponse(told, 200 if stack.well else 503)
 
@@ -182,6 +186,9 @@ def completions(body: dict[str, Any]) -> Response:
     right = policy == "topk" or not body["prompt"].endswith("hard")
     text = {"text": "12" if right else "13", "finish_reason": "stop"}
     chunk = {"choices": [text], "timings": stack.timings()}
+    if stack.meddled:
+        stack.meddled -= 1
+        stack.switch()
     return Response(
         f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", media_type="text/event-stream"
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.replay.compare import compare
-from orchestrator.replay.records import Arrivals, Policy, Request, Run
+from orchestrator.replay.records import Arrivals, Build, Policy, Request, Run
 from orchestrator.replay.run_folder import RunFolder
 from tests.unit.command import Wdmoe
 from tests.unit.test_replay_summary import RUN, request
@@ -126,6 +126,31 @@ def test_what_the_runs_were_made_with_is_told(tmp_path: Path, wdmoe: Wdmoe) -> N
     assert wdmoe.json("compare", str(a), str(b))["end_to_end"]["ratio"]["value"] == pytest.approx(
         1.5
     )
+
+
+def test_stacks_that_differ_are_told_apart(tmp_path: Path) -> None:
+    packages = {"torch": "2.13.0"}
+    old = Build(version="0.1", python="3.11.2", source="abc", packages=packages)
+    station = RUN.base_station.model_copy(update={"compute_dtype": "fp32", "build": old})
+    changed = {
+        "compute_dtype": "bf16",
+        "device_timeout_s": 20.0,
+        "build": old.model_copy(update={"source": "def", "packages": {"torch": "2.9.0"}}),
+    }
+    runs = [
+        RUN.model_copy(update={"base_station": station, "source": "abc"}),
+        RUN.model_copy(
+            update={"base_station": station.model_copy(update=changed), "source": "fed"}
+        ),
+    ]
+    a, b = (folder(tmp_path / str(n), [answered(0, 0.1)], one) for n, one in enumerate(runs))
+    assert {one.field: (one.a, one.b) for one in compare(a, b).differences} == {
+        "base_station.compute_dtype": ("fp32", "bf16"),
+        "base_station.device_timeout_s": ("None", "20.0"),
+        "base_station.build.source": ("abc", "def"),
+        "base_station.build.packages.torch": ("2.13.0", "2.9.0"),
+        "source": ("abc", "fed"),
+    }
 
 
 def test_a_pair_that_cannot_be_compared_is_refused_in_one_line(

@@ -67,7 +67,7 @@ def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     applied = (folder / "intervals.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in applied] == INTERVALS
     summary = Summary.model_validate_json((folder / "summary.json").read_text())
-    assert summary == summarise(run, requests, run.channel)
+    assert summary == summarise(run, requests, run.stack)
     assert summary.accuracy == pytest.approx(2 / 3)
     assert summary.warnings == []
 

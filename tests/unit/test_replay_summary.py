@@ -1,6 +1,7 @@
 """What is made of a run's requests: numbers checked by hand, the table, the lines themselves."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ RUN = run("near-far", WLR, items=4)
 
 
 def summed(requests: list[Request], run: Run = RUN, after: Channel | None = None) -> Summary:
-    return summarise(run, requests, after or run.channel)
+    return summarise(run, requests, replace(run.stack, channel=after or run.channel))
 
 
 def test_a_summary_by_hand() -> None:
@@ -128,7 +129,7 @@ def test_times_of_a_token_and_of_the_dispatch() -> None:
 def test_goodput_counts_a_failed_request_as_not_good() -> None:
     slow = request(1).model_copy(update={"end_to_end_s": 2.0})
     requests = [request(0), slow, request(2, None), request(3)]
-    good = summarise(RUN, requests, RUN.channel, goodput_limit_s=0.5).goodput
+    good = summarise(RUN, requests, RUN.stack, goodput_limit_s=0.5).goodput
     assert good is not None
     assert (good.limit_s, good.n, good.share) == (0.5, 2, 0.5)
     assert good.per_s == pytest.approx(2 / 3.5)

@@ -43,7 +43,7 @@ def test_times_and_load_of_many_slow_requests_fit_100_columns() -> None:
     ]
     arrivals = Arrivals(kind="gamma", rate_per_s=1.0, burstiness=0.123456, concurrency=None)
     run = RUN.model_copy(update={"arrivals": arrivals, "warmup": 10})
-    text = shown(summarise(run, requests, RUN.channel, goodput_limit_s=950.5))
+    text = shown(summarise(run, requests, RUN.stack, goodput_limit_s=950.5))
     assert max(map(len, text.splitlines())) <= 100
     (times,) = (line.split() for line in text.splitlines() if line.startswith("End to end "))
     assert times[3:] == ["100", "949500", "949500", "989100", "994050", "998010"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.replay.records import Interval
+from orchestrator.replay.records import Health, Interval, Orchestrator
 from orchestrator.replay.run_folder import (
     RunFolder,
     read_intervals,
@@ -18,6 +18,8 @@ from orchestrator.replay.run_folder import (
     read_summary,
 )
 from tests.unit.recorded_runs import TOPK, record, request, run
+
+BUILD = {"version": "0.1", "python": "3.11.2", "source": "abc", "packages": {"torch": "2.13.0"}}
 
 
 def test_intervals_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -53,6 +55,43 @@ def test_a_run_that_goes_on_records_each_interval_once(tmp_path: Path) -> None:
         with closing(RunFolder(tmp_path, told, resume=until > 2)) as folder:
             folder.add_intervals(applied[:until])
     assert read_intervals(tmp_path) == applied
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"compute_dtype": "bf16"}, "base_station.compute_dtype was fp32, it is bf16 now"),
+        ({"device_timeout_s": 20.0}, "base_station.device_timeout_s was 3.0, it is 20.0 now"),
+        ({"build": BUILD | {"source": "def"}}, "base_station.build.source was abc, it is def now"),
+        ({"build": BUILD | {"packages": {"torch": "2.9.0"}}}, "base_station.build.packages.torch"),
+        ({"devices": {"0": {"build": "source abc"}, "1": {"build": "b"}}}, "b | source abc now"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_stack(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    told = run("near-far", TOPK, 9)
+    recorded = told.base_station.model_dump() | {
+        "compute_dtype": "fp32",
+        "device_timeout_s": 3.0,
+        "build": BUILD,
+        "devices": {"0": {"build": "source abc"}, "1": {"build": None}},
+    }
+    before = told.model_copy(update={"base_station": Health.model_validate(recorded)})
+    now = told.model_copy(update={"base_station": Health.model_validate(recorded | changed)})
+    RunFolder(tmp_path, before).close()
+    RunFolder(tmp_path, before, resume=True).close()
+    with pytest.raises(InputError) as refused:
+        RunFolder(tmp_path, now, resume=True)
+    assert message in str(refused.value)
+
+
+def test_a_run_does_not_go_on_with_another_orchestrator(tmp_path: Path) -> None:
+    told = run("near-far", TOPK, 9)
+    RunFolder(tmp_path, told).close()
+    other = Orchestrator.model_validate({"build": BUILD})
+    with pytest.raises(InputError, match=r"orchestrator\.build\.version was None, it is 0\.1 now"):
+        RunFolder(tmp_path, told.model_copy(update={"orchestrator": other}), resume=True)
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 41])

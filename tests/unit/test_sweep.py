@@ -158,6 +158,14 @@ def test_an_answer_under_another_policy_ends_it() -> None:
     assert stack.policy["name"] == "top1"
 
 
+def test_a_switch_during_a_request_is_noticed_though_the_request_does_not_tell() -> None:
+    stack.meddled = 99
+    _, error = invoke(prompts("own", "1"), "--profile", "still.yaml", "--out", "sweep")
+    assert isinstance(error, StackError)
+    assert str(error).endswith("were asked for: does anybody else use the stack?")
+    assert lines("sweep/still/own/topk/requests.jsonl") == []
+
+
 @pytest.mark.parametrize("profile", ["still", "moving"])
 def test_a_switch_that_was_told_late_is_waited_for(profile: str) -> None:
     stack.late = 1

@@ -1,0 +1,108 @@
+"""What of the stack makes a run's numbers doubtful, in a line each: from its begin to its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from orchestrator.replay.provenance import code_warnings, of_stack
+from orchestrator.replay.records import Channel, Interval, Link, Request, Run, Stack
+
+# A state is applied within a fraction of a millisecond, unless the host has no time for it.
+LATE_S = 0.01
+LATE_MOST = 0.01
+
+
+def of_code(run: Run, after: Stack) -> list[str]:
+    """Code that is not the checkout's, and a stack that was another at the end."""
+    warnings = []
+    if run.source is not None:
+        warnings = code_warnings(run.base_station, run.orchestrator, run.source)
+    was, now = of_stack(run.stack), of_stack(after)
+    changed = [
+        f"{field} was {was.get(field)}, is {now.get(field)}"
+        for field in {**was, **now}
+        if was.get(field) != now.get(field)
+    ]
+    if changed:
+        warnings.append(f"the stack was changed during the run: {'; '.join(changed)}")
+    return warnings
+
+
+def of_switches(channel: Channel, requests: Sequence[Request], after: Channel) -> list[str]:
+    """A switch after the last request began, of which no request tells."""
+    begun = [one.epoch for one in requests if one.epoch is not None]
+    seen = [one.timings.epoch for one in requests if one.timings is not None]
+    last = max([channel.epoch, *begun, *seen])
+    if after.epoch <= last:
+        return []
+    return [
+        "what is in force was changed during the last request: at the end it was "
+        f"{after.profile} and {after.policy.label} (epoch {after.epoch}), it had been "
+        f"{channel.profile} and {channel.policy.label} (epoch {last})"
+    ]
+
+
+def of_links(before: Channel, after: Channel) -> list[str]:
+    """Links that were not as requested, and packets dropped."""
+    known = {link.device: link for link in before.links}
+    warnings = []
+    for link in after.links:
+        was = known.get(link.device)
+        found = {when: _fault(one) for when, one in (("begin", was), ("end", link)) if one}
+        errors = _since(link.errors, was.errors if was else 0)
+        faults = {fault: when for when, fault in found.items() if fault}  # each once
+        told = "; ".join(f"{fault} (at the run's {when})" for fault, when in faults.items())
+        if told or errors:
+            reports = f"{errors} reports of an error during the run"
+            warnings.append(f"the link of device-{link.device} is not as asked: {told or reports}")
+        dropped = _since(_overflows(link), _overflows(was) if was else 0)
+        if dropped:
+            warnings.append(
+                f"the queues of device-{link.device} were too short: {dropped} packets dropped "
+                "since the run began, others' traffic included"
+            )
+    return warnings
+
+
+def of_intervals(intervals: Sequence[Interval]) -> list[str]:
+    """Coherence intervals that devices applied late, or not at all.
+
+    Where fading begins is waited for; what counts is how it goes on.
+    """
+    expected, missing, late_s = 0, 0, []
+    for numbers in _by_device(intervals):
+        last, first = max(numbers), min(numbers)
+        expected += last - first
+        missing += last - first + 1 - len(numbers)
+        late_s += [late for number, late in numbers.items() if number > first and late > LATE_S]
+    if not expected or (len(late_s) + missing) / expected <= LATE_MOST:
+        return []
+    return [
+        f"of {expected} coherence intervals that devices were to apply, {len(late_s)} came more "
+        f"than {1e3 * LATE_S:.0f} ms late (at most {1e3 * max(late_s, default=0):.0f} ms) and "
+        f"{missing} never: the channel was not quite what the profile says"
+    ]
+
+
+def _by_device(intervals: Sequence[Interval]) -> Iterator[dict[int, float]]:
+    """For each device and epoch, how late each interval was applied [s]."""
+    found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    for one in intervals:
+        found[one.device, one.epoch][one.interval] = one.applied_at_s - one.apply_at_s
+    yield from found.values()
+
+
+def _fault(link: Link) -> str | None:
+    if link.backend is None:
+        return "it has not reported what it applies"
+    return link.fault or link.error
+
+
+def _since(now: int, before: int) -> int:
+    """What a counter has gained; one that is smaller has begun again."""
+    return now - before if now >= before else now
+
+
+def _overflows(link: Link) -> int:
+    return link.queues.down.overflows + link.queues.up.overflows if link.queues else 0
