@@ -99,3 +99,11 @@ def test_only_texts_that_may_be_too_long_are_sent_to_be_counted(
     monkeypatch.setattr(Client, "count_tokens", noted)
     wdmoe("replay", mixed(tmp_path), "--out", str(tmp_path / "run"))
     assert counted == [LONG, LONG * 2]
+
+
+def test_a_sweep_announces_them_for_each_of_its_sets(
+    station: str, wdmoe: Wdmoe, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "sweep")
+    result = wdmoe("sweep", write(tmp_path, question("long", LONG)), "--theta", "", "--out", out)
+    assert result.err.startswith("Warning: x: 1 of 1 prompts are longer, with max_tokens, than ")
