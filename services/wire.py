@@ -9,6 +9,7 @@
     device ── Hello ──► bs       who I am, what I hold          (again after Identify)
     device ◄── Welcome | Refused | Identify ── bs
     device ── Beat ───► bs       alive, when there is nothing else to say
+    device ◄── Beat ─── bs       to find out whether a device that computes is still connected
     device ◄── Work ─── bs       one a (layer, device): n tokens' embeddings, padding
     device ── Done ───► bs       n outputs, padding, four monotonic timestamps
     device ── Failed ─► bs       this piece of work cannot be done, and why

@@ -162,15 +162,31 @@ class Dispatcher:
 
     def _await(self) -> None:
         """Until every job has its answer, or its device is given up."""
+        wait_s = self._timeout_s
+        look_s = time.monotonic() + wait_s
         while waiting := [job for job in self._jobs.values() if job.done is None]:
-            left_s = min(job.deadline_s for job in waiting) - time.monotonic()
-            if self.socket.poll(max(0, int(left_s * 1e3) + 1)):
+            until_s = min(look_s, *(job.deadline_s for job in waiting))
+            if self.socket.poll(max(0, int((until_s - time.monotonic()) * 1e3) + 1)):
                 self._receive()
                 continue
             now = time.monotonic()
             for job in waiting:
                 if job.deadline_s <= now:
                     self._lose(job.device, "timeout")
+                elif look_s <= now and self._is_gone(job.device):
+                    self._lose(job.device, "unreachable")
+            if look_s <= now:
+                wait_s *= 2  # a beat takes its time on the air
+                look_s = now + wait_s
+
+    def _is_gone(self, q: int) -> bool:
+        """Whether a device that computes, and says nothing meanwhile, is no longer connected."""
+        try:
+            beat = wire.encode(wire.Beat())
+            self.socket.send_multipart([f"device-{q}".encode(), *beat], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            return error.errno == zmq.EHOSTUNREACH
+        return False
 
     def _combine(
         self,

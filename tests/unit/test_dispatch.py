@@ -127,6 +127,23 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     assert cell.say(mute, cell.hello(1)) == wire.Welcome()
 
 
+def test_a_device_that_leaves_with_work_in_hand_is_not_waited_for(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell.channel.state = emulating(flops=1e8)  # so that an answer may take a minute
+    leaving = cell.socket(1)
+    cell.say(leaving, cell.hello(1))
+
+    def leave() -> None:
+        leaving.recv_multipart()
+        leaving.close(linger=0)
+
+    threading.Thread(target=leave, daemon=True).start()
+    _, _, meter = run_layer(cell, [[1, 4]], [[1.0, 0.0]])
+    assert meter.dropped == {1: 1}
+    assert "device-1 lost: unreachable" in capsys.readouterr().out
+
+
 def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
     cell.start(0)
     mute = cell.socket(1)
