@@ -17,11 +17,25 @@ readonly LOCAL_PROMETHEUS=wdmoe-prometheus:local
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
-# logged NAME COMMAND… : runs it with its output in .build/NAME.log, shown only if it fails
+# logged NAME COMMAND… : runs it with its output in .build/NAME.log, shown only if it fails; a minute
+# of silence ends with a line
 logged() {
-    local log=.build/$1.log
+    local log=.build/$1.log ticker failed=0
     shift
-    "$@" >"$log" 2>&1 </dev/null || { tail -n 20 "$log" >&2; fail "failed, see $log: $*"; }
+    still_at "$log" &
+    ticker=$!
+    "$@" >"$log" 2>&1 </dev/null || failed=1
+    kill "$ticker" && wait "$ticker" || true
+    [ $failed = 0 ] || { tail -n 20 "$log" >&2; fail "failed, see $log: $*"; }
+}
+
+# still_at LOG : says every minute how far a log is, until it is killed or set-up has ended
+still_at() {
+    local began=$SECONDS
+    trap 'kill $!; exit' TERM
+    while sleep 60 & wait $! && kill -0 $$ 2>/dev/null; do
+        say "$(((SECONDS - began) / 60)) min, $1: $(tail -n 1 "$1" | cut -c 1-100)"
+    done
 }
 
 python_environment() {
