@@ -66,6 +66,13 @@ def ms(seconds: float | None) -> str:
     return f"{milliseconds:.1f}" if abs(milliseconds) < 100 else f"{milliseconds:.0f}"
 
 
+def channel(summary: Summary, sep: str = "\n") -> str:
+    """The profile, and that its numbers are of one realisation where they are."""
+    fading = summary.fading
+    alone = [fading.label] if fading is not None and fading.one_realisation else []
+    return sep.join([summary.profile, *alone])
+
+
 def percent(value: float | None, interval: Interval | None, sep: str = " ") -> str:
     """A share and its interval in per cent: `98.3 [91.1, 99.7]`."""
     if value is None or interval is None:
@@ -172,7 +179,7 @@ def _cells(summary: Summary) -> list[str]:
     split = [summary.split[part].mean_s for part in SHOWN_PARTS]
     rest = None if mean_s is None else mean_s - sum(part or 0.0 for part in split)
     return [
-        f"{summary.prompts}\n{summary.profile}",
+        f"{summary.prompts}\n{channel(summary)}",
         f"{summary.policy.label}\n{' + '.join(summary.backends) or NONE}",
         f"{summary.n}\n{summary.errors}",
         accuracy(summary),

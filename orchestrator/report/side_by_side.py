@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.replay.summary import Summary
-from orchestrator.replay.table import NONE, SHOWN_PARTS, accuracy, ms
+from orchestrator.replay.table import NONE, SHOWN_PARTS, accuracy, channel, ms
 from orchestrator.report.recorded import Recorded
 from orchestrator.sweep.tables import Grid
 
@@ -43,7 +43,7 @@ def _cells(summary: Summary) -> list[str]:
     answered = summary.n - summary.errors
     count = str(summary.n) if answered == summary.n else f"{answered} of {summary.n}"
     return [
-        f"{summary.prompts}\n{summary.profile}",
+        f"{summary.prompts}\n{channel(summary)}",
         f"{summary.policy.label}\n{count}",
         accuracy(summary),
         *(f"{ms(each.p50_s)}\n{ms(each.p95_s)}" for each in times),

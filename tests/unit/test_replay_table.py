@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from orchestrator.replay import table
-from orchestrator.replay.records import PARTS, Arrivals
+from orchestrator.replay.records import PARTS, Arrivals, Fading
 from orchestrator.replay.summary import Summary, summarise
 from tests.unit.test_replay_summary import RUN, request, summed
 
@@ -16,6 +17,24 @@ def shown(summary: Summary) -> str:
     text = io.StringIO()
     Console(file=text, width=table.WIDTH).print(table.render([summary]))
     return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("fading", "beside"),
+    [
+        (Fading(begins="one", interval_s=None), True),
+        (Fading(begins="one", interval_s=0.05), False),
+        (Fading(begins="each", interval_s=None), False),
+        (None, False),
+    ],
+)
+def test_one_realisation_is_said_beside_the_numbers(fading: Fading | None, beside: bool) -> None:
+    summary = summed([request(0)], RUN.model_copy(update={"fading": fading}))
+    lines = shown(summary).splitlines()
+    row = next(index for index, line in enumerate(lines) if "facts" in line)
+    assert lines[row + 1].startswith("near-far ")
+    assert lines[row + 2].startswith("one realisation") is beside
+    assert max(map(len, lines)) <= 100
 
 
 def test_the_table_fits_100_columns() -> None:
