@@ -86,6 +86,15 @@ def test_a_verification_is_kept_and_exported_while_its_profile_is_in_force(stack
     assert stack.control.status()["verification"] == found.model_dump()
 
 
+def test_errors_of_a_link_are_counted_after_they_are_over(stack: Stack) -> None:
+    mouth = stack.connect(zmq.PUSH, "device-1")
+    for error in ("tc: killed", "tc: killed", None):
+        mouth.send(report(1, error=error))
+    eventually(lambda: stack.control.status()["links"][1]["backend"] is not None)
+    eventually(lambda: stack.control.status()["links"][1]["error"] is None)
+    assert [link["errors"] for link in stack.control.status()["links"]] == [0, 2]
+
+
 def test_hostile_reports_are_counted_and_do_no_harm(stack: Stack) -> None:
     mouth = stack.connect(zmq.PUSH, "device-1")
     for bad in (b"", b"\xc1", b"\x91" * 1000, report(2), report(1, backend="htb"), b"x" * 9999):

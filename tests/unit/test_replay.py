@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from orchestrator.build import source
 from orchestrator.cli.replay import replay
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.records import Request, Run
@@ -52,6 +53,10 @@ def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     run = Run.model_validate_json((folder / "run.json").read_text())
     assert run.channel.model_dump() == CHANNEL
     assert run.base_station.tcp_congestion_control == "cubic"
+    assert (run.base_station.compute_dtype, run.base_station.device_timeout_s) == ("fp32", 3.0)
+    for build in (run.base_station.build, run.orchestrator.build):
+        assert build is not None
+        assert build.source == run.source == source()
     lines = (folder / "requests.jsonl").read_text().splitlines()  # also at U+2028
     requests = [Request.model_validate_json(line) for line in lines]
     assert [(item.id, item.prompt_id) for item in requests] == [
