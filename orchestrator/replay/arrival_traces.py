@@ -39,10 +39,11 @@ class _Arrival(BaseModel):
 
 
 class _Mooncake(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True)
 
-    timestamp: float
-    """In milliseconds; what has no lengths beside it is of an unknown origin and unit."""
+    # In whole milliseconds. What has no lengths beside it, or a fraction, which traces of this form
+    # in seconds have, is of an unknown unit.
+    timestamp: int
     input_length: int
 
 

@@ -172,6 +172,7 @@ def test_a_trace_is_as_long_as_the_set(tmp_path: Path) -> None:
         ('{"timestamp": 1}\n', "line 1: '{\"timestamp\": 1}' is no arrival time; "),
         ('{"timestamp_s": "1"}\n', 'line 1: \'{"timestamp_s": "1"}\' is no arrival time; '),
         ('{"timestamp": "1", "input_length": 1}\n', 'line 1: \'{"timestamp": "1", '),
+        ('{"timestamp": 61.25, "input_length": 1}\n', 'line 1: \'{"timestamp": 61.25, '),
         ('{"timestamp": 1e999, "input_length": 1}\n', 'line 1: \'{"timestamp": 1e999, '),
         ("TIMESTAMP,ContextTokens\n", "has no arrival after its first line; allowed: at least one"),
         ("TIMESTAMP,ContextTokens\nsoon,1\n", "line 2: 'soon,1' is no arrival time; "),
