@@ -59,7 +59,7 @@ def choose(
         return None
     fading = Fading(begins=begins or ("each" if alone else "one"), interval_s=profile.interval_s)
     if fading.begins == "each":
-        check(profile, prompts)
+        check(profile, prompts, or_else=", or --fading one")
     return fading
 
 
@@ -70,13 +70,16 @@ def first_interval(profile: Profile, number: int) -> int:
     return number * math.ceil(STRIDE_S / profile.interval_s)
 
 
-def check(profile: Profile, prompts: int) -> None:
-    """Raise InputError if the fading cannot begin so far on as the last of `prompts` needs."""
+def check(profile: Profile, prompts: int, *, or_else: str = "") -> None:
+    """Raise InputError if the fading cannot begin so far on as the last of `prompts` needs.
+
+    `or_else`: what is allowed besides another profile.
+    """
     if not profile.can_begin_at(first_interval(profile, prompts - 1)):
         raise InputError(
             f"profile {profile.name}: its fading remembers too many of its intervals of "
             f"{profile.interval_s:g} s to begin further on for each prompt; allowed: a "
-            "longer coherence_s, or a higher speed_m_per_s"
+            f"longer coherence_s, or a higher speed_m_per_s{or_else}"
         )
 
 

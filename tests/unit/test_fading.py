@@ -160,6 +160,17 @@ def test_fading_that_varies_begins_once_for_requests_that_overlap(
     assert stack.settled()["interval"] >= 100_000
 
 
+def test_fading_that_cannot_begin_so_far_on_can_begin_once(
+    stack: LiveStack, tmp_path: Path
+) -> None:
+    slow = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.001")
+    stack.stack.control.use(profile(slow))
+    with pytest.raises(InputError, match=r"or a higher speed_m_per_s, or --fading one$"):
+        run(stack, tmp_path / "run")
+    run(stack, tmp_path / "run", options=Options(fading="one"))
+    assert len(sent(stack)) == 3
+
+
 def test_a_profile_without_fading_is_not_switched(stack: LiveStack, tmp_path: Path) -> None:
     stack.stack.control.use(profile(STILL.replace("{kind: rayleigh}", "{kind: none}")))
     epoch = stack.stack.control.status()["epoch"]

@@ -10,12 +10,15 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.unit.control_plane import FAST, STILL, profile
+from orchestrator.replay.client import Client
+from orchestrator.replay.restore import restored
+from tests.unit.control_plane import FAST, STILL, eventually, profile
 from tests.unit.live_stack import LiveStack, live
 from tests.unit.sweep_stack import prompts
 
@@ -167,6 +170,20 @@ def test_fading_goes_on_where_it_was(stack: LiveStack) -> None:
     now = stack.in_force()
     assert now["profile_sha256"] == profile(FAST).sha256
     assert 100_000 <= now["interval"] < 101_000
+
+
+def test_fading_that_cannot_go_on_begins_again_and_a_line_says_so(
+    stack: LiveStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.001")
+    stack.stack.control.use(profile(slow), first_interval=10_000)
+    eventually(lambda: stack.in_force()["interval"] > 10_000)
+    url = stack.environment["WDMOE_ORCHESTRATOR_URL"]
+    with closing(Client(url, url)) as client, restored(client):
+        pass
+    assert stack.in_force()["interval"] < 10_000
+    told = capsys.readouterr().err
+    assert told.startswith("wdmoe: the fading of profile p begins again at interval 0: ")
 
 
 def test_only_devices_that_are_probed_are_waited_for(stack: LiveStack) -> None:
