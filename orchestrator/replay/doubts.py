@@ -71,7 +71,7 @@ def doubts(
     if ended_now:
         warnings += stack_doubts.of_switches(channel, requests, after.channel)
     warnings += stack_doubts.of_links(channel, after.channel)
-    warnings += stack_doubts.of_intervals(intervals)
+    warnings += stack_doubts.of_intervals(intervals, requests)
     return warnings + stack_doubts.of_code(run, after)
 
 

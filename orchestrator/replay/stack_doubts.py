@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from orchestrator.replay.provenance import code_warnings, of_stack
 from orchestrator.replay.records import Channel, Interval, Link, Request, Run, Stack
@@ -65,32 +66,49 @@ def of_links(before: Channel, after: Channel) -> list[str]:
     return warnings
 
 
-def of_intervals(intervals: Sequence[Interval]) -> list[str]:
-    """Coherence intervals that devices applied late, or not at all.
+def of_intervals(intervals: Sequence[Interval], requests: Sequence[Request]) -> list[str]:
+    """Coherence intervals that devices applied late, or of which nothing is known.
 
-    Where fading begins is waited for; what counts is how it goes on.
+    Where fading begins is waited for; what counts is how it goes on. What is missing while no
+    request was under way does not: a run may have been stopped.
     """
-    expected, missing, late_s = 0, 0, []
-    for numbers in _by_device(intervals):
-        last, first = max(numbers), min(numbers)
-        expected += last - first
-        missing += last - first + 1 - len(numbers)
-        late_s += [late for number, late in numbers.items() if number > first and late > LATE_S]
-    if not expected or (len(late_s) + missing) / expected <= LATE_MOST:
+    known, missing, late_s = 0, 0, []
+    for one in _by_device(intervals):
+        for before, now in pairwise(sorted(one, key=lambda interval: interval.interval)):
+            known += 1
+            late_s.append(now.applied_at_s - now.apply_at_s)
+            missing += _missing(before, now, requests)
+    late = [each for each in late_s if each > LATE_S]
+    if not known or (len(late) + missing) / (known + missing) <= LATE_MOST:
         return []
     return [
-        f"of {expected} coherence intervals that devices were to apply, {len(late_s)} came more "
-        f"than {1e3 * LATE_S:.0f} ms late (at most {1e3 * max(late_s, default=0):.0f} ms) and "
-        f"{missing} never: the channel was not quite what the profile says"
+        f"of {known + missing} coherence intervals on devices, {len(late)} were applied more than "
+        f"{1e3 * LATE_S:.0f} ms late (at most {1e3 * max(late, default=0):.0f} ms) and of "
+        f"{missing} nothing is known: the channel was not quite what the profile says"
     ]
 
 
-def _by_device(intervals: Sequence[Interval]) -> Iterator[dict[int, float]]:
-    """For each device and epoch, how late each interval was applied [s]."""
-    found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+def _by_device(intervals: Sequence[Interval]) -> Collection[list[Interval]]:
+    """The intervals of each device and epoch."""
+    found: dict[tuple[int, int], list[Interval]] = defaultdict(list)
     for one in intervals:
-        found[one.device, one.epoch][one.interval] = one.applied_at_s - one.apply_at_s
-    yield from found.values()
+        found[one.device, one.epoch].append(one)
+    return found.values()
+
+
+def _missing(before: Interval, now: Interval, requests: Sequence[Request]) -> int:
+    """How many intervals between two there are while a request was under way."""
+    steps = now.interval - before.interval
+    length_s = (now.apply_at_s - before.apply_at_s) / steps
+    if steps == 1 or length_s <= 0:  # a device that has just come was due when it came
+        return 0
+    from_s = before.apply_at_s + length_s
+    under_way_s = sum(
+        max(0.0, min(now.apply_at_s, one.intended_start_s + one.end_to_end_s) - starts_s)
+        for one in requests
+        if (starts_s := max(from_s, one.actual_start_s)) < now.apply_at_s
+    )
+    return min(steps - 1, round(under_way_s / length_s))
 
 
 def _fault(link: Link) -> str | None:
