@@ -98,10 +98,10 @@ def _by_device(intervals: Sequence[Interval]) -> Collection[list[Interval]]:
 
 def _missing(before: Interval, now: Interval, requests: Sequence[Request]) -> int:
     """How many intervals between two there are while a request was under way."""
-    steps = now.interval - before.interval
-    length_s = (now.apply_at_s - before.apply_at_s) / steps
-    if steps == 1 or length_s <= 0:  # a device that has just come was due when it came
+    steps, span_s = now.interval - before.interval, now.apply_at_s - before.apply_at_s
+    if steps < 2 or span_s <= 0:  # a device that has just come was due when it came
         return 0
+    length_s = span_s / steps
     from_s = before.apply_at_s + length_s
     under_way_s = sum(
         max(0.0, min(now.apply_at_s, one.intended_start_s + one.end_to_end_s) - starts_s)

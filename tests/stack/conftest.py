@@ -154,6 +154,8 @@ def stack() -> Iterator[Stack]:
     # The slow kernel's engine has the images, but neither their layers' cache nor a network.
     build = "--no-build" if SLOW_KERNEL else "--build"
     up = wdmoe("up", "--json", build, "--timeout-s", str(PATIENCE_S))
+    if up.returncode:
+        wdmoe("down")  # another checkout's tests would find it
     assert up.returncode == 0, up.stderr
     clients = [
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False)
