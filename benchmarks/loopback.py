@@ -96,6 +96,16 @@ class BaseStation:
         return time.monotonic() - began_s
 
 
+class _NoLink:
+    """Loopback is not shaped, as it should not be."""
+
+    faults = 0
+
+    def fault(self) -> str | None:
+        """There is none."""
+        return None
+
+
 def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
     """Device q's process: for each base station a server, and /metrics for both."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as docker-compose.yml does
@@ -119,7 +129,7 @@ def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
         dealer.setsockopt(zmq.IDENTITY, f"device-{q}".encode())
         dealer.connect(f"tcp://127.0.0.1:{base}")
         server = DeviceServer(
-            dealer, hello, experts, lambda: list(CHANNELS.values())[emulated.value]
+            dealer, hello, experts, lambda: list(CHANNELS.values())[emulated.value], _NoLink()
         )
         servers.append(threading.Thread(target=server.run))
         servers[-1].start()

@@ -13,10 +13,12 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.server import HTTP_PORT, Settings, create_app
+from orchestrator.threads import end_process_with_any_thread
 
 
 def main() -> int:
     """Serve until told to stop; the exit code."""
+    end_process_with_any_thread("orchestrator")
     try:
         settings = Settings.from_environment()
         control = Control(

@@ -25,6 +25,7 @@ import zmq
 from orchestrator import keys, selection, state
 from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
+from orchestrator.link_watch import LinkWatch
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.profiles import MAX_DRAWN, Profile
@@ -47,6 +48,7 @@ class Control:
 
     Attributes:
         replay: how far the newest one is.
+        links: whether each is as it should be.
 
     Raises:
         InputError: the profile does not fit the stack, or `store` is damaged.
@@ -83,6 +85,7 @@ class Control:
             plan = Plan(profile, first_epoch(time.time()), time.time() + LEAD_S)
         self._keep_profile(plan.profile)
         self._put_in_force(plan)
+        self.links = LinkWatch(self._reports, devices, lambda: self._plan, metrics)
 
     def __enter__(self) -> Control:
         self._context = zmq.Context()
@@ -188,7 +191,10 @@ class Control:
             plan, verification = self._plan, self._verification
         current = plan.state(plan.interval_at(time.time()))
         links = [
-            {"device": q, **asdict(asked), **self._reports.describe(q, plan.epoch)}
+            {
+                **{"device": q, **asdict(asked), "fault": self.links.fault(q)},
+                **self._reports.describe(q, plan.epoch),
+            }
             for q, asked in enumerate(current.devices)
         ]
         return {

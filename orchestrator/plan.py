@@ -61,6 +61,13 @@ class Plan:
         first = max(first, self.interval_at(now_s))
         return range(first, max(first, self._begun(now_s + self.lead_s) + 1))
 
+    def overdue_s(self, epoch: int, interval: int, now_s: float) -> float:
+        """How long ago the state after a given one came into force; below 0: it did not yet."""
+        if epoch == self.epoch and self.profile.interval_s is None:
+            return -math.inf
+        following = interval + 1 if epoch == self.epoch else self.first
+        return now_s - max(self.begin_s(following), self.from_s)
+
     def state(self, interval: int) -> ChannelState:
         """The state of one interval."""
         return self.profile.state(

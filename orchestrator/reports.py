@@ -131,6 +131,11 @@ class Reports:
         with self._lock:
             return [one for past in self._applied.values() for one in past if one[3] >= since_s]
 
+    def newest(self, device: int) -> tuple[Report, float] | None:
+        """A device's newest report, and the monotonic time at which it arrived; None before it."""
+        with self._lock:
+            return self._newest.get(device)
+
     def describe(self, device: int, epoch: int) -> dict[str, Any]:
         """A device's newest report, and how late the intervals of an epoch were applied."""
         with self._lock:

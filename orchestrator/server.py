@@ -91,7 +91,9 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
 
     @app.get("/healthz")
     def healthz() -> dict[str, Any]:
-        return {"status": "ok", "build": asdict(build.describe())}
+        faults = {f"device-{q}": fault for q, fault in control.links.faults().items()}
+        status = "links not as in force" if faults else "ok"
+        return {"status": status, "links": faults, "build": asdict(build.describe())}
 
     @app.get("/metrics")
     def metrics() -> Response:

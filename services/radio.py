@@ -1,7 +1,7 @@
 """This container's radio interface: which one it is, and what is pinned on it.
 
-The radio interface is told from the control interface by its address: it is the one from which
-the base station's radio address is reached. Names such as eth0 and eth1 may swap at any start.
+The radio interface is told from the control interface by its network: it is the one on which the
+base station's radio address is. Names such as eth0 and eth1 may swap at any start.
 """
 
 from __future__ import annotations
@@ -18,20 +18,27 @@ from orchestrator.errors import StackError
 MAX_MESSAGE_BYTES = 1 << 28
 # A queue that holds the largest message drops nothing; no full segment carries less than 1 KiB.
 MAX_PACKETS = MAX_MESSAGE_BYTES // 1024
+_TOOL_TIMEOUT_S = 10.0
 
 
-def local_address(peer: str, wait_s: float = 60.0) -> str:
-    """The own IPv4 address from which `peer` (a name) is reached; waits until it resolves."""
+def resolve(name: str, wait_s: float = 60.0) -> str:
+    """The IPv4 address of a name; waits until it has one."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.connect((peer, 9))
-                return str(probe.getsockname()[0])
+            return socket.gethostbyname(name)
         except OSError as error:
             if time.monotonic() > deadline:
-                raise StackError(f"{peer}: no route after {wait_s:.0f} s ({error})") from None
+                raise StackError(f"{name}: no address after {wait_s:.0f} s ({error})") from None
             time.sleep(0.2)
+
+
+def interface_towards(address: str) -> str:
+    """The interface on whose own network a peer's address is; StackError if there is none."""
+    (route,) = json.loads(run("ip", "-json", "route", "get", address))
+    if "gateway" in route:
+        raise StackError(f"{address}: on no network of this container")
+    return str(route["dev"])
 
 
 def interface(address: str) -> str:
@@ -58,7 +65,12 @@ def congestion_control() -> str:
 
 def run(*command: str) -> str:
     """Run a network tool; StackError with its first line when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_TOOL_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise StackError(f"{' '.join(command)}: no end after {_TOOL_TIMEOUT_S:.0f} s") from None
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise StackError(f"{' '.join(command)}: {lines[0]}")

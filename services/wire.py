@@ -10,6 +10,7 @@
     device ◄── Welcome | Refused | Identify ── bs
     device ── Beat ───► bs       alive, when there is nothing else to say
     device ◄── Beat ─── bs       to find out whether a device that computes is still connected
+    device ── Leave ──► bs       I cannot serve, and why, as long as it lasts; then Hello again
     device ◄── Work ─── bs       one a (layer, device): n tokens' embeddings, padding
     device ── Done ───► bs       n outputs, padding, four monotonic timestamps
     device ── Failed ─► bs       this piece of work cannot be done, and why
@@ -26,7 +27,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 import msgpack
 import torch
@@ -144,6 +145,13 @@ class Beat:
 
 
 @dataclass(frozen=True)
+class Leave:
+    """The device does not serve, its link not being what it should be: it owes nothing any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Work:
     """Expert inputs of one layer. The reply carries as much padding as this message."""
 
@@ -194,12 +202,9 @@ class Probed:
 
 
 Message: TypeAlias = (
-    Hello | Welcome | Refused | Identify | Beat | Work | Done | Failed | Probe | Probed
+    Hello | Welcome | Refused | Identify | Beat | Leave | Work | Done | Failed | Probe | Probed
 )
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind
-    for kind in (Hello, Welcome, Refused, Identify, Beat, Work, Done, Failed, Probe, Probed)
-}
+_KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 _MAX_FRAMES = 3
 

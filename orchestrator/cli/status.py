@@ -126,7 +126,7 @@ def _applied(link: dict[str, Any], epoch: int) -> str:
 
 
 def _faults(link: dict[str, Any]) -> list[str]:
-    faults = [link["error"]] if link["error"] else []
+    faults = [link["fault"]] if link["fault"] else []
     for name, queue in (link["queues"] or {}).items():
         if queue["overflows"]:
             faults.append(f"{name}: {queue['overflows']} packets dropped, the queue is too short")

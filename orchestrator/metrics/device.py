@@ -57,6 +57,8 @@ def device_metrics(registry: CollectorRegistry = REGISTRY) -> DeviceMetrics:
             "wdmoe_expert_weight_bytes", "Expert weights held", registry=registry
         ),
         link_errors_total=Counter(
-            "wdmoe_link_errors_total", "States that could not be applied", registry=registry
+            "wdmoe_link_errors_total",
+            "States that could not be applied, or were found changed",
+            registry=registry,
         ),
     )

@@ -20,6 +20,8 @@ class OrchestratorMetrics:
     link_measured_rate_bps: Gauge
     link_error_ratio: Gauge
     link_error_seconds: Gauge
+    link_report_age_seconds: Gauge
+    link_fault: Gauge
     profile: Info
     policy: Info
     interval: Gauge
@@ -58,6 +60,18 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
             "wdmoe_link_error_seconds",
             "Transmission time beyond what was asked, by message size, of the last verification",
             ["device", "direction", "bytes"],
+            registry=registry,
+        ),
+        link_report_age_seconds=Gauge(
+            "wdmoe_link_report_age_seconds",
+            "Age of the device's newest report; before the first, of the orchestrator",
+            ["device"],
+            registry=registry,
+        ),
+        link_fault=Gauge(
+            "wdmoe_link_fault",
+            "1 while the link is not, or may not be, as the state in force says",
+            ["device"],
             registry=registry,
         ),
         profile=Info("wdmoe_profile", "Profile in force", registry=registry),

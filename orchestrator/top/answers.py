@@ -31,14 +31,13 @@ class Lateness(_Answer):
 
 
 class Link(_Answer):
-    """A device's link; `reported_age_s` None: its device has never reported."""
+    """A device's link; `fault`: why it is not, or may not be, as the state in force says."""
 
     device: int
     reachable: bool
     down: Direction
     up: Direction
-    reported_age_s: float | None
-    error: str | None
+    fault: str | None
     lateness: Lateness
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.live import Live
 
+from orchestrator.errors import StackError
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
 from orchestrator.top.screen import draw
@@ -81,6 +82,7 @@ class Keys:
 def run(console: Console, keyboard: Keyboard, reader: Reader, keys: Keys, worker: Worker) -> None:
     """Until `q`, a signal, or the end of the terminal; then all is as it was."""
     stop = _stop_when_signalled()
+    failed = _stop_when_a_thread_fails(stop)
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False)
     with keyboard, live:
         drawn: object = None
@@ -92,9 +94,24 @@ def run(console: Console, keyboard: Keyboard, reader: Reader, keys: Keys, worker
                 live.update(screen, refresh=True)
             typed = keyboard.keys(_POLL_S)
             if typed is None or "q" in typed:
-                return
+                break
             for key in typed:
                 keys.press(key)
+    if failed:
+        raise StackError(f"what was shown is old: {failed[0]}")
+
+
+def _stop_when_a_thread_fails(stop: threading.Event) -> list[str]:
+    """Set `stop` then; the list that is returned has the thread and its error."""
+    failed: list[str] = []
+
+    def end(ended: threading.ExceptHookArgs) -> None:
+        thread = ended.thread.name if ended.thread is not None else "unknown"
+        failed.append(f"thread {thread} failed: {ended.exc_value!r}")
+        stop.set()
+
+    threading.excepthook = end
+    return failed
 
 
 def _stop_when_signalled() -> threading.Event:

@@ -59,10 +59,10 @@ def _head(view: View) -> Iterator[Text]:
     read, made = view.prompt_tokens_per_s, view.completion_tokens_per_s
     yield Text(f"tokens   {number(read)}/s read, {number(made)}/s made in the last minute")
     yield from (Text(fault, style="bold red") for fault in view.faults)
-    links = [row for row in view.devices if row.link_error]
+    links = [row for row in view.devices if row.link_fault]
     if links:
         more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
-        yield Text(f"link of device-{links[0].device}: {links[0].link_error}{more}", style="red")
+        yield Text(f"link of device-{links[0].device}: {links[0].link_fault}{more}", style="red")
     yield Text()
 
 

@@ -11,8 +11,6 @@ from orchestrator.top.source import COUNTERS, Reading
 
 # Steadier than one reading, and still of now.
 RECENT_S = 5.0
-# A device reports once a second.
-SILENT_AFTER_S = 5.0
 # A state is applied within a fraction of a millisecond, unless the host has no time for it.
 LATE_S = 0.01
 OVERRUNS_MOST = 0.01
@@ -53,15 +51,15 @@ class DeviceRow:
     messages_s: list[float | None]
     overruns: float | None
     lateness_s: float | None
-    link_error: str | None
+    link_fault: str | None
 
     @property
     def marks(self) -> str:
-        """What makes its numbers doubtful: `O` overruns, `L` late, `E` an error of its link."""
+        """What makes its numbers doubtful: `O` overruns, `L` late, `E` a fault of its link."""
         return (
             ("O" if (self.overruns or 0.0) > OVERRUNS_MOST else "")
             + ("L" if (self.lateness_s or 0.0) > LATE_S else "")
-            + ("E" if self.link_error else "")
+            + ("E" if self.link_fault else "")
         )
 
 
@@ -179,7 +177,7 @@ def _row(
         messages_s=[step.message_s.get(str(q)) for step in steps],
         overruns=_ratio(counted("overruns_total"), messages),
         lateness_s=None if link is None else _lateness_s(link),
-        link_error=None if link is None else _link_error(link),
+        link_fault=None if link is None else link.fault,
     )
 
 
@@ -190,14 +188,3 @@ def _ratio(amount: float, of: float) -> float | None:
 def _lateness_s(link: Link) -> float | None:
     late = link.lateness
     return late.max_s if late.p99_s is None else late.p99_s
-
-
-def _link_error(link: Link) -> str | None:
-    """Why its link may not be as asked."""
-    if link.error is not None:
-        return link.error
-    if link.reported_age_s is None:
-        return "nothing was reported of it yet"
-    if link.reported_age_s > SILENT_AFTER_S:
-        return f"nothing was reported of it for {link.reported_age_s:.0f} s"
-    return None

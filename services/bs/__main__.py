@@ -18,6 +18,7 @@ from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from orchestrator.model_folder import end_tokens, load_tokenizer
+from orchestrator.threads import end_process_with_any_thread
 from services import radio, settings, wire
 from services.bs import api, memory
 from services.bs.accounting import Accounting
@@ -68,7 +69,7 @@ def main() -> None:
     )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
-    address = radio.local_address(conf.bs_radio_host)
+    address = radio.resolve(conf.bs_radio_host)
     radio.pin_segmentation(radio.interface(address))
     router = _bind(context, conf, address)
 
@@ -180,6 +181,7 @@ def otlp(model: str) -> OtlpTraces | None:
 
 
 if __name__ == "__main__":
+    end_process_with_any_thread("bs")
     try:
         main()
     except (InputError, StackError) as error:

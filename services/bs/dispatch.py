@@ -115,7 +115,8 @@ class Dispatcher:
         patience_s = self._patience.of_s(
             *(q, 0, sum(map(len, frames)), self._channel.current(), sent_s)
         )
-        while (left_s := sent_s + patience_s - time.monotonic()) > 0:
+        device = self._roster.devices[q]
+        while (left_s := sent_s + patience_s - time.monotonic()) > 0 and device.admitted:
             if self.socket.poll(int(min(left_s, _CANCEL_S) * 1e3) + 1):
                 self._receive()
             if self._probed is not None:
@@ -230,6 +231,9 @@ class Dispatcher:
             device.due_s = 0.0
         if isinstance(message, wire.Hello):
             self._try_send(q, wire.encode(self._roster.introduce(q, message)))
+        elif isinstance(message, wire.Leave):
+            self._lose(q, message.reason)
+            device.refused = message.reason
         elif not device.admitted:
             self._try_send(q, wire.encode(wire.Identify()))
         elif isinstance(message, wire.Done):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import device_metrics
+from orchestrator.threads import end_process_with_any_thread
 from services import radio, settings, wire
 from services.device import http
 from services.device.agent import LinkAgent
@@ -35,7 +37,7 @@ def main() -> None:
     metrics = device_metrics()
     metrics.expert_weight_bytes.set(experts.weight_bytes)
 
-    shaper = Shaper(radio.interface(radio.local_address(conf.bs_radio_host)))
+    shaper = Shaper(partial(radio.interface_towards, radio.resolve(conf.bs_radio_host)))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     agent = LinkAgent(conf, device, shaper, metrics, context)
     socket = context.socket(zmq.DEALER)
@@ -56,16 +58,15 @@ def main() -> None:
         hidden_size=checkpoint.info.hidden_size,
         build=build.describe().device_line,
     )
-    server = DeviceServer(socket, hello, experts, lambda: agent.current)
+    server = DeviceServer(socket, hello, experts, lambda: agent.current, agent)
 
     def health() -> tuple[bool, dict[str, Any]]:
-        well = server.admitted and agent.shaped.is_set() and agent.error is None
-        return well, {
+        fault = agent.fault()
+        return server.admitted and fault is None, {
             "device": device,
             "admitted": server.admitted,
             "backend": shaper.backend,
-            "shaped": agent.shaped.is_set(),
-            "error": agent.error,
+            "link_fault": fault,
         }
 
     gc.freeze()  # or a collection would go through torch's objects, for 0.1 s, at any moment
@@ -87,6 +88,7 @@ def _stop(_signal: int, _frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
+    end_process_with_any_thread("device")
     try:
         main()
     except (InputError, StackError) as error:

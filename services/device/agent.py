@@ -2,6 +2,9 @@
 
 orchestrator ──XPUB──► SUB [ wait until apply_at ] ──► Shaper ──► PUSH ──► orchestrator
                            └ once a second: read the queues ──────┘
+
+Whatever goes wrong is counted, reported and tried again; meanwhile `fault` says so, and the device
+does not serve.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from typing import Any
 
 import msgpack
 import zmq
@@ -17,6 +21,7 @@ from orchestrator import state
 from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.channel import ChannelFeed
+from services.device.batch import ANSWER_S
 from services.device.shaper import Applied, Queue, Shaper
 from services.device.urgent import ask_for_short_slices
 from services.secure import secure_client
@@ -24,6 +29,10 @@ from services.settings import Settings
 
 REPORT_VERSION = 2
 REPORT_MS = 1000
+# Between two attempts to put a link right; each may take a dozen processes.
+RETRY_MS = 500
+# Longer than anything that the agent waits for as long as there is no fault.
+STUCK_S = REPORT_MS / 1e3 + 2 * ANSWER_S
 # All devices have the same moment to meet: what can wait leaves them the processor.
 AFTERWARDS_S = 0.004
 
@@ -41,7 +50,9 @@ class LinkAgent(threading.Thread):
     ) -> None:
         super().__init__(name="link-agent", daemon=True)
         self.shaped = threading.Event()
-        self.error: str | None = None
+        self.faults = 0
+        self._error: str | None = None
+        self._alive_s = time.monotonic()
         self.current: state.ChannelState | None = None
         self._wanted: state.ChannelState | None = None
         self._device = device
@@ -54,7 +65,8 @@ class LinkAgent(threading.Thread):
         if settings.curve:
             secure_client(self._reports, settings, own, "orchestrator")
         self._reports.connect(f"tcp://{settings.orchestrator_host}:{state.REPORT_PORT}")
-        self._due_s = self._applied_at_s = 0.0
+        self._due_s = self._applied_at_s = self._retry_s = 0.0
+        self._options: list[Any] = []
         self._lossless = {"down": True, "up": True}
         self._queues = {
             name: {"packets": 0, "drops": 0, "overflows": 0, "backlog_bytes": 0}
@@ -64,21 +76,46 @@ class LinkAgent(threading.Thread):
             metrics.link_queue_drops_total.labels(name)
         metrics.link_backend.info({"backend": shaper.backend})
 
+    def fault(self) -> str | None:
+        """Why the link is not as the state in force says; None if it is. From any thread.
+
+        `faults` counts them: who sees the same number twice knows that there was none in between.
+        """
+        if self._error is not None:
+            return self._error
+        if not self.shaped.is_set():
+            return "no channel state was applied yet"
+        if not self._shaper.has_interface:  # which the agent will find a little later
+            return "the radio interface is gone"
+        stuck_s = time.monotonic() - self._alive_s
+        return f"the link agent has been stuck for {stuck_s:.0f} s" if stuck_s > STUCK_S else None
+
     def run(self) -> None:
         """Forever: take states in, apply each at its deadline, look at the queues meanwhile."""
         ask_for_short_slices()
         while True:
-            announced = self._feed.announced
-            wait_ms = _wait_ms(announced[0]) if announced else REPORT_MS
-            if self._feed.socket.poll(min(wait_ms, REPORT_MS)):
-                self._feed.take_in()
-            elif announced and wait_ms <= REPORT_MS:
-                self._wanted = announced.pop(0)
+            self._alive_s = time.monotonic()
+            try:
+                self._turn()
+            except zmq.ContextTerminated:
+                return
+            except Exception as error:  # a dead thread would leave the link as it is, unnoticed
+                self._failed(error)
+
+    def _turn(self) -> None:
+        announced = self._feed.announced
+        wait_ms = _wait_ms(announced[0]) if announced else REPORT_MS
+        patience_ms = REPORT_MS if self._error is None else RETRY_MS
+        if self._feed.socket.poll(min(wait_ms, patience_ms)):
+            self._feed.take_in()
+        elif announced and wait_ms <= patience_ms:
+            self._wanted = announced.pop(0)
+            if self._error is None or time.monotonic() >= self._retry_s:
                 self._apply(self._wanted)
-            elif self._wanted is not None and self.error is not None:
-                self._apply(self._wanted)  # tc may have been killed, say
-            elif self.current is not None:
-                self._observe(self.current)
+        elif self._wanted is not None and self._error is not None:
+            self._apply(self._wanted)
+        elif self.current is not None:
+            self._observe(self.current)
 
     def _refused(self, error: ValueError) -> None:
         self._metrics.link_errors_total.inc()
@@ -90,28 +127,31 @@ class LinkAgent(threading.Thread):
         self._due_s = wanted.apply_at_s if self.current else max(wanted.apply_at_s, time.time())
         # Not spinning: eight devices that spin for the same moment keep each other from it.
         time.sleep(max(0.0, self._due_s - time.time()))
-        try:
-            applied = self._shaper.apply(mine.down, mine.up)
-        except StackError as error:
-            self._failed(wanted, error)
-            return
-        self._applied_at_s = applied.at_s
+        applied = self._shaper.apply(mine.down, mine.up)
+        self._applied_at_s, self._options = applied.at_s, applied.options
         self._metrics.interval_lateness_seconds.observe(self._applied_at_s - self._due_s)
-        self.error, self.current = None, wanted
+        self._error, self.current = None, wanted
         self.shaped.set()
         time.sleep(AFTERWARDS_S)
         self._show(wanted, applied)
 
     def _observe(self, in_force: state.ChannelState) -> None:
-        try:
-            self._show(in_force, self._shaper.read())
-        except StackError as error:
-            self._failed(in_force, error)
+        applied = self._shaper.read()
+        if applied.options != self._options:
+            raise StackError("tc: the queues were changed by something else")
+        self._show(in_force, applied)
 
-    def _failed(self, wanted: state.ChannelState, error: StackError) -> None:
-        self.error = str(error)
+    def _failed(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, StackError) else repr(error)
+        if text != self._error:
+            print(f"device-{self._device}: link: {text}", flush=True)
+        self._error = text
+        self.faults += 1
+        self._retry_s = time.monotonic() + RETRY_MS / 1e3
         self._metrics.link_errors_total.inc()
-        self._report(wanted)
+        time.sleep(AFTERWARDS_S)  # whatever fails again at once leaves others the processor
+        if self._wanted is not None:
+            self._report(self._wanted)
 
     def _show(self, in_force: state.ChannelState, applied: Applied) -> None:
         """Export and report what the kernel says of both queues."""
@@ -145,7 +185,7 @@ class LinkAgent(threading.Thread):
             "interval": wanted.interval,
             "apply_at_s": self._due_s,
             "applied_at_s": self._applied_at_s,
-            "error": self.error and self.error[:256],
+            "error": self._error and self._error[:256],
             **self._queues,
         }
         with contextlib.suppress(zmq.Again):  # the orchestrator is away

@@ -1,6 +1,9 @@
 """The device's data plane: introduce itself, then answer each piece of work with its expert.
 
 DEALER ──► Work ──► [ expert of that layer ] ──► [ hold until n·L_comp/C_q has passed ] ──► Done
+
+A device whose link is not as the state in force says answers with Leave: what it computes would
+come too early or too late.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import zmq
 
@@ -21,6 +25,16 @@ from services.settings import COMPUTE_NICENESS
 BEAT_S = 0.5
 
 
+class Link(Protocol):
+    """What the server has to know of the link, as LinkAgent tells it."""
+
+    faults: int
+    """How many there have been."""
+
+    def fault(self) -> str | None:
+        """Why the link is not as it should be; None if it is."""
+
+
 class DeviceServer:
     """One thread, one socket: the base station sends one message a layer and awaits its answer."""
 
@@ -30,9 +44,12 @@ class DeviceServer:
         hello: wire.Hello,
         experts: Experts,
         channel: Callable[[], ChannelState | None],
+        link: Link,
     ) -> None:
         """`channel` gives the state in force, from which the emulated speed is read."""
         self.admitted = False
+        self._link = link
+        self._faults = 0
         self._socket = socket
         self._hello = hello
         self._experts = experts
@@ -46,7 +63,7 @@ class DeviceServer:
                 frames = self._socket.recv_multipart()
                 self._handle(frames, time.monotonic())
             else:
-                self._send(wire.Beat() if self.admitted else self._hello)
+                self._send(self._leave() or self._beat())
 
     def _handle(self, frames: Sequence[bytes], received_s: float) -> None:
         try:
@@ -55,18 +72,42 @@ class DeviceServer:
             print(f"message refused: {error}", flush=True)
             return
         if isinstance(message, wire.Work):
-            self._send(self._work(message, received_s))
+            answer = self._work(message, received_s)
+            self._send(self._leave() or answer)
         elif isinstance(message, wire.Probe):
-            pad = wire.padding(0, len(message.pad))
-            time.sleep(wire.PROBE_PAUSE_S)
-            self._send(wire.Probed(message.id, pad, received_s, time.monotonic()))
+            probed = self._probed(message, received_s)
+            self._send(self._leave() or probed)
         elif isinstance(message, wire.Welcome):
             self.admitted = True
         elif isinstance(message, wire.Identify):
             self.admitted = False
-            self._send(self._hello)
+            self._send(self._leave() or self._beat())
         elif isinstance(message, wire.Refused):
             raise InputError(f"refused by the base station: its {message.reason}")
+
+    def _leave(self) -> wire.Leave | None:
+        """What to say instead of anything else if the link is not as it should be.
+
+        Or has not been since the device was admitted: what arrived may have come unshaped.
+        """
+        fault = self._link.fault()
+        if fault is None and self.admitted and self._link.faults != self._faults:
+            fault = "it was put right again"
+        if fault is None:
+            return None
+        self.admitted = False
+        return wire.Leave(f"link: {fault:.256}")
+
+    def _beat(self) -> wire.Beat | wire.Hello:
+        if self.admitted:
+            return wire.Beat()
+        self._faults = self._link.faults
+        return self._hello
+
+    def _probed(self, probe: wire.Probe, received_s: float) -> wire.Probed:
+        pad = wire.padding(0, len(probe.pad))
+        time.sleep(wire.PROBE_PAUSE_S)
+        return wire.Probed(probe.id, pad, received_s, time.monotonic())
 
     def _work(self, work: wire.Work, received_s: float) -> wire.Done | wire.Failed:
         started_s = time.monotonic()

@@ -51,10 +51,14 @@ def _glance() -> Line:
             thresholds=((None, "green"), (1, "red")),
         ),
         number(
-            "States not applied",
-            "Channel states that a device's kernel refused in the last minute.",
+            "Links not as in force",
+            "Links whose device reports an error, an old state or nothing at all, now; and the "
+            "errors of the last minute, those that are over too.",
             "short",
-            {"errors": "sum(increase(wdmoe_link_errors_total[1m]))"},
+            {
+                "links": "sum(wdmoe_link_fault)",
+                "errors": "sum(increase(wdmoe_link_errors_total[1m]))",
+            },
             thresholds=((None, "green"), (1, "red")),
         ),
     )

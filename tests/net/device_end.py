@@ -61,7 +61,7 @@ def queues(applied: Applied) -> dict[str, Any]:
 
 
 def main(address: str, host: str) -> None:
-    shaper = Shaper(interface(address))
+    shaper = Shaper(lambda: interface(address))
     listener = socket.create_server((address, PORT))
     threading.Thread(target=serve, args=[listener], daemon=True).start()
     arrivals = datagrams.Arrivals(address)

@@ -3,10 +3,11 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, SLOW_KERNEL, Stack, until
+from tests.stack.conftest import EXPERTS, PROJECT, SLOW_KERNEL, Stack, container, docker, until
 from tests.stack.test_shaping import write_profile
 
 SWITCHES = 10 if SLOW_KERNEL else 100
@@ -103,3 +104,69 @@ def test_a_recorded_trace_is_followed(stack: Stack, tmp_path: Path) -> None:
 
     until(both_steps, "both steps of the trace come up")
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
+
+
+KILL_TC = """
+import os, signal
+for process in filter(str.isdigit, os.listdir("/proc")):
+    with open(f"/proc/{process}/comm") as file:
+        if file.read() == "tc\\n":
+            os.kill(int(process), signal.SIGKILL)
+"""
+
+
+def test_a_device_that_comes_back_to_the_radio_is_shaped_before_it_serves(
+    stack: Stack, tmp_path: Path
+) -> None:
+    stack.use(write_profile(tmp_path, 20e6, 10e6))
+    network, device = f"{PROJECT}_radio", container("device-6")
+    firing = "ALERTS{alertname='LinkNotInForce', alertstate='firing', device='6'}"
+    docker("network", "disconnect", network, device)
+    try:
+        until(lambda: 6 not in stack.admitted(), "the base station misses the device")
+        fault = stack.status()["links"][6]["fault"]
+        assert "on no network of this container" in fault
+        assert stack.orchestrator.get("/healthz").json()["links"] == {"device-6": fault}
+        if not SLOW_KERNEL:
+            until(lambda: stack.query(firing) != [], "the alert is raised", 30)
+    finally:
+        docker("network", "connect", network, device)
+    until(lambda: 6 in stack.admitted(), "the device is back")
+    assert stack.status()["links"][6]["fault"] is None
+    qdiscs = json.loads(docker("exec", device, "tc", "-json", "qdisc"))
+    rates = sorted(8 * qdisc["options"]["rate"] for qdisc in qdiscs if qdisc["kind"] == "tbf")
+    assert rates == pytest.approx([10e6, 20e6], rel=1e-3)
+    found = stack.wdmoe("link", "verify", "--device", "6")
+    for series in found["series"]:
+        if series["size_bytes"] == 1 << 16:
+            assert abs(series["error"]) < (NETEM_ERROR if netem(found) else TBF_ERROR)
+    if not SLOW_KERNEL:
+        until(lambda: stack.query(firing) == [], "the alert is cleared", 30)
+
+
+def test_a_tc_that_is_killed_does_not_leave_the_link_as_it_is(stack: Stack) -> None:
+    stack.use("mobility")
+    before = errors(stack, 2)
+    docker("exec", container("device-2"), "python", "-c", KILL_TC)
+    until(lambda: errors(stack, 2) > before, "the error is counted")
+    applied = stack.status()["links"][2]["applied_interval"]
+    until(lambda: stack.status()["links"][2]["applied_interval"] > applied, "intervals are applied")
+    until(lambda: stack.status()["links"][2]["fault"] is None, "the link is as in force")
+    until(lambda: 2 in stack.admitted(), "the device serves")
+    assert stack.complete()["timings"]["experts"]["dropped"] == {}
+
+
+def errors(stack: Stack, q: int) -> float:
+    """What a device has counted of its link."""
+    fetch = (
+        "import urllib.request as u\n"
+        f"print(u.urlopen('http://device-{q}:9100/metrics').read().decode())"
+    )
+    page = docker("exec", container("bs"), "python", "-c", fetch)
+    (line,) = (x for x in page.splitlines() if x.startswith("wdmoe_link_errors_total"))
+    return float(line.split()[1])
+
+
+def netem(found: dict[str, Any]) -> bool:
+    """Whether a verification was of links that netem shapes."""
+    return bool(found["backends"] == ["netem"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,6 +70,17 @@ class Channel(ChannelFeed):
 
 
 @dataclass
+class Link:
+    """A device's link, which a test breaks and mends."""
+
+    faults: int = 0
+    reason: str | None = None
+
+    def fault(self) -> str | None:
+        return self.reason
+
+
+@dataclass
 class Cell:
     """A base station and its devices."""
 
@@ -81,6 +93,7 @@ class Cell:
     metrics: BsMetrics
     context: Any
     port: int
+    links: dict[int, Link] = field(default_factory=lambda: defaultdict(Link))
     served: list[tuple[int, threading.Thread]] = field(default_factory=list)
 
     def socket(self, q: int) -> Any:
@@ -100,7 +113,7 @@ class Cell:
         """A real device, served in the background."""
         experts = make(self.checkpoint, q, CPU, torch.float32)
         socket = self.socket(q)
-        server = DeviceServer(socket, self.hello(q), experts, self.channel.current)
+        server = DeviceServer(socket, self.hello(q), experts, self.channel.current, self.links[q])
         thread = threading.Thread(target=_serve, args=[server, socket], daemon=True)
         thread.start()
         self.served.append((q, thread))

@@ -33,14 +33,14 @@ ENTERS, LEAVES, SHOWS_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 class Program:
     """`wdmoe top` on a pseudo-terminal; `shown` is all that it wrote."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, program: str = PROGRAM) -> None:
         self.master, self.slave = os.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.shown = b""
         self._deaf = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "top", *arguments],
+            [sys.executable, "-c", program, "top", *arguments],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -126,6 +126,18 @@ def test_a_signal_leaves_the_terminal_as_it_was(top: Program, number: signal.Sig
     assert termios.tcgetattr(top.slave) == top.before
     assert top.shown.count(LEAVES) == 1
     assert b"Traceback" not in top.shown
+
+
+def test_a_reader_that_fails_ends_it() -> None:
+    program = Program(program=f"from orchestrator.top import live; live.view = None; {PROGRAM}")
+    try:
+        assert program.ended() == 1
+        program.until("wdmoe: what was shown is old: thread reader failed: TypeError(")
+        assert termios.tcgetattr(program.slave) == program.before
+    finally:
+        program.process.kill()
+        program.process.wait()
+        program.hang_up()
 
 
 def test_it_ends_with_its_terminal(top: Program) -> None:

@@ -34,7 +34,7 @@ ROW = DeviceRow(
     messages_s=[None, 0.01, 0.02],
     overruns=0.0,
     lateness_s=0.0003,
-    link_error=None,
+    link_fault=None,
 )
 REQUEST = Request(
     id="cmpl-0123456789abcdef",
@@ -78,7 +78,7 @@ def test_it_has_the_terminals_size_and_the_keys_on_the_last_line(
 ) -> None:
     view = replace(
         VIEW,
-        devices=[replace(ROW, device=q, link_error="tc: no" * silent) for q in range(devices)],
+        devices=[replace(ROW, device=q, link_fault="tc: no" * silent) for q in range(devices)],
         running=[REQUEST] * requests,
         faults=["the base station does not answer at http://127.0.0.1:8000"] * silent,
     )
@@ -116,7 +116,7 @@ def test_the_numbers_of_a_device_stand_in_its_row() -> None:
 
 
 def test_what_makes_a_device_doubtful_is_marked() -> None:
-    odd = replace(ROW, overruns=0.02, lateness_s=0.02, link_error="tc: no such device")
+    odd = replace(ROW, overruns=0.02, lateness_s=0.02, link_fault="tc: no such device")
     drawn = lines(replace(VIEW, devices=[odd]))
     assert "link of device-0: tc: no such device" in drawn
     assert " OLE " in next(line for line in drawn if line.startswith("  0 "))
@@ -155,7 +155,7 @@ def test_text_of_the_stack_is_text_and_no_markup() -> None:
 def test_no_text_of_the_network_reaches_the_terminal_as_a_command() -> None:
     odd = "\x1b[2J\x9b1m\u202e\n\t"
     replay = VIEW.replay and VIEW.replay.model_copy(update={"prompts": odd})
-    row = replace(ROW, link_error=odd)
+    row = replace(ROW, link_fault=odd)
     view = replace(VIEW, profile=odd, policy=odd, model=odd, replay=replay, faults=[odd])
     view = replace(view, running=[REQUEST.model_copy(update={"id": odd})], devices=[row])
     drawn = lines(view, message=odd)

@@ -141,7 +141,7 @@ def test_an_orchestrator_says_what_is_asked_of_links() -> None:
     assert [device.state for device in shown.devices] == ["unknown", "unknown"]
     assert row(shown, 1).asked_up_bps == 5e6
     assert row(shown, 1).asked_down_bps is None
-    assert row(shown, 0).link_error == "nothing was reported of it yet"
+    assert row(shown, 0).link_fault == "nothing was reported of it yet"
     assert row(shown, 0).marks == "E"
 
 

@@ -1,0 +1,33 @@
+"""A device's link agent, run inside a network namespace (see test_agent.py).
+
+Arguments: the orchestrator's address, and the base station's on the radio. Answers each line on
+standard input with one, a JSON object: what the device's server and its health check would see.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+
+import zmq
+
+from orchestrator.metrics import device_metrics
+from services import settings
+from services.device.agent import LinkAgent
+from services.device.shaper import Shaper
+from services.radio import interface_towards
+
+
+def main(orchestrator: str, base_station: str) -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # the agent tells of its errors
+    conf = replace(settings.load(), curve=False, devices=1, orchestrator_host=orchestrator)
+    shaper = Shaper(partial(interface_towards, base_station))
+    agent = LinkAgent(conf, 0, shaper, device_metrics(), zmq.Context())
+    agent.start()
+    for _ in sys.stdin:
+        seen = {"alive": agent.is_alive(), "fault": agent.fault(), "faults": agent.faults}
+        print(json.dumps(seen), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
