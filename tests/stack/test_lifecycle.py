@@ -98,6 +98,25 @@ def test_a_device_lost_in_the_middle_costs_its_share_and_not_the_answer(
     assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
 
 
+def test_without_its_last_device_a_request_fails(stack: Stack, tmp_path: Path) -> None:
+    stack.use(write_profile(tmp_path, 2e6, 2e6))
+    sent = counted(stack, "radio_bytes")
+    devices = [container(f"device-{q}") for q in range(EXPERTS)]
+    body = {"prompt": TOKENS, "max_tokens": 1000, "ignore_eos": True}
+    with ThreadPoolExecutor(1) as background:
+        request = background.submit(stack.bs.post, "/v1/completions", json=body)
+        until(lambda: counted(stack, "radio_bytes") > sent, "devices have work")
+        docker("kill", *devices)
+        try:
+            reply = request.result()
+        finally:
+            docker("start", *devices)
+    assert reply.status_code == 503
+    assert "no device" in reply.json()["error"]["message"]
+    ready(stack)
+    assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
+
+
 def counted(stack: Stack, what: str) -> float:
     """What the base station has counted of device 5, over all other labels."""
     return sum(
