@@ -78,7 +78,7 @@ def sweep(
     with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen, begins)
         asked = plan.claim(resume=resume)
-        for each in prompts:
+        for each in prompts if recorded(plan) < plan.requests else ():
             common.warn(f"{each.name}: {line}" for line in context.warnings(each.prompts, client))
         with plan.alone():
             _run(plan, client, allow_degraded=allow_degraded)
