@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up what the testbed needs on this host, and nothing that is there already:
 #   1. .venv with the project and its development tools
-#   2. with --tests: tmux and a browser, in which the tests look at `wdmoe top` and at reports, and
-#      Grafana's types
+#   2. with --tests: tmux and a browser, in which the tests look at `wdmoe top` and at reports,
+#      Grafana's types, and clients of OpenAI's API
 #   3. a Docker Engine that answers, with compose
 #   4. the container images; where no image registry answers, from Debian packages
 # Run it as often as you like. What its steps print goes to .build/*.log.
@@ -94,6 +94,23 @@ grafana_types() {
     cp tests/grafana_schema/package-lock.json $folder/installed.json
 }
 
+# client_environment EXTRA : an environment of its own for an extra of pyproject.toml; it sees .venv's
+# packages, so that torch is there once
+client_environment() {
+    local folder=.build/clients/$1 packages
+    packages=$(.venv/bin/python -c 'import sys, tomllib
+extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
+print("\n".join(extras[sys.argv[1]]))' "$1")
+    [ "$(cat "$folder/installed.txt" 2>/dev/null)" = "$packages" ] && return
+    say "Clients of the API: $folder"
+    logged "venv-$1" .venv/bin/python -m venv --clear "$folder"
+    .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+        >"$(echo "$folder"/lib/python3*/site-packages)/wdmoe.pth"
+    echo "$packages" >"$folder/requirements.txt"
+    logged "pip-$1" "$folder/bin/pip" install -r "$folder/requirements.txt"
+    mv "$folder/requirements.txt" "$folder/installed.txt"
+}
+
 docker_engine() {
     engine_answers && return
     if ! command -v docker >/dev/null || ! command -v dockerd >/dev/null; then
@@ -179,7 +196,13 @@ case "$*" in
 esac
 mkdir -p .build
 python_environment
-[ "$*" != --tests ] || { terminal; browser; grafana_types; }
+if [ "$*" = --tests ]; then
+    terminal
+    browser
+    grafana_types
+    client_environment clients
+    client_environment lm-eval-old
+fi
 docker_engine
 compose_plugin
 local_images

@@ -67,6 +67,7 @@ def create(
         response.headers.update(headers)
         return response
 
+    @app.get("/health")  # vLLM's name, which benchmark tools ask for
     @app.get("/healthz")
     async def _healthz() -> JSONResponse:
         well, details = health()

@@ -142,6 +142,20 @@ def test_a_streamed_chat(client: OpenAI, answer: str) -> None:
     assert last.usage is not None
 
 
+def test_a_response(client: OpenAI, answer: str) -> None:
+    response = client.responses.create(model=MODEL.name, input=PROMPT.prompt)
+    assert response.output_text.startswith(answer)
+    assert response.status == "completed"
+
+
+def test_a_streamed_response(client: OpenAI, answer: str) -> None:
+    with client.responses.stream(model=MODEL.name, input=PROMPT.prompt) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        whole = stream.get_final_response()
+    assert "".join(deltas) == whole.output_text
+    assert whole.output_text.startswith(answer)
+
+
 def test_errors_are_the_clients_own(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="is not served here") as missing:
         client.completions.create(model="gpt-4", prompt="a")

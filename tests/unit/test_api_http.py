@@ -44,7 +44,9 @@ def call(method: str, url: str, **options: object) -> httpx.Response:
         return client.request(method, url, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/models/parrot", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/healthz", "/v1/models", "/v1/models/parrot", "/metrics"]
+)
 def test_head_is_get_without_its_body(http: Http, path: str) -> None:
     head, get = (call(method, http.url + path) for method in ("HEAD", "GET"))
     assert (head.status_code, head.content) == (200, b"")
