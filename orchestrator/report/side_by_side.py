@@ -13,7 +13,7 @@ TITLE = (
     "Side by side: times in ms; the split is the mean per request; against: a set's first run, "
     "by the median"
 )
-WIDTH = 110
+WIDTH = 120
 COLUMNS = (
     *("Set\nProfile", "Policy\nn", "Accuracy\n%, 95 %", "TTFT\np50, p95", "End to end\np50, p95"),
     *("Downlink", "Compute", "Uplink", "Rest", "Against\nthe first"),

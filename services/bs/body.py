@@ -52,6 +52,8 @@ def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> ApiError:
     places = [_place(error, body) for error in errors]
     depths = [place.count(".") + place.count("[") for place in places]
     nearest = depths.index(max(depths))
+    if errors[nearest]["type"] == "model_type":
+        return refused(places[nearest], "allowed: a JSON object")
     return refused(places[nearest], errors[nearest]["msg"].removeprefix("Value error, "))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,12 @@ from tests.unit.serving import serve
 
 DEVICES = 2
 MAIN = "from orchestrator import cli; cli.main()"
+
+
+def heed_signals() -> None:
+    """Undo what a shell that runs the tests in the background, or nohup, leaves to its children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass
@@ -64,8 +71,9 @@ class LiveStack:
         return self.in_force()
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Run `wdmoe` with these arguments, as a process."""
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        """Run `wdmoe` with these arguments, as a process that ignores no signal."""
+        pipe = subprocess.PIPE
+        options = {"stdout": pipe, "stderr": pipe, "preexec_fn": heed_signals, **options}
         command = [sys.executable, "-c", MAIN, *arguments]
         return subprocess.Popen(
             command, env={**os.environ, **self.environment}, text=True, **options

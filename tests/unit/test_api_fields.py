@@ -132,13 +132,18 @@ def test_the_header_of_ignored_fields_is_bounded_and_plain(http: Http) -> None:
     assert len(header) < 2000
 
 
+def test_a_probe_has_no_unknown_fields(http: Http) -> None:
+    body = {"device": 0, "size_bytes": 1, "count": 1, "colour": 1}
+    assert http.refused("/probe", body) == "colour: is not a field of this request"
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "http://a/b.png"}}
 
 
 @pytest.mark.parametrize(
     ("message", "param", "error"),
     [
-        ("a", "messages[1]", "Input should be a valid dictionary or instance of Message"),
+        ("a", "messages[1]", "allowed: a JSON object"),
         ({"role": "tool"}, "messages[1].role", "Input should be 'system', 'developer', 'user' or"),
         ({"name": 3}, "messages[1].name", "Input should be a valid string"),
         ({"content": None}, "messages[1].content", "Field required"),

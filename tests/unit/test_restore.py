@@ -19,7 +19,7 @@ import pytest
 from orchestrator.replay.client import Client
 from orchestrator.replay.restore import restored
 from tests.unit.control_plane import FAST, STILL, eventually, profile
-from tests.unit.live_stack import LiveStack, live
+from tests.unit.live_stack import LiveStack, heed_signals, live
 from tests.unit.sweep_stack import prompts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -118,6 +118,7 @@ def test_link_verify_restores_what_was_in_force_when_its_terminal_is_closed(
     terminal, end = pty.openpty()
 
     def own_terminal() -> None:
+        heed_signals()
         os.setsid()
         fcntl.ioctl(end, termios.TIOCSCTTY, 0)
 

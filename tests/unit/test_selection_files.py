@@ -57,7 +57,7 @@ def test_there_are_these_policies() -> None:
         (
             "wlr",
             {"theta": 0.1, "latency": "guessed"},
-            "policy wlr: latency is 'guessed'; allowed: analytic, measured, larger",
+            "policy wlr: latency is 'guessed'; allowed: analytic, compute, measured, larger",
         ),
         (
             "channel",
