@@ -10,7 +10,7 @@ import pytest
 from tests.stack.conftest import EXPERTS, PROJECT, SLOW_KERNEL, Stack, container, docker, until
 from tests.stack.test_shaping import write_profile
 
-SWITCHES = 10 if SLOW_KERNEL else 100
+SWITCHES = 10 if SLOW_KERNEL else 50
 # Generous: what is promised, and how well it holds, is measured with a quiet host (docs/radio.md).
 NETEM_ERROR, TBF_ERROR = 0.3, 0.4
 

@@ -163,7 +163,7 @@ def test_errors_are_the_clients_own(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="exceed the model's context of 2048") as long:
         client.completions.create(model=MODEL.name, prompt="a", max_tokens=2048)
     assert long.value.param == "prompt"
-    with pytest.raises(openai.BadRequestError, match="n: Input should be 1"):
+    with pytest.raises(openai.BadRequestError, match="temperature: Input should be less than or"):
         client.chat.completions.create(
-            model=MODEL.name, messages=[{"role": "user", "content": "a"}], n=2
+            model=MODEL.name, messages=[{"role": "user", "content": "a"}], temperature=3
         )

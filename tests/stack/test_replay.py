@@ -72,6 +72,7 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
 def test_two_policies_are_compared_on_the_prompts_that_both_had(
     stack: Stack, tmp_path: Path
 ) -> None:
+    stack.use("near-far")
     stack.wdmoe("policy", "use", "topk")
     a, b = tmp_path / "a", tmp_path / "b"
     stack.wdmoe("replay", "facts", "--limit", "6", "--warmup", "1", "--out", str(a))
