@@ -61,7 +61,9 @@ def _write_lines(progress: Progress, ended: Event) -> None:
         try:
             for task in progress.tasks:
                 if not task.finished:
-                    print(f"{_line(task)}; {minutes:.0f} min", file=sys.stderr, flush=True)
+                    # one write, so that what others write does not come between
+                    sys.stderr.write(f"{_line(task)}; {minutes:.0f} min\n")
+                    sys.stderr.flush()
         except OSError:  # nobody reads any more, but the work goes on
             return
 
