@@ -22,7 +22,7 @@ LIMIT := 20
 demo: setup
 	@wdmoe up
 	rm -rf runs/demo
-	for profile in near-far cell-edge; do
+	for profile in near-far block-fading; do
 	    wdmoe profile use $$profile
 	    for prompts in compare facts; do
 	        wdmoe replay $$prompts --limit $(LIMIT) --out runs/demo/$$profile-$$prompts
