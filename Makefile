@@ -16,7 +16,7 @@ REPORTS := .build/reports
 setup:
 	@./setup.sh
 
-# the README's table: make demo LIMIT=100, then runs/demo/report/table.md
+# prompts of each set; the table of the runs is in runs/demo/report/table.md
 LIMIT := 20
 
 demo: setup
