@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from orchestrator.errors import StackError
 
 Listing: TypeAlias = list[dict[str, Any]]
-# Far more than it takes on a busy host; a tc that is stopped never answers.
-ANSWER_S = 2.0
+# More than it takes on a slow host that starts ten processes; a tc that is stopped never answers.
+ANSWER_S = 10.0
 
 
 class TcBatch:
