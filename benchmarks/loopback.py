@@ -18,9 +18,9 @@ import zmq
 from prometheus_client import disable_created_metrics
 
 from orchestrator import profiles
-from orchestrator.build import describe
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.metrics import BsMetrics, device_metrics
+from orchestrator.process.build import describe
 from orchestrator.state import PolicyState
 from services import settings, wire
 from services.bs.accounting import Accounting

@@ -12,8 +12,8 @@ from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
+from orchestrator.process.threads import end_process_with_any_thread
 from orchestrator.server import HTTP_PORT, Settings, create_app
-from orchestrator.threads import end_process_with_any_thread
 
 
 def main() -> int:

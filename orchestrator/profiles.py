@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from orchestrator import channel, profile_schema, strict_yaml, text_file, traces
 from orchestrator.channel import CorrelatedFading, DirectionName
-from orchestrator.environment import setting
 from orchestrator.errors import InputError
+from orchestrator.process.environment import setting
 from orchestrator.profile_schema import (
     LOSS_MOST,
     MAX_RATE_BPS,

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.environment import setting
 from orchestrator.errors import InputError, StackError
+from orchestrator.process.environment import setting
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllowDegraded = Annotated[

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.containers import ROOT
-from orchestrator.environment import setting
 from orchestrator.errors import InputError
+from orchestrator.process.environment import setting
 from orchestrator.text_file import user_path
 
 _CACHED = "models--"

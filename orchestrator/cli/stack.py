@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeAlias
 import httpx
 import typer
 
-from orchestrator.build import source
 from orchestrator.cli import readable
 from orchestrator.cli.common import Json, print_json, warn
 from orchestrator.cli.containers import (
@@ -28,6 +27,7 @@ from orchestrator.cli.containers import (
 )
 from orchestrator.cli.model_mount import ModelMount
 from orchestrator.errors import InputError, StackError
+from orchestrator.process.build import source
 from orchestrator.progress_display import progress_display
 from orchestrator.replay.client import Client
 from orchestrator.replay.provenance import code_warnings
@@ -198,7 +198,7 @@ def _ports(service: dict[str, Any]) -> list[int]:
 
 def _source(image: str) -> str | None:
     """Digest of the source in an image; None if it has none, or is not here."""
-    program = "from orchestrator.build import source; print(source())"
+    program = "from orchestrator.process.build import source; print(source())"
     done = docker(
         "run", "--rm", "--pull", "never", "--network", "none", image, "python", "-c", program
     )

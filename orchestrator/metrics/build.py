@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Info
 
-from orchestrator.build import describe
+from orchestrator.process.build import describe
 
 
 def build_info(registry: CollectorRegistry) -> Info:

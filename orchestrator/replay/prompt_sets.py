@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator import text_file
-from orchestrator.environment import setting
 from orchestrator.errors import InputError
+from orchestrator.process.environment import setting
 from orchestrator.replay.formats import FORMATS, source, splits
 from orchestrator.replay.prompt import Prompt as Prompt
 

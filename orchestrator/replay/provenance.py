@@ -10,7 +10,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.build import source
+from orchestrator.process.build import source
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import (
     Arrivals,
@@ -99,7 +99,10 @@ def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> 
         checkout: digest of the source of the commands that are used with them.
     """
     warnings = []
-    for who, built in (("base station", health.build), ("orchestrator", orchestrator.build)):
+    for who, built in (
+        ("base station", health.build),
+        ("orchestrator", orchestrator.process.build),
+    ):
         if built is None or built.source != checkout:
             runs = "other source" if built is None else f"source {built.source}"
             warnings.append(

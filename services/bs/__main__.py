@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import uvicorn
 import zmq
 
-from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from orchestrator.model_folder import end_tokens, load_tokenizer
-from orchestrator.threads import end_process_with_any_thread
+from orchestrator.process import build
+from orchestrator.process.threads import end_process_with_any_thread
 from services import radio, settings, wire
 from services.bs import api, memory
 from services.bs.accounting import Accounting

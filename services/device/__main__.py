@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import zmq
 
-from orchestrator import build
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import device_metrics
-from orchestrator.threads import end_process_with_any_thread
+from orchestrator.process import build
+from orchestrator.process.threads import end_process_with_any_thread
 from services import radio, settings, wire
 from services.device import http
 from services.device.agent import LinkAgent

@@ -100,7 +100,7 @@ def warnings() -> list[str]:
 
 def source_of(checkout: Path) -> str:
     """The digest that a checkout computes of itself."""
-    program = "from orchestrator.build import source; print(source())"
+    program = "from orchestrator.process.build import source; print(source())"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(checkout)},

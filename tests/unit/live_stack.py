@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 
 from orchestrator import state
-from orchestrator.build import describe
+from orchestrator.process.build import describe
 from orchestrator.replay.records import PARTS
 from orchestrator.server import create_app
 from tests.unit.control_plane import Stack, eventually, report, running

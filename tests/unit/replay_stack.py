@@ -19,7 +19,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from orchestrator.build import describe
+from orchestrator.process.build import describe
 from orchestrator.progress import Progress
 from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import Prompt, PromptSet

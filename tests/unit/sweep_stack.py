@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
 from orchestrator import profiles
-from orchestrator.build import describe
 from orchestrator.cli.sweep import sweep
+from orchestrator.process.build import describe
 from orchestrator.progress import Progress
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from orchestrator.build import DEVICE_PACKAGES, Build, describe, source
+from orchestrator.process.build import DEVICE_PACKAGES, Build, describe, source
 from orchestrator.replay.provenance import code_warnings
 from orchestrator.replay.records import Build as Recorded
 from orchestrator.replay.records import Device, Health, Orchestrator
@@ -47,7 +47,7 @@ def test_a_copy_of_the_source_has_the_same_digest_and_a_changed_one_another(tmp_
 
 
 def digest(checkout: Path) -> str:
-    program = "from orchestrator.build import source; print(source())"
+    program = "from orchestrator.process.build import source; print(source())"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(checkout)},

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from orchestrator import profiles
-from orchestrator.build import source
 from orchestrator.cli import common
+from orchestrator.process.build import source
 from orchestrator.replay.client import Client
 from orchestrator.server import MAX_BODY_BYTES
 from tests.unit.command import Wdmoe

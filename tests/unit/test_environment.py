@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import environment
-from orchestrator.environment import setting
+from orchestrator.process import environment
+from orchestrator.process.environment import setting
 from tests.unit.command import Wdmoe
 
 

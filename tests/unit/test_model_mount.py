@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import environment, model_folder
+from orchestrator import model_folder
 from orchestrator.cli.containers import ROOT
 from orchestrator.cli.model_mount import ModelMount
 from orchestrator.errors import InputError
+from orchestrator.process import environment
 
 BUNDLED = ROOT / "models" / "bundled"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from orchestrator.build import source
 from orchestrator.cli.replay import replay
 from orchestrator.errors import InputError, StackError
+from orchestrator.process.build import source
 from orchestrator.replay.records import Request, Run
 from orchestrator.replay.summary import Summary, summarise
 from tests.unit.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import threading, time
-from orchestrator.threads import end_process_with_any_thread
+from orchestrator.process.threads import end_process_with_any_thread
 
 end_process_with_any_thread("bs")
 
