@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import profiles, selection
 from orchestrator.errors import InputError, StackError
+from orchestrator.files import json_file
 from orchestrator.plan import Plan
 from orchestrator.profiles import Profile
-from orchestrator.replay import json_file
 from orchestrator.state import MAX_PARAMS, Param, PolicyState
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]

@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator import text_file, traces
+from orchestrator import traces
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.profile_schema import MAX_RATE_BPS, MIN_RATE_BPS
 
 PACKET_BITS = 1500 * 8

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator import channel, profile_schema, strict_yaml, text_file, traces
+from orchestrator import channel, profile_schema, traces
 from orchestrator.channel import CorrelatedFading, DirectionName
 from orchestrator.errors import InputError
+from orchestrator.files import strict_yaml, text_file
 from orchestrator.process.environment import setting
 from orchestrator.profile_schema import (
     LOSS_MOST,

@@ -14,9 +14,10 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator import profiles, progress, state, strict_yaml, traces
+from orchestrator import profiles, progress, state, traces
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
+from orchestrator.files import strict_yaml
 from orchestrator.process import build
 from orchestrator.verification import Verification
 

@@ -17,8 +17,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.profile_schema import MAX_RATE_BPS
 
 MAX_BYTES = 4 << 20  # of all traces of one profile together

@@ -28,7 +28,7 @@ from models.smollm2.ridge import Penalties
 from models.smollm2.streams import Streams
 from models.smollm2.work import Report, Settings, Work
 from orchestrator.errors import InputError, StackError
-from orchestrator.replay import json_file
+from orchestrator.files import json_file
 
 MAX_FEATURES = 16384  # experts · hidden: a layer's normal equations have their square, in fp32
 VOCABULARY_LAYERS = 8  # the first so many are fitted to the whole vocabulary too

@@ -23,8 +23,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from models.smollm2.sampling import sample
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 
 TEXTS = 560
 LENGTH = 256  # tokens of a text

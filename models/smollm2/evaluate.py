@@ -23,8 +23,8 @@ from transformers import LlamaForCausalLM, MixtralForCausalLM, PreTrainedTokeniz
 
 from models.evaluate import POLICIES, expert_shares, load, selection
 from models.smollm2 import dense, source
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.progress_display import progress_display
 from orchestrator.replay import likelihood, prompt_sets
 from orchestrator.replay.likelihood import Logprobs

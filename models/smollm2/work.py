@@ -24,7 +24,7 @@ from torch import Tensor
 
 from models.smollm2.carving import Carved
 from orchestrator.errors import InputError
-from orchestrator.replay import json_file
+from orchestrator.files import json_file
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli import common
-from orchestrator.text_file import user_path
+from orchestrator.files.text_file import user_path
 
 if TYPE_CHECKING:
     from orchestrator.replay.compare import Comparison, Scores, Times

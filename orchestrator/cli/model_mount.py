@@ -15,8 +15,8 @@ from pathlib import Path
 
 from orchestrator.cli.containers import ROOT
 from orchestrator.errors import InputError
+from orchestrator.files.text_file import user_path
 from orchestrator.process.environment import setting
-from orchestrator.text_file import user_path
 
 _CACHED = "models--"
 

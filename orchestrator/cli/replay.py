@@ -12,6 +12,7 @@ from rich.console import Console
 
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
+from orchestrator.files.text_file import user_path
 from orchestrator.progress_display import progress_display
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_tests, context, prompt_sets, table
@@ -24,7 +25,6 @@ from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
-from orchestrator.text_file import user_path
 
 SPEED_OVER_S = 30.0
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli.common import Json, print_json
-from orchestrator.text_file import user_path
+from orchestrator.files.text_file import user_path
 
 
 def report(

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.errors import StackError
+from orchestrator.files.json_file import first_fault
 from orchestrator.process.build import source
-from orchestrator.replay.json_file import first_fault
 from orchestrator.replay.provenance import code_warnings
 from orchestrator.replay.records import Health, Orchestrator, Policy
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
+from orchestrator.files.text_file import user_path
 from orchestrator.progress_display import progress_display
 from orchestrator.replay import context, prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner, recorded
-from orchestrator.text_file import user_path
 
 # Short and long prompts, slow and fast policies: the rate at which requests end is an average.
 SPEED_OVER_S = 600.0

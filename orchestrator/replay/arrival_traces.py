@@ -21,8 +21,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 
 MAX_BYTES = 1 << 26
 SHOWN_CHARACTERS = 60

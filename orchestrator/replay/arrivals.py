@@ -17,8 +17,8 @@ from typing import cast, get_args
 
 import numpy as np
 
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.replay import arrival_traces
 from orchestrator.replay.records import Arrivals, ArrivalsKind
 

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
+from orchestrator.files.json_file import first_fault
 from orchestrator.profiles import Profile
 from orchestrator.progress import Progress
 from orchestrator.replay import likelihood
 from orchestrator.replay.backoff import Backoff
-from orchestrator.replay.json_file import first_fault
 from orchestrator.replay.prompt import ChoicePrompt, Prompt
 from orchestrator.replay.records import (
     Channel,

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.process.environment import setting
 from orchestrator.replay.formats import FORMATS, source, splits
 from orchestrator.replay.prompt import Prompt as Prompt

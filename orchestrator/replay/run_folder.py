@@ -19,7 +19,7 @@ from typing import TextIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.replay import json_file
+from orchestrator.files import json_file
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.provenance import of_stack
 from orchestrator.replay.records import Interval, Request, Run

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.replay.json_file import first_fault
+from orchestrator.files.json_file import first_fault
 from orchestrator.replay.records import Build, Run
 from orchestrator.replay.run_folder import RUN
 from orchestrator.report.groups import Group, order

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.errors import InputError
-from orchestrator.replay import json_file
+from orchestrator.files import json_file
 from orchestrator.replay.records import Interval, Request, Run, Timings
 from orchestrator.replay.run_folder import (
     RUN,

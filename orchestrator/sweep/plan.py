@@ -22,8 +22,9 @@ from pydantic import BaseModel
 
 from orchestrator import selection
 from orchestrator.errors import InputError
+from orchestrator.files import json_file
 from orchestrator.profiles import Profile
-from orchestrator.replay import fading, json_file
+from orchestrator.replay import fading
 from orchestrator.replay.prompt import CodePrompt
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Fading, FadingBegins, Policy, PromptsUsed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.replay import json_file
+from orchestrator.files import json_file
 from orchestrator.sweep import figure, tables
 from orchestrator.sweep.plan import Asked, Plan
 from orchestrator.sweep.summary import SweepSummary, summarise

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.replay.json_file import first_fault
+from orchestrator.files.json_file import first_fault
 from orchestrator.replay.stream import one_line
 from orchestrator.top import exposition
 from orchestrator.top.answers import Health, Requests, Status

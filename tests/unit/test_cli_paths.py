@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from orchestrator.cli import app
-from orchestrator.text_file import user_path
+from orchestrator.files.text_file import user_path
 from tests.unit.command import Wdmoe
 
 

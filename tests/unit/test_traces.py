@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import text_file, traces
+from orchestrator import traces
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 
 TEXT = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,4e6\n0.3,10e6,3e6\n"
 S = 1_000_000_000  # ns

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from orchestrator import text_file
 from orchestrator.errors import InputError
+from orchestrator.files import text_file
 from orchestrator.replay.formats import parquet, splits
 
 MAX_BYTES = 64 << 20
