@@ -19,9 +19,9 @@ from prometheus_client import disable_created_metrics
 
 from orchestrator import profiles
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.metrics import BsMetrics, device_metrics
 from orchestrator.process.build import describe
-from orchestrator.state import PolicyState
 from services import settings, wire
 from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher

@@ -22,17 +22,18 @@ from typing import Any
 
 import zmq
 
-from orchestrator import keys, selection, state
+from orchestrator import selection
+from orchestrator.contracts import channel_state, curve_keys
+from orchestrator.contracts.channel_state import Param
+from orchestrator.contracts.replay_progress import ProgressBoard
+from orchestrator.contracts.verification import Verification, export, withdraw
 from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
 from orchestrator.link_watch import LinkWatch
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.profiles import MAX_DRAWN, Profile
-from orchestrator.progress import ProgressBoard
 from orchestrator.reports import AppliedInterval, Reports, decode_report
-from orchestrator.state import Param
-from orchestrator.verification import Verification, export, withdraw
 
 
 class Control:
@@ -63,8 +64,8 @@ class Control:
         metrics: OrchestratorMetrics,
         keys_dir: Path | None,
         store: InForceStore | None = None,
-        state_address: str = f"tcp://*:{state.STATE_PORT}",
-        report_address: str = f"tcp://*:{state.REPORT_PORT}",
+        state_address: str = f"tcp://*:{channel_state.STATE_PORT}",
+        report_address: str = f"tcp://*:{channel_state.REPORT_PORT}",
     ) -> None:
         self._devices = devices
         self._metrics = metrics
@@ -95,13 +96,13 @@ class Control:
         self._authenticator = None
         if self._keys_dir is not None:
             names = ["orchestrator", "bs", *(f"device-{q}" for q in range(self._devices))]
-            keys.ensure(self._keys_dir, names)
-            self._authenticator = keys.authenticator(self._context, self._keys_dir)
+            curve_keys.ensure(self._keys_dir, names)
+            self._authenticator = curve_keys.authenticator(self._context, self._keys_dir)
         for sock, address in zip((self._states, self._inbox), self._addresses, strict=True):
             sock.linger = 0
             sock.maxmsgsize = 1 << 16
             if self._keys_dir is not None:
-                keys.curve_server(sock, keys.load(self._keys_dir, "orchestrator"))
+                curve_keys.curve_server(sock, curve_keys.load(self._keys_dir, "orchestrator"))
             try:
                 sock.bind(address)
             except zmq.ZMQError as error:
@@ -170,14 +171,14 @@ class Control:
             InputError: no such policy, or not with these parameters.
             StackError: it cannot be stored; what was in force stays.
         """
-        if len(params) > state.MAX_PARAMS:
+        if len(params) > channel_state.MAX_PARAMS:
             raise InputError(
-                f"policy {name}: has {len(params)} parameters; allowed: at most {state.MAX_PARAMS}"
+                f"policy {name}: has {len(params)} parameters; allowed: at most {channel_state.MAX_PARAMS}"
             )
         # Without a value, a parameter is as good as not given.
         complete = selection.find(name, params).model_dump(exclude_none=True)
         try:
-            policy = state.checked_policy(name, complete)
+            policy = channel_state.checked_policy(name, complete)
         except ValueError as error:  # a policy may have been given parameters that cannot be told
             raise InputError(f"policy {name}: {error}") from None
         with self._switching, self._lock:
@@ -291,7 +292,7 @@ class Control:
 
     def _send(self, plan: Plan, interval: int) -> None:
         announced = plan.state(interval)
-        self._last = state.encode(announced)
+        self._last = channel_state.encode(announced)
         self._states.send(self._last)
         rate = self._metrics.link_requested_rate_bps
         if self._announced[0] != announced.epoch:
@@ -319,7 +320,7 @@ class Control:
         except ValueError:
             self._metrics.refused_messages_total.labels("malformed").inc()
             return
-        if self._keys_dir is not None and keys.sender(frames[0]) != f"device-{report.device}":
+        if self._keys_dir is not None and curve_keys.sender(frames[0]) != f"device-{report.device}":
             self._metrics.refused_messages_total.labels("impostor").inc()
             return
         self._reports.take(report)

@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import profiles, selection
+from orchestrator.contracts.channel_state import MAX_PARAMS, Param, PolicyState
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import json_file
 from orchestrator.plan import Plan
 from orchestrator.profiles import Profile
-from orchestrator.state import MAX_PARAMS, Param, PolicyState
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 

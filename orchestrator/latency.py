@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestrator.state import ChannelState
+from orchestrator.contracts.channel_state import ChannelState
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from orchestrator.contracts.channel_state import ChannelState, PolicyState
 from orchestrator.profiles import Profile
-from orchestrator.state import ChannelState, PolicyState
 
 # Time for a state to reach all devices before it takes effect, at least.
 LEAD_S = 0.1

@@ -17,6 +17,13 @@ from pydantic import ValidationError
 
 from orchestrator import channel, profile_schema, traces
 from orchestrator.channel import CorrelatedFading, DirectionName
+from orchestrator.contracts.channel_state import (
+    ChannelState,
+    DeviceState,
+    Direction,
+    Emulation,
+    PolicyState,
+)
 from orchestrator.errors import InputError
 from orchestrator.files import strict_yaml, text_file
 from orchestrator.process.environment import setting
@@ -30,7 +37,6 @@ from orchestrator.profile_schema import (
     Spec,
     short,
 )
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
 from orchestrator.traces import Trace
 
 # Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.

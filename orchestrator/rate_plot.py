@@ -28,10 +28,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.errors import InputError
 from orchestrator.profile_schema import Device
 from orchestrator.profiles import Profile
-from orchestrator.state import DeviceState, Direction
 
 INTERVALS = 2000
 SHOWN_INTERVALS = 100

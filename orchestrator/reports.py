@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from orchestrator import state
+from orchestrator.contracts import channel_state
 
 MAX_REPORT_BYTES = 4096
 # Of each device as many intervals are remembered: ten minutes of 50 ms.
@@ -39,7 +39,7 @@ class Report(_Strict):
     """What a device says of its own link: after each change, and once a second."""
 
     v: Literal[2]
-    device: Annotated[int, Field(ge=0, lt=state.MAX_DEVICES)]
+    device: Annotated[int, Field(ge=0, lt=channel_state.MAX_DEVICES)]
     backend: Literal["netem", "tbf"]
     epoch: _Count
     interval: _Count

@@ -14,12 +14,13 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator import profiles, progress, state, traces
+from orchestrator import profiles, traces
+from orchestrator.contracts import channel_state, replay_progress
+from orchestrator.contracts.verification import Verification
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import strict_yaml
 from orchestrator.process import build
-from orchestrator.verification import Verification
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -41,8 +42,10 @@ class Settings:
     def from_environment(cls) -> Settings:
         """Read the environment; InputError names the variable that is wrong."""
         devices = os.environ.get("WDMOE_DEVICES", "8")
-        if not devices.isdecimal() or not 1 <= int(devices) <= state.MAX_DEVICES:
-            raise InputError(f"WDMOE_DEVICES is {devices!r}; allowed: 1 to {state.MAX_DEVICES}")
+        if not devices.isdecimal() or not 1 <= int(devices) <= channel_state.MAX_DEVICES:
+            raise InputError(
+                f"WDMOE_DEVICES is {devices!r}; allowed: 1 to {channel_state.MAX_DEVICES}"
+            )
         curve = os.environ.get("WDMOE_CURVE", "1")
         if curve not in ("0", "1"):
             raise InputError(f"WDMOE_CURVE is {curve!r}; allowed: 0 (off) or 1 (on)")
@@ -73,7 +76,9 @@ class PolicyRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     name: str
-    params: Annotated[dict[str, state.Param], Field(max_length=state.MAX_PARAMS)] = {}
+    params: Annotated[
+        dict[str, channel_state.Param], Field(max_length=channel_state.MAX_PARAMS)
+    ] = {}
 
 
 def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
@@ -137,7 +142,7 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
 
     @app.post("/replay", status_code=204)
     async def replay(request: Request) -> None:
-        told = await _body(request, progress.Progress, progress.MAX_BYTES)
+        told = await _body(request, replay_progress.Progress, replay_progress.MAX_BYTES)
         control.replay.take(told)
 
     return app

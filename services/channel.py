@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import zmq
 
-from orchestrator import state
+from orchestrator.contracts import channel_state
 from services.secure import secure_client
 from services.settings import Settings
 
@@ -30,31 +30,31 @@ class ChannelFeed:
         context: zmq.Context[zmq.Socket[bytes]],
     ) -> None:
         """Subscribe as `own` (a key's name); `refused` is told of what is no such state."""
-        self.announced: list[state.ChannelState] = []
+        self.announced: list[channel_state.ChannelState] = []
         self.socket = context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, state.MAX_STATE_BYTES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, channel_state.MAX_STATE_BYTES)
         if settings.curve:
             secure_client(self.socket, settings, own, "orchestrator")
-        self.socket.connect(f"tcp://{settings.orchestrator_host}:{state.STATE_PORT}")
+        self.socket.connect(f"tcp://{settings.orchestrator_host}:{channel_state.STATE_PORT}")
         self.socket.subscribe(b"")
         self._devices = settings.devices
         self._refused = refused
         self._newest = (-1, -1)
-        self._past: deque[state.ChannelState] = deque(maxlen=HISTORY)
+        self._past: deque[channel_state.ChannelState] = deque(maxlen=HISTORY)
 
     def take_in(self) -> None:
         """Read what has arrived."""
         while self.socket.poll(0):
             self._hear(self.socket.recv())
 
-    def current(self) -> state.ChannelState | None:
+    def current(self) -> channel_state.ChannelState | None:
         """The state whose time has come last; None before the first."""
         while self.announced and self.announced[0].apply_at_s <= time.time():
             self._past.append(self.announced.pop(0))
         return self._past[-1] if self._past else None
 
-    def since(self, start_s: float) -> list[state.ChannelState]:
+    def since(self, start_s: float) -> list[channel_state.ChannelState]:
         """The states in force from a Unix time until now; none if that is too long ago to know."""
         self.current()
         known = list(self._past)
@@ -64,7 +64,7 @@ class ChannelFeed:
 
     def _hear(self, data: bytes) -> None:
         try:
-            heard = state.decode(data)
+            heard = channel_state.decode(data)
             if len(heard.devices) != self._devices:
                 raise ValueError(f"state has {len(heard.devices)} devices, not {self._devices}")
         except ValueError as error:

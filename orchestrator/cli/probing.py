@@ -7,14 +7,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from orchestrator import profiles, verification
+from orchestrator import profiles
 from orchestrator.airtime import SEGMENT_BYTES
 from orchestrator.cli import common
+from orchestrator.contracts import verification
+from orchestrator.contracts.verification import Loss, Series, Unshaped, Verification
 from orchestrator.errors import StackError
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.client import Client
 from orchestrator.replay.restore import restored
-from orchestrator.verification import Loss, Series, Unshaped, Verification
 
 # What the base station answers to /probe, by device and size.
 _Probes: TypeAlias = dict[tuple[int, int], dict[str, Any]]

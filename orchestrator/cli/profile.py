@@ -12,11 +12,11 @@ import typer
 from orchestrator import mahimahi, profiles, traces
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
+from orchestrator.contracts.channel_state import DeviceState
 from orchestrator.errors import InputError
 from orchestrator.files.text_file import user_path
 from orchestrator.profile_schema import Device
 from orchestrator.profiles import Profile
-from orchestrator.state import DeviceState
 
 Reference = Annotated[
     str, typer.Argument(metavar="NAME", help="A bundled profile, or the path of a file.")

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
-from orchestrator.clocks import shift_into
+from orchestrator.contracts.clock_offset import shift_into
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.client import now_s
 from orchestrator.replay.records import Request, TraceTold

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from threading import Event, Thread
 from types import TracebackType
 
-from orchestrator.progress import MAX_NAME, Progress
+from orchestrator.contracts.replay_progress import MAX_NAME, Progress
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.prompt_sets import PromptSet

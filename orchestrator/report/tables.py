@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.contracts.verification import Verification
 from orchestrator.replay.summary import Summary
 from orchestrator.replay.table import NONE, ms, percent
 from orchestrator.report.fig_devices import FATES, tokens
@@ -16,7 +17,6 @@ from orchestrator.report.fig_latency import PARTS
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import over_time
 from orchestrator.sweep.tables import TEXTS, Grid
-from orchestrator.verification import Verification
 
 _PERCENTILE = re.compile(r"p(\d+)_s")
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator import profiles, selection
+from orchestrator.contracts.channel_state import Param
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Policy
-from orchestrator.state import Param
 
 WLR = "wlr"
 # Where wlr comes into force, which has no θ of its own.

@@ -17,8 +17,8 @@ import torch
 import zmq
 
 from orchestrator.checkpoint import ModelInfo
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
-from orchestrator.state import ChannelState
 from services import wire
 from services.bs.accounting import Accounting
 from services.bs.job import Job, between

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from orchestrator.checkpoint import ModelInfo
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.latency import Floats, device_latency_s
-from orchestrator.state import ChannelState
 from services import wire
 
 # A message's weight in the fit halves with every HALF_LIFE later ones of its device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.checkpoint import ModelInfo
-from orchestrator.state import ChannelState
+from orchestrator.contracts.channel_state import ChannelState
 from services.bs.estimate import Fit
 
 # How often longer than expected an answer may take.

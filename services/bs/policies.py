@@ -8,10 +8,10 @@ import torch
 
 from orchestrator import selection
 from orchestrator.checkpoint import ModelInfo
+from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection
-from orchestrator.state import PolicyState
 
 # Tokens that a policy is tried with.
 _TOKENS = 3

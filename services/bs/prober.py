@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.airtime import airtime_s, wire_bits
-from orchestrator.state import Direction
+from orchestrator.contracts.channel_state import Direction
 from services import wire
 from services.bs.dispatch import Dispatcher
 from services.bs.loopback import Loopback

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 import zmq
 
-from orchestrator import keys
 from orchestrator.checkpoint import ModelInfo
+from orchestrator.contracts import curve_keys
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
-from orchestrator.state import ChannelState
 from services import wire
 from services.settings import Settings
 
@@ -52,7 +52,9 @@ class Roster:
         name = identity.bytes
         for q in range(len(self.devices)):
             if name == f"device-{q}".encode():
-                return q if not self._curve or keys.sender(identity) == f"device-{q}" else None
+                return (
+                    q if not self._curve or curve_keys.sender(identity) == f"device-{q}" else None
+                )
         return None
 
     def reachable(self, channel: ChannelState | None) -> torch.Tensor:

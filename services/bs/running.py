@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.selection import Policy
-from orchestrator.state import ChannelState
 from services.bs.attention import KvCache
 from services.bs.completion import Completion, Language, Scored
 from services.bs.prefill import Prefill

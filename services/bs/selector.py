@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.latency import Floats
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, without
-from orchestrator.state import ChannelState
 from services.bs.estimate import LatencyEstimate
 from services.bs.roster import Roster
 from services.channel import ChannelFeed

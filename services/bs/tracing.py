@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from orchestrator.clocks import shift_into
+from orchestrator.contracts.clock_offset import shift_into
 
 if TYPE_CHECKING:  # the exporter needs no torch
     from services.bs.job import Job

@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import zmq
 
-from orchestrator import state
+from orchestrator.contracts import channel_state
 from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.channel import ChannelFeed
@@ -53,8 +53,8 @@ class LinkAgent(threading.Thread):
         self.faults = 0
         self._error: str | None = None
         self._alive_s = time.monotonic()
-        self.current: state.ChannelState | None = None
-        self._wanted: state.ChannelState | None = None
+        self.current: channel_state.ChannelState | None = None
+        self._wanted: channel_state.ChannelState | None = None
         self._device = device
         self._shaper = shaper
         self._metrics = metrics
@@ -64,7 +64,7 @@ class LinkAgent(threading.Thread):
         self._reports.setsockopt(zmq.LINGER, 0)
         if settings.curve:
             secure_client(self._reports, settings, own, "orchestrator")
-        self._reports.connect(f"tcp://{settings.orchestrator_host}:{state.REPORT_PORT}")
+        self._reports.connect(f"tcp://{settings.orchestrator_host}:{channel_state.REPORT_PORT}")
         self._due_s = self._applied_at_s = self._retry_s = 0.0
         self._options: list[Any] = []
         self._lossless = {"down": True, "up": True}
@@ -121,7 +121,7 @@ class LinkAgent(threading.Thread):
         self._metrics.link_errors_total.inc()
         print(f"device-{self._device}: state refused: {error}", flush=True)
 
-    def _apply(self, wanted: state.ChannelState) -> None:
+    def _apply(self, wanted: channel_state.ChannelState) -> None:
         mine = wanted.devices[self._device]
         # A device that has just come applies at once what has been in force for some time.
         self._due_s = wanted.apply_at_s if self.current else max(wanted.apply_at_s, time.time())
@@ -135,7 +135,7 @@ class LinkAgent(threading.Thread):
         time.sleep(AFTERWARDS_S)
         self._show(wanted, applied)
 
-    def _observe(self, in_force: state.ChannelState) -> None:
+    def _observe(self, in_force: channel_state.ChannelState) -> None:
         applied = self._shaper.read()
         if applied.options != self._options:
             raise StackError("tc: the queues were changed by something else")
@@ -153,14 +153,14 @@ class LinkAgent(threading.Thread):
         if self._wanted is not None:
             self._report(self._wanted)
 
-    def _show(self, in_force: state.ChannelState, applied: Applied) -> None:
+    def _show(self, in_force: channel_state.ChannelState, applied: Applied) -> None:
         """Export and report what the kernel says of both queues."""
         mine = in_force.devices[self._device]
         self._show_queue("down", mine.down, applied.down)
         self._show_queue("up", mine.up, applied.up)
         self._report(in_force)
 
-    def _show_queue(self, name: str, asked: state.Direction, queue: Queue) -> None:
+    def _show_queue(self, name: str, asked: channel_state.Direction, queue: Queue) -> None:
         if queue.rate_bps is None:
             with contextlib.suppress(KeyError):  # there may have been no rate before
                 self._metrics.link_applied_rate_bps.remove(name)
@@ -176,7 +176,7 @@ class LinkAgent(threading.Thread):
         told["packets"], told["drops"] = queue.packets, queue.drops
         told["backlog_bytes"] = queue.backlog_bytes
 
-    def _report(self, wanted: state.ChannelState) -> None:
+    def _report(self, wanted: channel_state.ChannelState) -> None:
         report = {
             "v": REPORT_VERSION,
             "device": self._device,
@@ -192,6 +192,6 @@ class LinkAgent(threading.Thread):
             self._reports.send(msgpack.packb(report), zmq.NOBLOCK)
 
 
-def _wait_ms(announced: state.ChannelState) -> int:
+def _wait_ms(announced: channel_state.ChannelState) -> int:
     """Until shortly before its time; the last fraction is waited for in `_apply`."""
     return max(0, int((announced.apply_at_s - time.time()) * 1e3))

@@ -22,7 +22,7 @@ its good state, which shortens a burst under way. netem's rate limits nothing: i
 order under jitter.
 """
 
-from orchestrator.state import Direction
+from orchestrator.contracts.channel_state import Direction
 from services.device import tbf
 from services.radio import MAX_PACKETS
 

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import zmq
 
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.errors import InputError
-from orchestrator.state import ChannelState
 from services import wire
 from services.device.experts import Experts
 from services.device.wait import wait_until

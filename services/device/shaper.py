@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from orchestrator.contracts.channel_state import Direction
 from orchestrator.errors import StackError
-from orchestrator.state import Direction
 from services.device import netem, tbf
 from services.device.batch import Listing, TcBatch
 from services.device.wake import Waker

@@ -16,7 +16,7 @@ second between 5 and 20 Mbit/s 1.7 %.
 
 from typing import Any
 
-from orchestrator.state import Direction
+from orchestrator.contracts.channel_state import Direction
 from services.radio import MAX_PACKETS
 
 NAME = "tbf"

@@ -21,8 +21,8 @@ import threading
 import time
 from typing import Any
 
+from orchestrator.contracts.channel_state import Direction
 from orchestrator.errors import StackError
-from orchestrator.state import Direction
 from services.device.shaper import Applied, Shaper
 from services.radio import interface
 from tests.net import datagrams

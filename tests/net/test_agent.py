@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from orchestrator import profiles, state
+from orchestrator import profiles
+from orchestrator.contracts import channel_state
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
 from services.radio import run
@@ -151,8 +152,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
             devices=1,
             metrics=orchestrator_metrics(CollectorRegistry()),
             keys_dir=None,
-            state_address=f"tcp://{CONTROL_ADDRESS}:{state.STATE_PORT}",
-            report_address=f"tcp://{CONTROL_ADDRESS}:{state.REPORT_PORT}",
+            state_address=f"tcp://{CONTROL_ADDRESS}:{channel_state.STATE_PORT}",
+            report_address=f"tcp://{CONTROL_ADDRESS}:{channel_state.REPORT_PORT}",
         )
         with control:
             made = Device(tmp_path_factory.mktemp("device"), control)

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics, bs_metrics
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services import settings, wire
 from services.bs.accounting import Accounting
 from services.bs.attention import KvCache

@@ -13,11 +13,12 @@ import msgpack
 import zmq
 from prometheus_client import CollectorRegistry
 
-from orchestrator import keys, profiles, state
+from orchestrator import profiles
+from orchestrator.contracts import channel_state, curve_keys
+from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.profiles import Profile
-from orchestrator.state import ChannelState
 
 STILL = """\
 description: two devices
@@ -44,8 +45,8 @@ class Stack:
     def connect(self, kind: int, own: str) -> zmq.Socket[bytes]:
         socket = self.context.socket(kind)
         if self.keys_dir is not None:
-            server = keys.load_public(self.keys_dir, "orchestrator")
-            keys.curve_client(socket, keys.load(self.keys_dir, own), server)
+            server = curve_keys.load_public(self.keys_dir, "orchestrator")
+            curve_keys.curve_client(socket, curve_keys.load(self.keys_dir, own), server)
         if kind == zmq.SUB:
             socket.subscribe(b"")
         socket.connect(self.control.endpoints[0 if kind == zmq.SUB else 1])
@@ -74,7 +75,7 @@ def running(text: str, keys_dir: Path | None) -> Iterator[Stack]:
 
 def hear(socket: zmq.Socket[bytes]) -> ChannelState:
     assert socket.poll(10_000), "no state arrived"
-    return state.decode(socket.recv())
+    return channel_state.decode(socket.recv())
 
 
 def hear_epoch(socket: zmq.Socket[bytes], epoch: int) -> ChannelState:

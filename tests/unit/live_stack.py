@@ -22,7 +22,7 @@ import zmq
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from orchestrator import state
+from orchestrator.contracts import channel_state
 from orchestrator.process.build import describe
 from orchestrator.replay.records import PARTS
 from orchestrator.server import create_app
@@ -134,7 +134,7 @@ class LiveStack:
         reported_s = 0.0
         while not ended.is_set():
             if heard.poll(20):
-                wanted = state.decode(heard.recv())
+                wanted = channel_state.decode(heard.recv())
                 time.sleep(max(0.0, wanted.apply_at_s - time.time()))
                 for q in set(range(DEVICES)) - (self.stuck if newest else set()):
                     time.sleep(self.late_s.get(q, 0.0))

@@ -19,8 +19,8 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
-from orchestrator.progress import Progress
 from orchestrator.replay.client import Client
 from orchestrator.replay.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.records import PARTS, Request

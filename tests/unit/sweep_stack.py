@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from orchestrator import profiles
 from orchestrator.cli.sweep import sweep
+from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
-from orchestrator.progress import Progress
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS
 from tests.unit.serving import serve

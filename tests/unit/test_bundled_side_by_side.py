@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from orchestrator.checkpoint import Checkpoint
-from orchestrator.state import ChannelState, DeviceState, Direction
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
 from tests.unit.cell import Cell, around
 from tests.unit.engine_room import EngineRoom, asking
 

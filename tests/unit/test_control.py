@@ -6,11 +6,11 @@ import pytest
 import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
+from orchestrator.contracts.channel_state import Param, PolicyState
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.plan import LEAD_S
-from orchestrator.state import Param, PolicyState
 from tests.unit.control_plane import (
     FAST,
     STILL,

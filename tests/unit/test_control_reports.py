@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+from orchestrator.contracts.verification import Series, Verification
 from orchestrator.errors import InputError
-from orchestrator.verification import Series, Verification
 from tests.unit.control_plane import (
     DELAYED,
     QUEUE,

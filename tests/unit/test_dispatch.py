@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.selection import Selection
 from orchestrator.selection.topk import TopK
-from orchestrator.state import DeviceState, Direction
 from services import wire
 from services.bs.estimate import ENOUGH
 from services.bs.job import between

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.replay import records
 from orchestrator.selection.topk import TopK
-from orchestrator.state import PolicyState
 from services.bs.engine import MAX_RUNNING
 from services.bs.prober import ProbeRequest, Probes
 from services.bs.requests import Event, Finished, FullError, Piece

@@ -9,12 +9,12 @@ from contextlib import closing
 import pytest
 
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.prompt import Prompt
 from orchestrator.replay.records import Channel, Request
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 from services.bs import api
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk

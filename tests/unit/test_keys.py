@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from orchestrator import keys
+from orchestrator.contracts import curve_keys
 from orchestrator.errors import StackError
 
 
@@ -21,9 +21,9 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 def test_keys_are_made_once_and_secrets_are_private(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
-    keys.ensure(folder, ["bs", "device-0"])
-    bs = keys.load(folder, "bs")
-    assert keys.load_public(folder, "bs") == bs.public
+    curve_keys.ensure(folder, ["bs", "device-0"])
+    bs = curve_keys.load(folder, "bs")
+    assert curve_keys.load_public(folder, "bs") == bs.public
     assert (folder / "bs.key_secret").stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in folder.iterdir()) == [
         "bs.key",
@@ -31,48 +31,48 @@ def test_keys_are_made_once_and_secrets_are_private(tmp_path: Path) -> None:
         "device-0.key",
         "device-0.key_secret",
     ]
-    keys.ensure(folder, ["bs", "device-0", "device-1"])
-    assert keys.load(folder, "bs") == bs
-    assert keys.load(folder, "device-1") != bs
+    curve_keys.ensure(folder, ["bs", "device-0", "device-1"])
+    assert curve_keys.load(folder, "bs") == bs
+    assert curve_keys.load(folder, "device-1") != bs
     assert bs.secret.decode() not in repr(bs)
 
 
 def test_a_public_key_lost_half_way_is_made_from_the_secret(tmp_path: Path) -> None:
-    keys.ensure(tmp_path, ["bs"])
-    bs = keys.load(tmp_path, "bs")
+    curve_keys.ensure(tmp_path, ["bs"])
+    bs = curve_keys.load(tmp_path, "bs")
     (tmp_path / "bs.key").unlink()
     (tmp_path / "bs.key_secret.partial").write_text("half a k")
-    keys.ensure(tmp_path, ["bs"])
-    assert keys.load_public(tmp_path, "bs") == bs.public
+    curve_keys.ensure(tmp_path, ["bs"])
+    assert curve_keys.load_public(tmp_path, "bs") == bs.public
 
 
 def test_loading_waits_for_the_orchestrator(tmp_path: Path) -> None:
-    maker = threading.Timer(0.2, keys.ensure, (tmp_path, ["bs"]))
+    maker = threading.Timer(0.2, curve_keys.ensure, (tmp_path, ["bs"]))
     maker.start()
-    assert len(keys.load(tmp_path, "bs", wait_s=10).public) == 40
+    assert len(curve_keys.load(tmp_path, "bs", wait_s=10).public) == 40
     maker.join()
 
 
 def test_an_absent_or_damaged_key_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"bs\.key_secret: no such key after 0 s"):
-        keys.load(tmp_path, "bs")
+        curve_keys.load(tmp_path, "bs")
     (tmp_path / "bs.key_secret").write_text("short")
     with pytest.raises(StackError, match="a key of 5 characters; it has 40"):
-        keys.load(tmp_path, "bs")
+        curve_keys.load(tmp_path, "bs")
 
 
 def exchange(
     context: zmq.Context[zmq.Socket[bytes]],
     folder: Path,
-    own: keys.KeyPair | None,
+    own: curve_keys.KeyPair | None,
     server_public: bytes,
 ) -> str | None:
     """Send one message to a server; who sent it, or TimeoutError if it never gets through."""
     server, client = context.socket(zmq.PULL), context.socket(zmq.PUSH)
-    keys.curve_server(server, keys.load(folder, "bs"))
+    curve_keys.curve_server(server, curve_keys.load(folder, "bs"))
     port = server.bind_to_random_port("tcp://127.0.0.1")
     if own is not None:
-        keys.curve_client(client, own, server_public)
+        curve_keys.curve_client(client, own, server_public)
     client.connect(f"tcp://127.0.0.1:{port}")
     try:
         client.send(b"hello")
@@ -80,7 +80,7 @@ def exchange(
             raise TimeoutError
         frame = server.recv(copy=False)
         assert frame.bytes == b"hello"
-        return keys.sender(frame)
+        return curve_keys.sender(frame)
     finally:
         server.close(linger=0)
         client.close(linger=0)
@@ -89,24 +89,26 @@ def exchange(
 def test_only_known_keys_get_through_and_under_their_name(
     tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    keys.ensure(tmp_path, ["bs"])
-    bs = keys.load(tmp_path, "bs").public
-    running = keys.authenticator(context, tmp_path)
-    keys.ensure(tmp_path, ["device-0"])  # after the start: keys are looked up at each handshake
+    curve_keys.ensure(tmp_path, ["bs"])
+    bs = curve_keys.load(tmp_path, "bs").public
+    running = curve_keys.authenticator(context, tmp_path)
+    curve_keys.ensure(
+        tmp_path, ["device-0"]
+    )  # after the start: keys are looked up at each handshake
     try:
-        assert exchange(context, tmp_path, keys.load(tmp_path, "device-0"), bs) == "device-0"
-        stranger = keys.KeyPair(*zmq.curve_keypair())
+        assert exchange(context, tmp_path, curve_keys.load(tmp_path, "device-0"), bs) == "device-0"
+        stranger = curve_keys.KeyPair(*zmq.curve_keypair())
         with pytest.raises(TimeoutError):
             exchange(context, tmp_path, stranger, bs)
         with pytest.raises(TimeoutError):  # no encryption at all
             exchange(context, tmp_path, None, bs)
         with pytest.raises(TimeoutError):  # a server that is not the one it says
-            exchange(context, tmp_path, keys.load(tmp_path, "device-0"), stranger.public)
+            exchange(context, tmp_path, curve_keys.load(tmp_path, "device-0"), stranger.public)
         (tmp_path / "device-0.key").write_text("damaged")
         with pytest.raises(TimeoutError):
-            exchange(context, tmp_path, keys.load(tmp_path, "device-0"), bs)
-        keys.ensure(tmp_path, ["device-1"])
-        assert exchange(context, tmp_path, keys.load(tmp_path, "device-1"), bs) == "device-1"
+            exchange(context, tmp_path, curve_keys.load(tmp_path, "device-0"), bs)
+        curve_keys.ensure(tmp_path, ["device-1"])
+        assert exchange(context, tmp_path, curve_keys.load(tmp_path, "device-1"), bs) == "device-1"
     finally:
         running.stop()
 
@@ -116,5 +118,5 @@ def test_without_curve_nobody_has_a_name(context: zmq.Context[zmq.Socket[bytes]]
     client.connect(f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}")
     client.send(b"hello")
     started = time.monotonic()
-    assert keys.sender(server.recv(copy=False)) is None
+    assert curve_keys.sender(server.recv(copy=False)) is None
     assert time.monotonic() - started < 10

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from orchestrator import channel
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.latency import (
     device_latency_s,
     layer_latency_s,
     prompt_latency_s,
     token_latency_s,
 )
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation
 
 MIXTRAL = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
 

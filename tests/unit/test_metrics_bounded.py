@@ -9,8 +9,8 @@ import pytest
 import zmq
 from prometheus_client import CollectorRegistry
 
+from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.errors import InputError
-from orchestrator.state import PolicyState
 from services import wire
 from services.bs.engine import Engine
 from services.bs.requests import Event, FullError

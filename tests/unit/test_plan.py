@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import profiles
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, PolicyState
 from orchestrator.plan import LEAD_S, Plan
 from orchestrator.profiles import Profile
-from orchestrator.state import ChannelState, DeviceState, PolicyState
 from tests.unit.control_plane import FAST, STILL
 
 START_S = 1.7e9

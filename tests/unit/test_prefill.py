@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.state import PolicyState
+from orchestrator.contracts.channel_state import PolicyState
 from services.bs import prefill
 from services.bs.engine import MAX_RUNNING
 from services.bs.requests import Event, Piece

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.state import ChannelState, DeviceState, Direction
+from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
 from services import wire
 from services.bs.prober import Prober, ProbeRequest, Probes
 from services.channel import ChannelFeed

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator import profile_schema, profiles
+from orchestrator.contracts.channel_state import Direction, Emulation, PolicyState
 from orchestrator.errors import InputError
 from orchestrator.latency import device_latency_s
 from orchestrator.profiles import Profile
-from orchestrator.state import Direction, Emulation, PolicyState
 from services.device import tbf
 
 BASE = """\

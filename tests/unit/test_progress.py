@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from orchestrator.contracts.replay_progress import SILENT_AFTER_S, Progress, ProgressBoard
 from orchestrator.metrics import orchestrator_metrics
-from orchestrator.progress import SILENT_AFTER_S, Progress, ProgressBoard
 from tests.unit.command import Wdmoe
 
 TOLD: dict[str, Any] = {

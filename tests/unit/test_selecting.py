@@ -12,12 +12,12 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.contracts.channel_state import Direction, PolicyState
 from orchestrator.metrics import bs_metrics
 from orchestrator.selection import LatencySource
 from orchestrator.selection.top1 import Top1
 from orchestrator.selection.topk import TopK
 from orchestrator.selection.wlr import WeightToLatencyRatio
-from orchestrator.state import Direction, PolicyState
 from services.bs.policies import Policies
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import state
-from orchestrator.state import ChannelState, DeviceState, Direction, Emulation, PolicyState
+from orchestrator.contracts import channel_state
+from orchestrator.contracts.channel_state import (
+    ChannelState,
+    DeviceState,
+    Direction,
+    Emulation,
+    PolicyState,
+)
 
 directions = st.builds(
     Direction,
@@ -57,7 +63,7 @@ SAMPLE = ChannelState(
 
 @given(states)
 def test_what_goes_in_comes_out(original: ChannelState) -> None:
-    decoded = state.decode(state.encode(original))
+    decoded = channel_state.decode(channel_state.encode(original))
     assert decoded == original
     # 1, 1.0 and True are equal, and yet not the same parameter.
     for key, value in original.policy.params.items():
@@ -94,7 +100,7 @@ def broken(path: str, value: Any) -> bytes:
         ("profile", "x" * 257),
         ("devices", None),
         ("devices", [None]),
-        ("devices", [{}] * (state.MAX_DEVICES + 1)),
+        ("devices", [{}] * (channel_state.MAX_DEVICES + 1)),
         ("devices.0.reachable", 1),
         ("devices.0.flops", 0),
         ("devices.0.flops", float("inf")),
@@ -118,39 +124,39 @@ def broken(path: str, value: Any) -> bytes:
 )
 def test_a_field_out_of_its_range_is_refused(path: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        state.decode(broken(path, value))
+        channel_state.decode(broken(path, value))
 
 
 def test_a_missing_field_is_refused_by_name() -> None:
     raw = {"v": 1, **asdict(SAMPLE)}
     del raw["devices"][0]["reachable"]
     with pytest.raises(ValueError, match="reachable"):
-        state.decode(msgpack.packb(raw))
+        channel_state.decode(msgpack.packb(raw))
 
 
 def test_an_oversized_message_is_refused_unread() -> None:
     with pytest.raises(ValueError, match="at most"):
-        state.decode(b"\xc1" * (state.MAX_STATE_BYTES + 1))
+        channel_state.decode(b"\xc1" * (channel_state.MAX_STATE_BYTES + 1))
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="state is not"):
-        state.decode(data)
+        channel_state.decode(data)
 
 
 @given(st.data())
 def test_a_damaged_state_is_refused_or_still_a_state(data: st.DataObject) -> None:
-    wire = bytearray(state.encode(SAMPLE))
+    wire = bytearray(channel_state.encode(SAMPLE))
     for _ in range(data.draw(st.integers(1, 4))):
         wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
     try:
-        decoded = state.decode(bytes(wire))
+        decoded = channel_state.decode(bytes(wire))
     except ValueError:
         return
-    assert state.decode(state.encode(decoded)) == decoded
+    assert channel_state.decode(channel_state.encode(decoded)) == decoded
 
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ValueError, match="msgpack"):
-        state.decode(b"\x91" * 100_000)
+        channel_state.decode(b"\x91" * 100_000)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError
-from orchestrator.progress import Progress
 from orchestrator.replay import client
 from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request

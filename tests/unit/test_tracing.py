@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.clocks import shift_into
+from orchestrator.contracts.clock_offset import shift_into
 from services import wire
 from services.bs import tracing
 from services.bs.job import Job

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.verification import Series, Unshaped, summarise
+from orchestrator.contracts.verification import Series, Unshaped, summarise
 
 ONE_PACKET = Unshaped(link=[0.8e-3, 0.9e-3, 5e-3], loopback=[0.1e-3])
 
