@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from orchestrator.array_histogram import ArrayHistogram
+from orchestrator.metrics.array_histogram import ArrayHistogram
 from orchestrator.metrics.buckets import (
     DEVICE_SECONDS_BUCKETS,
     KAPPA_BUCKETS,
     SECONDS_BUCKETS,
     WLR_BUCKETS,
 )
-from orchestrator.metrics.build import build_info
+from orchestrator.metrics.build_info import build_info
 
 # What labels may say besides numbers of devices, layers and experts, and `down` and `up`.
 PARTS = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from orchestrator.metrics.buckets import LATENESS_BUCKETS
-from orchestrator.metrics.build import build_info
+from orchestrator.metrics.build_info import build_info
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Info
 
-from orchestrator.metrics.build import build_info
+from orchestrator.metrics.build_info import build_info
 
 REFUSALS = ("malformed", "impostor")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from prometheus_client import CollectorRegistry, Histogram
 
-from orchestrator.array_histogram import ArrayHistogram
+from orchestrator.metrics.array_histogram import ArrayHistogram
 
 BOUNDS = (0.0, 0.1, 0.25, 0.5)
 

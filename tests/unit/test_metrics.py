@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from orchestrator.array_histogram import ArrayHistogram
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
+from orchestrator.metrics.array_histogram import ArrayHistogram
 from orchestrator.metrics.bs import KINDS, OUTCOMES, PARTS, REFUSALS
 from orchestrator.metrics.buckets import DEVICE_SECONDS_BUCKETS, SECONDS_BUCKETS
 
