@@ -18,9 +18,9 @@ import zmq
 from prometheus_client import disable_created_metrics
 
 from orchestrator import profiles
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.metrics import BsMetrics, device_metrics
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process.build import describe
 from services import settings, wire
 from services.bs.accounting import Accounting

@@ -27,8 +27,8 @@ from prometheus_client import REGISTRY, disable_created_metrics, generate_latest
 from scipy.stats import bootstrap
 
 from benchmarks.loopback import CHANNELS, CONF, BaseStation, serve_device
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.metrics import BsMetrics, bs_metrics
+from orchestrator.moe.checkpoint import Checkpoint
 
 ROUNDS = 30
 # As Prometheus is told to in services/prometheus/prometheus.yml.

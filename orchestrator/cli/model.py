@@ -31,7 +31,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Check that a folder is a whole, supported mixture of experts, and describe it."""
-    from orchestrator import model_folder  # torch takes seconds: not for every command
+    from orchestrator.moe import model_folder  # torch takes seconds: not for every command
 
     checkpoint = model_folder.check(folder)
     facts = {**asdict(checkpoint.info), "fingerprint": checkpoint.fingerprint}

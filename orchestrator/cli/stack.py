@@ -158,7 +158,7 @@ def _patiently(*arguments: str) -> str | None:
 
 def _check_model(model: ModelMount, services: Services) -> list[Path]:
     """The model's files; InputError for a model with which base station or devices would fail."""
-    from orchestrator import model_folder  # torch takes seconds, and only `up` needs it
+    from orchestrator.moe import model_folder  # torch takes seconds, and only `up` needs it
 
     try:
         checkpoint = model_folder.check(model.folder)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import uvicorn
 import zmq
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
-from orchestrator.model_folder import end_tokens, load_tokenizer
+from orchestrator.moe.checkpoint import Checkpoint
+from orchestrator.moe.model_folder import end_tokens, load_tokenizer
 from orchestrator.process import build
 from orchestrator.process.threads import end_process_with_any_thread
 from services import radio, settings, wire

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
-from orchestrator.checkpoint import ModelInfo
-from orchestrator.latency import batched_latency_s, layer_latency_s
 from orchestrator.metrics import BsMetrics
 from orchestrator.metrics.bs import DROP_REASONS
+from orchestrator.moe.checkpoint import ModelInfo
+from orchestrator.moe.latency_model import batched_latency_s, layer_latency_s
 from services.bs.estimate import LatencyEstimate
 from services.bs.job import Job
 from services.bs.selector import Choice

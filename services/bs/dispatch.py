@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import torch
 import zmq
 
-from orchestrator.checkpoint import ModelInfo
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
+from orchestrator.moe.checkpoint import ModelInfo
 from services import wire
 from services.bs.accounting import Accounting
 from services.bs.job import Job, between

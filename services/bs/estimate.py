@@ -1,6 +1,6 @@
 """How long a token takes on each device: t_q of Eq. 6, by its terms, measured, or the larger.
 
-Analytic: from the channel state and the devices' speeds (`orchestrator.latency`). Compute: from the
+Analytic: from the channel state and the devices' speeds (`orchestrator.moe.latency_model`). Compute: from the
 speeds alone, what a policy can know that knows nothing of the radio. Measured: per
 device, messages' times y (from sent to answered) against their tokens n, as y = a + b·n, where a
 is what a message costs however small it is, and b what each token adds.
@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from orchestrator.checkpoint import ModelInfo
 from orchestrator.contracts.channel_state import ChannelState
-from orchestrator.latency import Floats, device_latency_s
+from orchestrator.moe.checkpoint import ModelInfo
+from orchestrator.moe.latency_model import Floats, device_latency_s
 from services import wire
 
 # A message's weight in the fit halves with every HALF_LIFE later ones of its device.

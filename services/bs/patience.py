@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.checkpoint import ModelInfo
 from orchestrator.contracts.channel_state import ChannelState
+from orchestrator.moe.checkpoint import ModelInfo
 from services.bs.estimate import Fit
 
 # How often longer than expected an answer may take.

@@ -7,10 +7,10 @@ import inspect
 import torch
 
 from orchestrator import selection
-from orchestrator.checkpoint import ModelInfo
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics
+from orchestrator.moe.checkpoint import ModelInfo
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection
 
 # Tokens that a policy is tried with.

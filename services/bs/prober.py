@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.airtime import airtime_s, wire_bits
 from orchestrator.contracts.channel_state import Direction
+from orchestrator.moe.airtime import airtime_s, wire_bits
 from services import wire
 from services.bs.dispatch import Dispatcher
 from services.bs.loopback import Loopback

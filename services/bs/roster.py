@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 import zmq
 
-from orchestrator.checkpoint import ModelInfo
 from orchestrator.contracts import curve_keys
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
+from orchestrator.moe.checkpoint import ModelInfo
 from services import wire
 from services.settings import Settings
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.contracts.channel_state import ChannelState
-from orchestrator.latency import Floats
+from orchestrator.moe.latency_model import Floats
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, without
 from services.bs.estimate import LatencyEstimate
 from services.bs.roster import Roster

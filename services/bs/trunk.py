@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.moe.checkpoint import Checkpoint
 from services.bs.attention import IMPLEMENTATION, KvCache, position_bytes
 from services.bs.dispatch import Dispatcher
 from services.bs.selector import Selector

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from orchestrator.latency import Floats
 from orchestrator.metrics import BsMetrics
+from orchestrator.moe.latency_model import Floats
 from services.bs.selector import Choice
 
 # As many tokens are kept for a scrape at most, or twice as many with the choice that exceeds them;

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import zmq
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import device_metrics
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process import build
 from orchestrator.process.threads import end_process_with_any_thread
 from services import radio, settings, wire

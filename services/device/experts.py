@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear, silu
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.moe.checkpoint import Checkpoint
 
 
 class Experts:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DynamicCache, MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.moe.checkpoint import Checkpoint
 from tests.stack.conftest import BUNDLED, EXPERTS, MODEL, Stack, container, docker, until
 
 PROMPTS = [

@@ -15,10 +15,10 @@ import zmq
 from prometheus_client import CollectorRegistry
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics, bs_metrics
+from orchestrator.moe.checkpoint import Checkpoint
 from services import settings, wire
 from services.bs.accounting import Accounting
 from services.bs.attention import KvCache

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.airtime import airtime_s, wire_bits
+from orchestrator.moe.airtime import airtime_s, wire_bits
 from services import wire
 
 

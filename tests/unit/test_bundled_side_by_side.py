@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
+from orchestrator.moe.checkpoint import Checkpoint
 from tests.unit.cell import Cell, around
 from tests.unit.engine_room import EngineRoom, asking
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
+from orchestrator.moe.checkpoint import Checkpoint
 from services.device.experts import Experts
 from tests.unit.cell import TINY
 
@@ -287,7 +287,7 @@ def test_a_folder_behind_a_closed_one_is_refused_by_name(tmp_path: Path) -> None
     closed.mkdir(mode=0o700)
     program = (
         "import os, pathlib, sys\n"
-        "from orchestrator.checkpoint import Checkpoint\n"
+        "from orchestrator.moe.checkpoint import Checkpoint\n"
         "from orchestrator.errors import InputError\n"
         "os.setuid(65534)\n"
         "try:\n"

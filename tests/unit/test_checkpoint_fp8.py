@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
+from orchestrator.moe.checkpoint import Checkpoint
 from tests.unit.cell import TINY
 
 BLOCK = (10, 7)  # divides no side of a weight

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import DeviceState, Direction
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import Selection
 from orchestrator.selection.topk import TopK
 from services import wire

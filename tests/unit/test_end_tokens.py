@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from orchestrator import model_folder
 from orchestrator.errors import InputError
+from orchestrator.moe import model_folder
 from services.bs.vocabulary import Vocabulary
 from tests.unit.parrot import FOLDER, tokenizer
 

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator import channel
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
-from orchestrator.latency import (
+from orchestrator.moe.latency_model import (
     device_latency_s,
     layer_latency_s,
     prompt_latency_s,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import model_folder
 from orchestrator.cli.containers import ROOT
 from orchestrator.cli.model_mount import ModelMount
 from orchestrator.errors import InputError
+from orchestrator.moe import model_folder
 from orchestrator.process import environment
 
 BUNDLED = ROOT / "models" / "bundled"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection.random import Random
 from orchestrator.selection.top1 import Top1
 from orchestrator.selection.topk import TopK

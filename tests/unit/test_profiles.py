@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from orchestrator import profile_schema, profiles
 from orchestrator.contracts.channel_state import Direction, Emulation, PolicyState
 from orchestrator.errors import InputError
-from orchestrator.latency import device_latency_s
+from orchestrator.moe.latency_model import device_latency_s
 from orchestrator.profiles import Profile
 from services.device import tbf
 

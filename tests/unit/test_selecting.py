@@ -11,9 +11,9 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.contracts.channel_state import Direction, PolicyState
 from orchestrator.metrics import bs_metrics
+from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import LatencySource
 from orchestrator.selection.top1 import Top1
 from orchestrator.selection.topk import TopK

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import model_file
 from orchestrator.errors import InputError
+from orchestrator.moe import model_file
 
 _FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

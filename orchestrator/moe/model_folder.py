@@ -11,9 +11,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from orchestrator import model_file
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import InputError
+from orchestrator.moe import model_file
+from orchestrator.moe.checkpoint import Checkpoint
 
 # Which tokens end a text: by their numbers, and by their names.
 _NUMBERED_ENDS = ("generation_config.json", "config.json")

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from orchestrator import fp8, model_file, safetensors_header
 from orchestrator.errors import InputError
+from orchestrator.moe import fp8, model_file, safetensors_header
 
 _EXPERT = re.compile(r"\.(block_sparse_moe|mlp)\.experts\.")
 _DTYPES = ("F64", "F32", "F16", "BF16")
