@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.selection import weights
-from orchestrator.selection.wlr import ratios
+from orchestrator.selection.policies.wlr import ratios
 from services.bs.selector import Choice
 
 

@@ -17,7 +17,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import Selection
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.topk import TopK
 from services import wire
 from services.bs.estimate import ENOUGH
 from services.bs.job import between

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.replay import records
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.topk import TopK
 from services.bs.engine import MAX_RUNNING
 from services.bs.prober import ProbeRequest, Probes
 from services.bs.requests import Event, Finished, FullError, Piece
@@ -19,7 +19,7 @@ from tests.unit.engine_room import Answer, EngineRoom, asking
 
 LIMITED = """\
 from orchestrator.selection import Gate, Policy, Selection
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.topk import TopK
 
 
 class Limited(Policy):

@@ -13,9 +13,9 @@ import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from orchestrator.moe.checkpoint import Checkpoint
-from orchestrator.selection.random import Random
-from orchestrator.selection.top1 import Top1
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.random import Random
+from orchestrator.selection.policies.top1 import Top1
+from orchestrator.selection.policies.topk import TopK
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
 from services.bs.step import Part

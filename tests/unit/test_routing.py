@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from orchestrator.selection import Gate, without
-from orchestrator.selection.wlr import WeightToLatencyRatio
+from orchestrator.selection.policies.wlr import WeightToLatencyRatio
 from services.bs.routing import RoutingTrace
 from services.bs.selector import Choice
 

@@ -15,9 +15,9 @@ from orchestrator.contracts.channel_state import Direction, PolicyState
 from orchestrator.metrics import bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import LatencySource
-from orchestrator.selection.top1 import Top1
-from orchestrator.selection.topk import TopK
-from orchestrator.selection.wlr import WeightToLatencyRatio
+from orchestrator.selection.policies.top1 import Top1
+from orchestrator.selection.policies.topk import TopK
+from orchestrator.selection.policies.wlr import WeightToLatencyRatio
 from services.bs.policies import Policies
 from services.bs.routing import RoutingTrace
 from services.bs.serving import Serving, generator
@@ -154,7 +154,7 @@ MINE = """\
 from dataclasses import replace
 
 from orchestrator.selection import Gate, Policy, Selection
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.topk import TopK
 
 
 class Mine(Policy):

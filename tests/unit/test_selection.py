@@ -10,7 +10,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
 from orchestrator.selection import Gate, Policy, Selection, find, without
-from orchestrator.selection.topk import TopK
+from orchestrator.selection.policies.topk import TopK
 
 seeds = st.integers(0, 10_000)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.selection import Gate, Selection, find
-from orchestrator.selection.topk import TopK, heaviest
-from orchestrator.selection.wlr import kappas, ratios
+from orchestrator.selection.policies.topk import TopK, heaviest
+from orchestrator.selection.policies.wlr import kappas, ratios
 
 
 def algorithm_1(

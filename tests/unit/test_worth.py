@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.selection.wlr import kappas, ratios
+from orchestrator.selection.policies.wlr import kappas, ratios
 from services.bs.worth import _worth
 
 shares = st.one_of(st.just(0.0), st.floats(1e-6, 1.0))

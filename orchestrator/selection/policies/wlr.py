@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from orchestrator.selection import Gate, LatencyPolicy, Selection
-from orchestrator.selection.topk import heaviest, renormalised
+from orchestrator.selection.policies.topk import heaviest, renormalised
 
 if TYPE_CHECKING:
     import torch

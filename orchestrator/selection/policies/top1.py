@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.selection import Gate, Policy, Selection
-from orchestrator.selection.topk import heaviest
+from orchestrator.selection.policies.topk import heaviest
 
 
 class Top1(Policy):
