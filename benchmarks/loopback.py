@@ -17,11 +17,11 @@ import torch
 import zmq
 from prometheus_client import disable_created_metrics
 
-from orchestrator import profiles
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.metrics import BsMetrics, device_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process.build import describe
+from orchestrator.radio import profiles
 from services import settings, wire
 from services.bs.accounting import Accounting
 from services.bs.dispatch import Dispatcher

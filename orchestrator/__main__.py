@@ -7,12 +7,12 @@ import sys
 import uvicorn
 from prometheus_client import REGISTRY
 
-from orchestrator import profiles
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.process.threads import end_process_with_any_thread
+from orchestrator.radio import profiles
 from orchestrator.server import HTTP_PORT, Settings, create_app
 
 

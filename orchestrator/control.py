@@ -32,7 +32,7 @@ from orchestrator.in_force import InForceStore
 from orchestrator.link_watch import LinkWatch
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.plan import LEAD_S, Plan, first_epoch
-from orchestrator.profiles import MAX_DRAWN, Profile
+from orchestrator.radio.profiles import MAX_DRAWN, Profile
 from orchestrator.reports import AppliedInterval, Reports, decode_report
 
 

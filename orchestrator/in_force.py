@@ -14,12 +14,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from orchestrator import profiles, selection
+from orchestrator import selection
 from orchestrator.contracts.channel_state import MAX_PARAMS, Param, PolicyState
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import json_file
 from orchestrator.plan import Plan
-from orchestrator.profiles import Profile
+from orchestrator.radio import profiles
+from orchestrator.radio.profiles import Profile
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 

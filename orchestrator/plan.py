@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from orchestrator.contracts.channel_state import ChannelState, PolicyState
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 
 # Time for a state to reach all devices before it takes effect, at least.
 LEAD_S = 0.1

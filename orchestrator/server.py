@@ -14,19 +14,19 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator import profiles, traces
 from orchestrator.contracts import channel_state, replay_progress
 from orchestrator.contracts.verification import Verification
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import strict_yaml
 from orchestrator.process import build
+from orchestrator.radio import link_trace, profiles
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
 HTTP_PORT = 8080
 # JSON may write a character in six, but those of a trace in two at most.
-MAX_BODY_BYTES = 6 * strict_yaml.MAX_BYTES + 2 * traces.MAX_BYTES + 1024
+MAX_BODY_BYTES = 6 * strict_yaml.MAX_BYTES + 2 * link_trace.MAX_BYTES + 1024
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.contracts import verification
 from orchestrator.contracts.verification import Loss, Series, Unshaped, Verification
 from orchestrator.errors import StackError
 from orchestrator.moe.airtime import SEGMENT_BYTES
+from orchestrator.radio import profiles
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.client import Client
 from orchestrator.replay.restore import restored

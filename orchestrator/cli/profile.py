@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import mahimahi, profiles, traces
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.contracts.channel_state import DeviceState
 from orchestrator.errors import InputError
 from orchestrator.files.text_file import user_path
-from orchestrator.profile_schema import Device
-from orchestrator.profiles import Profile
+from orchestrator.radio import link_trace, mahimahi, profiles
+from orchestrator.radio.profile_schema import Device
+from orchestrator.radio.profiles import Profile
 
 Reference = Annotated[
     str, typer.Argument(metavar="NAME", help="A bundled profile, or the path of a file.")
@@ -198,7 +198,7 @@ def import_mahimahi(
             f"--step-s is {step_s:g}; allowed: whole milliseconds in seconds, from 0.001 to 3600"
         )
     text, warnings = mahimahi.convert(down, up, step_ms)
-    trace = traces.parse(text, str(out))
+    trace = link_trace.parse(text, str(out))
     out.write_text(text)
     common.warn(warnings)
     length_s = trace.length_ns * 1e-9
@@ -222,10 +222,10 @@ def import_mahimahi(
 
 
 def _plot(profile: Profile) -> Path:
-    from orchestrator import rate_plot  # matplotlib takes half a second to load
+    from orchestrator.radio import plot  # matplotlib takes half a second to load
 
     path = Path(f"{profile.name}-rates.png")
-    rate_plot.draw(profile, path)
+    plot.draw(profile, path)
     return path
 
 

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
 from orchestrator.progress_display import progress_display
+from orchestrator.radio import profiles
 from orchestrator.replay import context, prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.fading import parse as parse_fading

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from orchestrator.errors import InputError
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Arrivals, Channel, Fading, FadingBegins

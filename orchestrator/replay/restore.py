@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestrator.errors import InputError, StackError
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Policy
 

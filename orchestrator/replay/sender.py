@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay.ask import OnTrace, ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin

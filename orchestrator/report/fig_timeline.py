@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from orchestrator.rate_plot import asks_for_log
+from orchestrator.radio.plot import asks_for_log
 from orchestrator.replay.records import Request
 from orchestrator.replay.table import ms
 from orchestrator.report import columns, style

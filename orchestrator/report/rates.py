@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator import profiles
 from orchestrator.errors import InputError
-from orchestrator.profiles import Profile
-from orchestrator.rate_plot import mbps
+from orchestrator.radio import profiles
+from orchestrator.radio.plot import mbps
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay.records import Run
 from orchestrator.report.recorded import Recorded
 

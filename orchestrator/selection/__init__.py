@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.profile_schema import short
+from orchestrator.radio.profile_schema import short
 
 if TYPE_CHECKING:
     import torch

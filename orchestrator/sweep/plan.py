@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay import fading
 from orchestrator.replay.prompt import CodePrompt
 from orchestrator.replay.prompt_sets import PromptSet

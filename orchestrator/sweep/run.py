@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 from orchestrator.errors import StackError
-from orchestrator.profiles import Profile
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s

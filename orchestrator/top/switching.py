@@ -6,9 +6,10 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator import profiles, selection
+from orchestrator import selection
 from orchestrator.contracts.channel_state import Param
 from orchestrator.errors import InputError, StackError
+from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Policy
 

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from orchestrator import profiles
 from orchestrator.contracts import channel_state
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
+from orchestrator.radio import profiles
 from services.radio import run
 from tests.net.conftest import DEVICE_ADDRESS, HOST_ADDRESS, HOST_END, NAMESPACE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import profiles
+from orchestrator.radio import profiles
 from tests.stack.conftest import ENVIRONMENT, EXPERTS, Stack, until
 
 WDMOE = str(Path(sys.executable).parent / "wdmoe")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from orchestrator import cli, profiles
+from orchestrator import cli
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
+from orchestrator.radio import profiles
 from orchestrator.server import create_app
 from tests.unit.serving import serve
 

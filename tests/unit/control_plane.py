@@ -13,12 +13,12 @@ import msgpack
 import zmq
 from prometheus_client import CollectorRegistry
 
-from orchestrator import profiles
 from orchestrator.contracts import channel_state, curve_keys
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.control import Control
 from orchestrator.metrics import orchestrator_metrics
-from orchestrator.profiles import Profile
+from orchestrator.radio import profiles
+from orchestrator.radio.profiles import Profile
 
 STILL = """\
 description: two devices

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import profiles
+from orchestrator.radio import profiles
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.records import (
     PARTS,

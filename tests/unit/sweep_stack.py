@@ -18,10 +18,10 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
-from orchestrator import profiles
 from orchestrator.cli.sweep import sweep
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
+from orchestrator.radio import profiles
 from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS
 from tests.unit.serving import serve

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator import channel
-from orchestrator.channel import CorrelatedFading, DirectionName
+from orchestrator.radio import channel_model
+from orchestrator.radio.channel_model import CorrelatedFading, DirectionName
 
-NOISE = channel.noise_w_per_hz(-174)
+NOISE = channel_model.noise_w_per_hz(-174)
 SHARE_HZ = 12.5e6
 
 
 def rate_at(distance_m: float, power_w: float) -> float:
-    gain = channel.mean_gain(channel.path_loss_db(distance_m, 3.5))
-    return channel.rate_bps(SHARE_HZ, power_w, gain, NOISE)
+    gain = channel_model.mean_gain(channel_model.path_loss_db(distance_m, 3.5))
+    return channel_model.rate_bps(SHARE_HZ, power_w, gain, NOISE)
 
 
 def test_check_values_of_the_paper() -> None:
@@ -56,7 +56,7 @@ def test_rate_grows_with_power(distance_m: float, power_w: float, stronger: floa
 
 def draw(mean: float = 1.0, **key: int) -> float:
     where = {"seed": 7, "device": 0, "interval": 0, **key}
-    return channel.rayleigh_gain(mean, direction="down", **where)
+    return channel_model.rayleigh_gain(mean, direction="down", **where)
 
 
 def fading(
@@ -87,7 +87,7 @@ def test_links_and_directions_are_drawn_independently() -> None:
     one = [draw(interval=i) for i in keys]
     other_device = [draw(interval=i, device=1) for i in keys]
     upwards = [
-        channel.rayleigh_gain(1.0, seed=7, device=0, direction="up", interval=i) for i in keys
+        channel_model.rayleigh_gain(1.0, seed=7, device=0, direction="up", interval=i) for i in keys
     ]
     assert np.abs(np.corrcoef([one, other_device, upwards]) - np.eye(3)).max() < 0.06
 
@@ -106,7 +106,7 @@ def test_a_draw_is_fixed_by_its_keys_alone() -> None:
     assert draw() == pytest.approx(0.5255265372497245, rel=1e-12)
     third = fading(0.5).complex_gain(3)
     assert third == pytest.approx(0.09874888559235659 - 0.39617455253286415j, rel=1e-12)
-    assert channel.shadowing_db(8.0, seed=7, device=1) == pytest.approx(
+    assert channel_model.shadowing_db(8.0, seed=7, device=1) == pytest.approx(
         6.967174804707812, rel=1e-12
     )
 
@@ -138,7 +138,7 @@ def test_a_far_interval_is_as_good_as_at_hand(rho: float) -> None:
 
 @pytest.mark.parametrize(("rho", "intervals"), [(0.0, 0), (0.1, 24), (-0.1, 24), (1.0, 0)])
 def test_how_long_a_process_remembers(rho: float, intervals: int) -> None:
-    assert channel.memory(rho) == intervals
+    assert channel_model.memory(rho) == intervals
 
 
 def test_a_device_that_stands_still_keeps_its_gain() -> None:
@@ -149,7 +149,7 @@ def test_a_device_that_stands_still_keeps_its_gain() -> None:
 # Phones of pedestrians at 3.5 GHz, 50 ms apart: f_D·T from 0.12 to 0.35.
 @pytest.mark.parametrize("speed_m_per_s", [0.2, 0.4, 0.6])
 def test_the_gain_of_a_moving_device_has_clarke_s_correlation(speed_m_per_s: float) -> None:
-    rho = channel.jakes_correlation(speed_m_per_s, carrier_ghz=3.5, lag_s=0.05)
+    rho = channel_model.jakes_correlation(speed_m_per_s, carrier_ghz=3.5, lag_s=0.05)
     x = 2 * math.pi * speed_m_per_s * 3.5e9 / 299_792_458 * 0.05
     angles = (np.arange(64) + 0.5) * math.pi / 64
     assert rho == pytest.approx(np.cos(x * np.sin(angles)).mean(), abs=1e-12)  # J0's integral
@@ -167,12 +167,14 @@ def test_the_gain_of_a_moving_device_has_clarke_s_correlation(speed_m_per_s: flo
 def test_correlation_of_who_stands_still_and_at_the_first_zero(
     speed_m_per_s: float, expected: float
 ) -> None:
-    assert channel.jakes_correlation(speed_m_per_s, 3.5, 0.05) == pytest.approx(expected, abs=1e-5)
+    assert channel_model.jakes_correlation(speed_m_per_s, 3.5, 0.05) == pytest.approx(
+        expected, abs=1e-5
+    )
 
 
 def test_shadowing_is_normal_in_decibels_and_of_its_own_stream() -> None:
-    shadows = np.array([channel.shadowing_db(6.0, seed=7, device=q) for q in range(4000)])
+    shadows = np.array([channel_model.shadowing_db(6.0, seed=7, device=q) for q in range(4000)])
     assert stats.kstest(shadows / 6.0, "norm").pvalue > 0.01
     first_fades = [draw(device=q) for q in range(4000)]
     assert abs(np.corrcoef(shadows, first_fades)[0, 1]) < 0.05
-    assert channel.shadowing_db(0.0, seed=7, device=0) == 0
+    assert channel_model.shadowing_db(0.0, seed=7, device=0) == 0

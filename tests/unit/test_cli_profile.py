@@ -11,9 +11,9 @@ import httpx
 import matplotlib.pyplot as plt
 import pytest
 
-from orchestrator import profiles
 from orchestrator.cli import common
 from orchestrator.process.build import source
+from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
 from orchestrator.server import MAX_BODY_BYTES
 from tests.unit.command import Wdmoe

@@ -11,12 +11,12 @@ import pytest
 import zmq
 from prometheus_client import CollectorRegistry
 
-from orchestrator import profiles
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.control import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
+from orchestrator.radio import profiles
 from tests.unit.control_plane import FAST, STILL, hear, profile
 
 TRACED = """\

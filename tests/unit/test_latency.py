@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from orchestrator import channel
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.moe.latency_model import (
     device_latency_s,
@@ -11,6 +10,7 @@ from orchestrator.moe.latency_model import (
     prompt_latency_s,
     token_latency_s,
 )
+from orchestrator.radio import channel_model
 
 MIXTRAL = Emulation(hidden_size=4096, intermediate_size=14336, bits_per_element=16)
 
@@ -33,10 +33,14 @@ def state(devices: list[DeviceState]) -> ChannelState:
 
 
 def test_eq_2_and_3() -> None:
-    noise = channel.noise_w_per_hz(-174)
+    noise = channel_model.noise_w_per_hz(-174)
     for q, (bandwidth_hz, down, up, _) in enumerate(DEVICES):
-        assert channel.rate_bps(bandwidth_hz, *down, noise) == pytest.approx(DOWN_BPS[q], rel=1e-9)
-        assert channel.rate_bps(bandwidth_hz, *up, noise) == pytest.approx(UP_BPS[q], rel=1e-9)
+        assert channel_model.rate_bps(bandwidth_hz, *down, noise) == pytest.approx(
+            DOWN_BPS[q], rel=1e-9
+        )
+        assert channel_model.rate_bps(bandwidth_hz, *up, noise) == pytest.approx(
+            UP_BPS[q], rel=1e-9
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator import mahimahi, traces
 from orchestrator.errors import InputError
-from orchestrator.traces import Series, Trace
+from orchestrator.radio import link_trace, mahimahi
+from orchestrator.radio.link_trace import Series, Trace
 from tests.unit.command import Wdmoe
 
 MS = 1_000_000  # ns
@@ -26,8 +26,8 @@ def write(path: Path, times_ms: Iterable[int]) -> Path:
 
 def converted(down: Path, up: Path, step_ms: int) -> tuple[Trace, list[str]]:
     text, warnings = mahimahi.convert(down, up, step_ms)
-    assert len(text) <= traces.MAX_BYTES
-    return traces.parse(text, "t.csv"), warnings
+    assert len(text) <= link_trace.MAX_BYTES
+    return link_trace.parse(text, "t.csv"), warnings
 
 
 def mean_bps(series: Series) -> float:
@@ -136,7 +136,7 @@ def test_a_file_of_any_size_is_read_as_a_stream(tmp_path: Path) -> None:
         for time in range(1, length_ms + 1):
             lines.write(f"{time}\n" * per_ms)
     size = file.stat().st_size
-    assert size > traces.MAX_BYTES
+    assert size > link_trace.MAX_BYTES
     packed = tmp_path / "fast.gz"
     packed.write_bytes(gzip.compress(file.read_bytes(), compresslevel=1))
     for path in (file, packed):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import profiles
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, PolicyState
 from orchestrator.plan import LEAD_S, Plan
-from orchestrator.profiles import Profile
+from orchestrator.radio import profiles
+from orchestrator.radio.profiles import Profile
 from tests.unit.control_plane import FAST, STILL
 
 START_S = 1.7e9

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import profiles, traces
 from orchestrator.errors import InputError
+from orchestrator.radio import link_trace, profiles
 from tests.unit.test_profiles import BASE, LTE, RAW, TRACED, parse
 
 
@@ -33,7 +33,7 @@ def test_traces_that_do_not_belong_to_the_profile_are_refused() -> None:
 
 def test_traces_are_limited_together_and_before_they_are_parsed(tmp_path: Path) -> None:
     text = TRACED.replace("{distance_m: 100}", "{trace: b.csv}")
-    large = "x" * (traces.MAX_BYTES // 2 + 1)
+    large = "x" * (link_trace.MAX_BYTES // 2 + 1)
     expected = "its traces together are larger than the 4194304 bytes allowed"
     assert refusal(text, {"lte.csv": large, "b.csv": large}) == expected
     (tmp_path / "p.yaml").write_text(text)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator import profile_schema, profiles
 from orchestrator.contracts.channel_state import Direction, Emulation, PolicyState
 from orchestrator.errors import InputError
 from orchestrator.moe.latency_model import device_latency_s
-from orchestrator.profiles import Profile
+from orchestrator.radio import profile_schema, profiles
+from orchestrator.radio.profiles import Profile
 from services.device import tbf
 
 BASE = """\

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import profiles
+from orchestrator.radio import profiles
 from orchestrator.replay.records import Interval
 from orchestrator.report import columns, rates, recorded
 from tests.unit.recorded_runs import BEGIN_S, record, report_of

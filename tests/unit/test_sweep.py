@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import profiles
 from orchestrator.errors import StackError
+from orchestrator.radio import profiles
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Request, Run

@@ -7,8 +7,8 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator import profiles
 from orchestrator.errors import InputError, StackError
+from orchestrator.radio import profiles
 from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Request

@@ -7,9 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator import profiles, selection
+from orchestrator import selection
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
+from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Policy
 from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import traces
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
+from orchestrator.radio import link_trace
 
 TEXT = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,4e6\n0.3,10e6,3e6\n"
 S = 1_000_000_000  # ns
@@ -28,7 +28,7 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def test_a_line_holds_until_the_next_and_the_trace_begins_again() -> None:
-    trace = traces.parse(TEXT, "t.csv")
+    trace = link_trace.parse(TEXT, "t.csv")
     assert trace.length_ns == S // 2  # the last line holds for 0.2 s, as the one before
     for turn in (0, 1, 1_000_000_007):
         begin = turn * trace.length_ns
@@ -57,7 +57,7 @@ def test_the_mean_is_what_each_line_carried(
             start, end = turn * edges[-1] + first, turn * edges[-1] + last
             overlap = min(end, begin + duration) - max(start, begin)
             expected += rate * max(0, overlap) / duration
-    mean = traces.Series.of(edges, values).mean_bps(begin, begin + duration)
+    mean = link_trace.Series.of(edges, values).mean_bps(begin, begin + duration)
     assert mean == pytest.approx(expected, abs=1, rel=1e-9)
 
 
@@ -65,7 +65,7 @@ def test_the_mean_is_what_each_line_carried(
 def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms: int) -> None:
     downs, ups = zip(*pairs, strict=True)
     edges_s = [n * step_ms / 1000 for n in range(len(pairs) + 1)]
-    trace = traces.parse(traces.render(edges_s, downs, ups), "t.csv")
+    trace = link_trace.parse(link_trace.render(edges_s, downs, ups), "t.csv")
     assert trace.length_ns == len(pairs) * step_ms * 1_000_000
     assert trace.down.rates_bps == pytest.approx(downs, rel=1e-9)
     assert trace.up.rates_bps == pytest.approx(ups, rel=1e-9)
@@ -75,8 +75,11 @@ def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms
     ("old", "new"), [("\n", "\r\n"), (",", ", "), (",", " ,\t"), ("3e6\n", "3e6\n\n \r\n")]
 )
 def test_line_ends_spaces_and_blank_last_lines_do_not_matter(old: str, new: str) -> None:
-    trace = traces.parse(TEXT.replace(old, new), "t.csv")
-    assert (trace.down, trace.up) == (traces.parse(TEXT, "t.csv").down, traces.parse(TEXT, "").up)
+    trace = link_trace.parse(TEXT.replace(old, new), "t.csv")
+    assert (trace.down, trace.up) == (
+        link_trace.parse(TEXT, "t.csv").down,
+        link_trace.parse(TEXT, "").up,
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,16 +111,16 @@ def test_a_fault_is_one_line_with_file_line_field_and_value(
     old: str, new: str, expected: str
 ) -> None:
     assert old in TEXT
-    assert expected in refusal(lambda: traces.parse(TEXT.replace(old, new, 1), "t.csv"))
+    assert expected in refusal(lambda: link_trace.parse(TEXT.replace(old, new, 1), "t.csv"))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     for whole in (text, TEXT + text, TEXT.replace("20e6", text)):
         try:
-            traces.parse(whole, "t.csv")
+            link_trace.parse(whole, "t.csv")
         except InputError:
-            assert refusal(lambda whole=whole: traces.parse(whole, "t.csv"))  # type: ignore[misc]
+            assert refusal(lambda whole=whole: link_trace.parse(whole, "t.csv"))  # type: ignore[misc]
 
 
 def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
         file.truncate(100 << 20)
     tracemalloc.start()
     try:
-        message = refusal(lambda: text_file.read(huge, traces.MAX_BYTES))
+        message = refusal(lambda: text_file.read(huge, link_trace.MAX_BYTES))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -170,7 +173,7 @@ def test_no_more_is_decompressed_than_allowed(tmp_path: Path) -> None:
     bomb.write_bytes(gzip.compress(bytes(200 << 20), compresslevel=1))
     tracemalloc.start()
     try:
-        told = refusal(lambda: text_file.read(bomb, traces.MAX_BYTES))
+        told = refusal(lambda: text_file.read(bomb, link_trace.MAX_BYTES))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator import traces
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
-from orchestrator.profile_schema import MAX_RATE_BPS, MIN_RATE_BPS
+from orchestrator.radio import link_trace
+from orchestrator.radio.profile_schema import MAX_RATE_BPS, MIN_RATE_BPS
 
 PACKET_BITS = 1500 * 8
 MAX_STEPS = 100_000  # fit into a trace
@@ -83,7 +83,7 @@ def convert(down: Path, up: Path, step_ms: int) -> tuple[str, list[str]]:
             )
         warnings += _outages(file.path, edges_ms, rates, step_ms)
         rates_bps.append([round(rate, 3) for rate in rates.tolist()])
-    return traces.render([edge / 1000 for edge in edges_ms.tolist()], *rates_bps), warnings
+    return link_trace.render([edge / 1000 for edge in edges_ms.tolist()], *rates_bps), warnings
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _curve(begin_ms: float, begun: float, times: _Times, counts: _Times) -> tupl
 
 def _common_ms(long_ms: int, short_ms: int, step_ms: int) -> int:
     """The rounds of the longer file that leave the least of the shorter one's last round over."""
-    most_ms = min(ROUNDS_STEPS * step_ms, round(traces.MAX_TIME_S * 1000))
+    most_ms = min(ROUNDS_STEPS * step_ms, round(link_trace.MAX_TIME_S * 1000))
     most = max(1, min(most_ms // long_ms, short_ms // math.gcd(long_ms, short_ms)))
 
     def left_over(rounds: int) -> float:

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator import channel, profile_schema, traces
-from orchestrator.channel import CorrelatedFading, DirectionName
 from orchestrator.contracts.channel_state import (
     ChannelState,
     DeviceState,
@@ -27,7 +25,10 @@ from orchestrator.contracts.channel_state import (
 from orchestrator.errors import InputError
 from orchestrator.files import strict_yaml, text_file
 from orchestrator.process.environment import setting
-from orchestrator.profile_schema import (
+from orchestrator.radio import channel_model, link_trace, profile_schema
+from orchestrator.radio.channel_model import CorrelatedFading, DirectionName
+from orchestrator.radio.link_trace import Trace
+from orchestrator.radio.profile_schema import (
     LOSS_MOST,
     MAX_RATE_BPS,
     MIN_RATE_BPS,
@@ -37,7 +38,6 @@ from orchestrator.profile_schema import (
     Spec,
     short,
 )
-from orchestrator.traces import Trace
 
 # Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.
 MAX_DRAWN = 10_000
@@ -108,13 +108,13 @@ class Profile:
         fading = self.spec.fading
         if fading.speed_m_per_s is None or fading.coherence_s is None:
             return 0.0
-        return channel.jakes_correlation(
+        return channel_model.jakes_correlation(
             fading.speed_m_per_s, self.spec.carrier_ghz, fading.coherence_s
         )
 
     def can_begin_at(self, interval: int) -> bool:
         """Whether intervals before one are few or soon forgotten, so that drawing it is quick."""
-        return min(interval, channel.memory(self.correlation)) <= MAX_DRAWN
+        return min(interval, channel_model.memory(self.correlation)) <= MAX_DRAWN
 
     def devices(self, interval: int | None) -> tuple[DeviceState, ...]:
         """All devices in one interval.
@@ -144,7 +144,7 @@ class Profile:
     def shadowing_db(self, index: int) -> float:
         """What shadowing adds to a device's path loss for the whole run."""
         spec = self.spec
-        return channel.shadowing_db(spec.shadowing_db, seed=spec.seed, device=index)
+        return channel_model.shadowing_db(spec.shadowing_db, seed=spec.seed, device=index)
 
     def _device(self, index: int, device: Device, interval: int | None) -> DeviceState:
         if device.down is not None and device.up is not None:
@@ -182,18 +182,18 @@ class Profile:
         """Rates of a device at a distance, by Eq. 2 and 3, whatever a link can be limited to."""
         spec = self.spec
         assert device.distance_m is not None  # Device has checked it
-        mean = channel.mean_gain(
-            channel.path_loss_db(device.distance_m, spec.carrier_ghz)
+        mean = channel_model.mean_gain(
+            channel_model.path_loss_db(device.distance_m, spec.carrier_ghz)
             + device.obstruction_db
             + self.shadowing_db(index)
         )
-        noise = channel.noise_w_per_hz(spec.noise_dbm_per_hz)
+        noise = channel_model.noise_w_per_hz(spec.noise_dbm_per_hz)
         share_hz = spec.bandwidth_hz / len(spec.devices)
         down = self._gain(mean, index, "down", interval)
         up = self._gain(mean, index, "up", interval)
         return (
-            channel.rate_bps(share_hz, spec.bs_power_w, down, noise),
-            channel.rate_bps(share_hz, spec.device_power_w, up, noise),
+            channel_model.rate_bps(share_hz, spec.bs_power_w, down, noise),
+            channel_model.rate_bps(share_hz, spec.device_power_w, up, noise),
         )
 
     def _gain(
@@ -204,7 +204,7 @@ class Profile:
             return mean
         if fading.speed_m_per_s is not None and self.interval_s is not None:
             return self._correlated[index, direction].gain(mean, interval)
-        return channel.rayleigh_gain(
+        return channel_model.rayleigh_gain(
             mean, seed=self.spec.seed, device=index, direction=direction, interval=interval
         )
 
@@ -239,7 +239,7 @@ def load(path: Path) -> Profile:
     texts: dict[str, str] = {}
     for reference in _references(spec):
         file = path.parent / text_file.user_path(reference)
-        texts[reference] = text_file.read(file, traces.MAX_BYTES)
+        texts[reference] = text_file.read(file, link_trace.MAX_BYTES)
         _check_size(texts, source)
     return _profile(text, name, source, spec, texts)
 
@@ -293,7 +293,7 @@ def _profile(text: str, name: str, source: str, spec: Spec, texts: Mapping[str, 
         raise InputError(f"{source}: trace {short(more)} is not named by any device")
     _check_size(texts, source)
     recorded = {
-        reference: traces.parse(texts[reference], f"{source}: trace {reference}")
+        reference: link_trace.parse(texts[reference], f"{source}: trace {reference}")
         for reference in named
     }
     profile = Profile(name, text, spec, recorded)
@@ -315,9 +315,9 @@ def _check_rates(profile: Profile, source: str) -> None:
 
 def _check_size(texts: Mapping[str, str], source: str) -> None:
     # A trace is ASCII, so its characters are its bytes; what is not is refused later.
-    if sum(map(len, texts.values())) > traces.MAX_BYTES:
+    if sum(map(len, texts.values())) > link_trace.MAX_BYTES:
         raise InputError(
-            f"{source}: its traces together are larger than the {traces.MAX_BYTES} bytes allowed"
+            f"{source}: its traces together are larger than the {link_trace.MAX_BYTES} bytes allowed"
         )
 
 

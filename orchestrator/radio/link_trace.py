@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
-from orchestrator.profile_schema import MAX_RATE_BPS
+from orchestrator.radio.profile_schema import MAX_RATE_BPS
 
 MAX_BYTES = 4 << 20  # of all traces of one profile together
 MAX_TIME_S = 1e6

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.errors import InputError
-from orchestrator.profile_schema import Device
-from orchestrator.profiles import Profile
+from orchestrator.radio.profile_schema import Device
+from orchestrator.radio.profiles import Profile
 
 INTERVALS = 2000
 SHOWN_INTERVALS = 100
