@@ -7,13 +7,13 @@ import sys
 import uvicorn
 from prometheus_client import REGISTRY
 
-from orchestrator.control import Control
+from orchestrator.control.http import HTTP_PORT, Settings, create_app
+from orchestrator.control.in_force import InForceStore
+from orchestrator.control.plane import Control
 from orchestrator.errors import InputError, StackError
-from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.process.threads import end_process_with_any_thread
 from orchestrator.radio import profiles
-from orchestrator.server import HTTP_PORT, Settings, create_app
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts import channel_state
-from orchestrator.control import Control
+from orchestrator.control.plane import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from services.radio import run

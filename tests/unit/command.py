@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from orchestrator import cli
-from orchestrator.control import Control
+from orchestrator.control.http import create_app
+from orchestrator.control.plane import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
-from orchestrator.server import create_app
 from tests.unit.serving import serve
 
 

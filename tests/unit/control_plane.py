@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts import channel_state, curve_keys
 from orchestrator.contracts.channel_state import ChannelState
-from orchestrator.control import Control
+from orchestrator.control.plane import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile

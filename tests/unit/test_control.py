@@ -7,10 +7,10 @@ import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.contracts.channel_state import Param, PolicyState
-from orchestrator.control import Control
+from orchestrator.control.plane import Control
+from orchestrator.control.timeline import LEAD_S
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
-from orchestrator.plan import LEAD_S
 from tests.unit.control_plane import (
     FAST,
     STILL,

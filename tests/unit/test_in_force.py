@@ -12,9 +12,9 @@ import zmq
 from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts.channel_state import ChannelState
-from orchestrator.control import Control
+from orchestrator.control.in_force import InForceStore
+from orchestrator.control.plane import Control
 from orchestrator.errors import InputError, StackError
-from orchestrator.in_force import InForceStore
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from tests.unit.control_plane import FAST, STILL, hear, profile

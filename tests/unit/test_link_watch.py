@@ -10,8 +10,8 @@ import httpx
 import pytest
 import zmq
 
-from orchestrator import link_watch
-from orchestrator.server import create_app
+from orchestrator.control import link_watch
+from orchestrator.control.http import create_app
 from tests.unit.control_plane import FAST, STILL, Stack, eventually, profile, report, running
 from tests.unit.serving import serve
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, PolicyState
-from orchestrator.plan import LEAD_S, Plan
+from orchestrator.control.timeline import LEAD_S, Plan
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
 from tests.unit.control_plane import FAST, STILL

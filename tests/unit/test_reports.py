@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.reports import MAX_REPORT_BYTES, decode_report
+from orchestrator.control.device_reports import MAX_REPORT_BYTES, decode_report
 from tests.unit.control_plane import QUEUE, report
 
 

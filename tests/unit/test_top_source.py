@@ -12,8 +12,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 
+from orchestrator.control.http import create_app
 from orchestrator.metrics import BsMetrics, bs_metrics
-from orchestrator.server import create_app
 from orchestrator.top.history import History
 from orchestrator.top.source import MAX_BYTES, Source
 from orchestrator.top.view import DeviceRow, View, view

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from orchestrator.control.device_reports import Reports
+from orchestrator.control.timeline import Plan
 from orchestrator.metrics import OrchestratorMetrics
-from orchestrator.plan import Plan
-from orchestrator.reports import Reports
 
 # A device reports once a second, and after each change.
 SILENT_AFTER_S = 5.0

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import selection
 from orchestrator.contracts.channel_state import MAX_PARAMS, Param, PolicyState
+from orchestrator.control.timeline import Plan
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import json_file
-from orchestrator.plan import Plan
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
 

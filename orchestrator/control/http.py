@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contracts import channel_state, replay_progress
 from orchestrator.contracts.verification import Verification
-from orchestrator.control import Control
+from orchestrator.control.plane import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import strict_yaml
 from orchestrator.process import build

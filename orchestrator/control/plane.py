@@ -27,13 +27,13 @@ from orchestrator.contracts import channel_state, curve_keys
 from orchestrator.contracts.channel_state import Param
 from orchestrator.contracts.replay_progress import ProgressBoard
 from orchestrator.contracts.verification import Verification, export, withdraw
+from orchestrator.control.device_reports import AppliedInterval, Reports, decode_report
+from orchestrator.control.in_force import InForceStore
+from orchestrator.control.link_watch import LinkWatch
+from orchestrator.control.timeline import LEAD_S, Plan, first_epoch
 from orchestrator.errors import InputError, StackError
-from orchestrator.in_force import InForceStore
-from orchestrator.link_watch import LinkWatch
 from orchestrator.metrics import OrchestratorMetrics
-from orchestrator.plan import LEAD_S, Plan, first_epoch
 from orchestrator.radio.profiles import MAX_DRAWN, Profile
-from orchestrator.reports import AppliedInterval, Reports, decode_report
 
 
 class Control:
