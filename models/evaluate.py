@@ -26,9 +26,9 @@ from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 from models.tasks import TASKS
 from orchestrator import selection as policies
 from orchestrator.progress_display import progress_display
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.prompt_sets import Prompt
-from orchestrator.replay.scoring import exact_match
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.prompt_sets import Prompt
+from orchestrator.prompts.scoring import exact_match
 from orchestrator.replay.table import percent
 from orchestrator.sweep import analysis
 

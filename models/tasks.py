@@ -12,8 +12,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Literal, NamedTuple
 
-from orchestrator.replay.prompt_sets import BUNDLED_DIR
-from orchestrator.replay.scoring import extract_answer
+from orchestrator.prompts.prompt_sets import BUNDLED_DIR
+from orchestrator.prompts.scoring import extract_answer
 
 Split = Literal["train", "validation", "prompts"]
 

@@ -26,11 +26,12 @@ from models.smollm2 import dense, source
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
 from orchestrator.progress_display import progress_display
-from orchestrator.replay import likelihood, prompt_sets
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.prompt import ChoicePrompt
+from orchestrator.prompts.prompt_sets import PromptSet
+from orchestrator.prompts.scoring import likeliest
+from orchestrator.replay import likelihood
 from orchestrator.replay.likelihood import Logprobs
-from orchestrator.replay.prompt import ChoicePrompt
-from orchestrator.replay.prompt_sets import PromptSet
-from orchestrator.replay.scoring import likeliest
 from orchestrator.replay.table import percent
 from orchestrator.sweep import analysis
 from services.bs.vocabulary import Vocabulary

@@ -9,9 +9,9 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.errors import InputError
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.formats import FORMATS
-from orchestrator.replay.prompt import ChoicePrompt, Prompt
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.formats import FORMATS
+from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 
 SHOWN_CHARACTERS = 54
 

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.replay.client import Client, Reply
-from orchestrator.replay.fading import Realisation
-from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.replay.records import Request, TraceTold
-from orchestrator.replay.scoring import (
+from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
+from orchestrator.prompts.scoring import (
     exact_match,
     extract_answer,
     final_number,
     likeliest,
     number_match,
 )
+from orchestrator.replay.client import Client, Reply
+from orchestrator.replay.fading import Realisation
+from orchestrator.replay.records import Request, TraceTold
 
 OnTrace: TypeAlias = Callable[[Request, TraceTold | None], None]
 

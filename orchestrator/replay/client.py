@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.json_file import first_fault
+from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import likelihood
 from orchestrator.replay.backoff import Backoff
-from orchestrator.replay.prompt import ChoicePrompt, Prompt
 from orchestrator.replay.records import (
     Channel,
     Choice,

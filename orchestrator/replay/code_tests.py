@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import StackError
-from orchestrator.replay.prompt import CodePrompt, Prompt
+from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.replay.records import Request
 from orchestrator.replay.stream import one_line
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.files.json_file import first_fault
-from orchestrator.replay.prompt import ChoicePrompt
+from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.replay.records import Choice, Timings
 from orchestrator.replay.stream import AnswerError
 

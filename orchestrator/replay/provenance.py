@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.process.build import source
-from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay.records import (
     Arrivals,
     Build,

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+from orchestrator.prompts.prompt import Prompt
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.ask import OnTrace, ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.loop import Answer, Due, send
-from orchestrator.replay.prompt import Prompt
 from orchestrator.replay.records import Fading
 from orchestrator.replay.restore import restored
 

@@ -13,9 +13,9 @@ from threading import Event, Thread
 from types import TracebackType
 
 from orchestrator.contracts.replay_progress import MAX_NAME, Progress
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 
 EVERY_S = 1.0

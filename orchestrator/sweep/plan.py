@@ -23,10 +23,10 @@ from pydantic import BaseModel
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
+from orchestrator.prompts.prompt import CodePrompt
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import fading
-from orchestrator.replay.prompt import CodePrompt
-from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Fading, FadingBegins, Policy, PromptsUsed
 from orchestrator.replay.run_folder import check_same
 

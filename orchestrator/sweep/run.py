@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 from orchestrator.errors import StackError
+from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
-from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.provenance import describe, of_stack
 from orchestrator.replay.records import Channel, Request
 from orchestrator.replay.restore import restored

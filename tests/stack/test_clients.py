@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.replay import prompt_sets
+from orchestrator.prompts import prompt_sets
 from tests.stack.conftest import MODEL, PATIENCE_S, ROOT, Stack
 
 CLIENTS = ROOT / ".build" / "clients"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
-from orchestrator.replay import code_tests, prompt_sets
+from orchestrator.prompts import prompt_sets
+from orchestrator.replay import code_tests
 from tests.stack.conftest import docker
 from tests.unit.recorded_runs import program
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig, MixtralForCausalLM
 
-from orchestrator.replay import prompt_sets
+from orchestrator.prompts import prompt_sets
 from tests.stack.conftest import MODEL, Stack
 
 PROMPT = "What is 45 + 38?"

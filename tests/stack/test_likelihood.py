@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MixtralForCausalLM
 
-from orchestrator.replay import prompt_sets
+from orchestrator.prompts import prompt_sets
 from tests.stack.conftest import MODEL, Stack
 
 CLOSE = 1e-3

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.replay import prompt_sets
+from orchestrator.prompts import prompt_sets
 from tests.stack.conftest import MODEL, PATIENCE_S, Stack
 
 ITEMS = 30

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from orchestrator.replay import prompt_sets
+from orchestrator.prompts import prompt_sets
 from tests.stack.conftest import MODEL, PATIENCE_S, Stack
 
 PROMPT = prompt_sets.load("arithmetic").prompts[0]

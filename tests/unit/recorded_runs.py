@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay import prompt_sets
 from orchestrator.replay.records import (
     PARTS,
     Channel,

@@ -21,8 +21,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
+from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.client import Client
-from orchestrator.replay.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.records import PARTS, Request
 from orchestrator.replay.run import Outcome, replay
 

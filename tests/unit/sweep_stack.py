@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from orchestrator.cli.sweep import sweep
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
+from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio import profiles
-from orchestrator.replay.prompt_sets import Prompt
 from orchestrator.replay.records import PARTS
 from tests.unit.serving import serve
 

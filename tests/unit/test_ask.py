@@ -17,11 +17,11 @@ from fastapi.responses import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay import likelihood
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client
 from orchestrator.replay.fading import Realisation
-from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.records import PARTS, Channel, Choice, Request
 from orchestrator.replay.stream import AnswerError
 from tests.unit.replay_stack import CHANNEL

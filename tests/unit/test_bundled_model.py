@@ -19,8 +19,8 @@ from models.evaluate import (
     selection,
 )
 from models.tasks import MAX_TOKENS, TASKS
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.scoring import exact_match
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.scoring import exact_match
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
 ITEMS = 40

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
+from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.replay import code_tests
-from orchestrator.replay.prompt import CodePrompt, Prompt
 from tests.unit.recorded_runs import program
 
 RIGHT = "    return 1"

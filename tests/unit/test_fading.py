@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError, StackError
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals
 from orchestrator.replay.client import Client
 from orchestrator.replay.compare import compare
-from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome, replay
 from orchestrator.replay.run_folder import read_intervals, read_requests, read_run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.formats import item
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.formats import item
 
 GSM8K = [
     {"question": "Ada has 2 pens and buys 3. How many has she?", "answer": "2 + 3 = 5\n#### 5"},

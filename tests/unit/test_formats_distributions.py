@@ -9,10 +9,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.formats import source
-from orchestrator.replay.prompt import ChoicePrompt
-from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.formats import source
+from orchestrator.prompts.prompt import ChoicePrompt
+from orchestrator.prompts.prompt_sets import PromptSet
 from tests.unit.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
 
 TEXTS, LABELS = ["wood", "iron", "glass"], ["1", "2", "3"]

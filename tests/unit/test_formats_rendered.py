@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.prompt import ChoicePrompt, CodePrompt, Prompt
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from tests.unit.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
 
 ALGEBRA = '" What is 2 + 2, in ""digits""?\nChoose.",3,4,"5, or 6",7,B\n'

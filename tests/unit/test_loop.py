@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.replay.client import now_s
 from orchestrator.replay.loop import Answer, Due, send
-from orchestrator.replay.prompt_sets import Prompt
 from tests.unit.replay_stack import prompt
 
 

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.prompts import app
 from orchestrator.errors import InputError
-from orchestrator.replay import prompt_sets
-from orchestrator.replay.formats import source
-from orchestrator.replay.prompt import ChoicePrompt
+from orchestrator.prompts import prompt_sets
+from orchestrator.prompts.formats import source
+from orchestrator.prompts.prompt import ChoicePrompt
 
 ITEM = {"id": "a-1", "prompt": "What is 1 + 1?", "answer": "2", "max_tokens": 8, "stop": ["\n"]}
 

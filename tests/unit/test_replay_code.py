@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
+from orchestrator.prompts.prompt import CodePrompt, Prompt
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import code_tests, run_folder
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.prompt import CodePrompt, Prompt
-from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.run import Outcome, replay
 from tests.unit.command import Wdmoe

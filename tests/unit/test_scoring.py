@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.replay.scoring import (
+from orchestrator.prompts.scoring import (
     exact_match,
     extract_answer,
     final_number,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
+from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Request, Run
 from orchestrator.sweep.plan import Plan, policies

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import selection
 from orchestrator.errors import InputError
-from orchestrator.replay.prompt_sets import PromptSet
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay.records import Choice, Experts, Policy
 from orchestrator.sweep import analysis, figure
 from orchestrator.sweep.plan import Plan, blocks, policies, slug

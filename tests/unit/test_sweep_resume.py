@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.errors import InputError, StackError
+from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay import prompt_sets
 from orchestrator.replay.client import Client
 from orchestrator.replay.records import Request
 from orchestrator.sweep.plan import Plan, policies

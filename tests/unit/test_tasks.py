@@ -24,7 +24,7 @@ from models.tasks import (
     reading,
     split_of,
 )
-from orchestrator.replay.prompt_sets import BUNDLED_DIR
+from orchestrator.prompts.prompt_sets import BUNDLED_DIR
 
 seeds = st.integers(min_value=0, max_value=2**32)
 

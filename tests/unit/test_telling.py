@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError
+from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import client
-from orchestrator.replay.prompt_sets import PromptSet
 from orchestrator.replay.records import Request
 from orchestrator.replay.telling import EVERY_S, Tally
 from tests.unit import recorded_runs

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
-from orchestrator.replay.formats import parquet, splits
+from orchestrator.prompts.formats import parquet, splits
 
 MAX_BYTES = 64 << 20
 MAX_CHARACTERS = 1 << 20  # of one text; the base station takes no longer prompt

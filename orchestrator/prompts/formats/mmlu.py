@@ -17,9 +17,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import item, source, splits
-from orchestrator.replay.formats.item import Item, Items, Loaded, describe, with_shots
-from orchestrator.replay.formats.source import MAX_CHARACTERS, Published, Source, Text
+from orchestrator.prompts.formats import item, source, splits
+from orchestrator.prompts.formats.item import Item, Items, Loaded, describe, with_shots
+from orchestrator.prompts.formats.source import MAX_CHARACTERS, Published, Source, Text
 
 TEMPLATE = "mmlu-1"
 LETTERS = "ABCD"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import splits
-from orchestrator.replay.formats.source import MAX_CHARACTERS, Source
-from orchestrator.replay.prompt import ChoicePrompt, Prompt
+from orchestrator.prompts.formats import splits
+from orchestrator.prompts.formats.source import MAX_CHARACTERS, Source
+from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.replay.formats import arc, boolq, gsm8k, humaneval, jsonl, mmlu, piqa
-from orchestrator.replay.formats.item import Loaded
+from orchestrator.prompts.formats import arc, boolq, gsm8k, humaneval, jsonl, mmlu, piqa
+from orchestrator.prompts.formats.item import Loaded
 
 # Each takes a path and a number of shots; InputError names file, line, field, value, allowed.
 FORMATS: dict[str, Callable[[Path, int], Loaded]] = {

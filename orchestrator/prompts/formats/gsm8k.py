@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.replay.formats import item, source
-from orchestrator.replay.formats.item import Item, Items, Loaded
-from orchestrator.replay.formats.source import Published, Text
-from orchestrator.replay.prompt import Prompt
-from orchestrator.replay.scoring import read_number
+from orchestrator.prompts.formats import item, source
+from orchestrator.prompts.formats.item import Item, Items, Loaded
+from orchestrator.prompts.formats.source import Published, Text
+from orchestrator.prompts.prompt import Prompt
+from orchestrator.prompts.scoring import read_number
 
 TEMPLATE = "gsm8k-1"
 MAX_TOKENS = 256

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from orchestrator.replay.formats import item, source
-from orchestrator.replay.formats.item import Items, Loaded
-from orchestrator.replay.formats.source import Label, Published, Text
+from orchestrator.prompts.formats import item, source
+from orchestrator.prompts.formats.item import Items, Loaded
+from orchestrator.prompts.formats.source import Label, Published, Text
 
 TEMPLATE = "boolq-1"
 

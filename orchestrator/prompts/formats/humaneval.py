@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.replay.formats import source
-from orchestrator.replay.formats.item import Loaded, describe, without_shots
-from orchestrator.replay.formats.source import Published, Text
-from orchestrator.replay.prompt import CodePrompt, Prompt
+from orchestrator.prompts.formats import source
+from orchestrator.prompts.formats.item import Loaded, describe, without_shots
+from orchestrator.prompts.formats.source import Published, Text
+from orchestrator.prompts.prompt import CodePrompt, Prompt
 
 TEMPLATE = "humaneval-1"
 MAX_TOKENS = 512

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from orchestrator.replay.formats import item, source
-from orchestrator.replay.formats.item import Items, Loaded
-from orchestrator.replay.formats.source import Published, Text
+from orchestrator.prompts.formats import item, source
+from orchestrator.prompts.formats.item import Items, Loaded
+from orchestrator.prompts.formats.source import Published, Text
 
 TEMPLATE = "arc-1"
 MOST_CHOICES = 64  # the base station takes no more prompts at once

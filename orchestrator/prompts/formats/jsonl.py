@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from orchestrator.replay.formats import item, source
-from orchestrator.replay.formats.item import Loaded, without_shots
-from orchestrator.replay.formats.source import Source, Text
-from orchestrator.replay.prompt import Prompt
-from orchestrator.replay.scoring import read_number
+from orchestrator.prompts.formats import item, source
+from orchestrator.prompts.formats.item import Loaded, without_shots
+from orchestrator.prompts.formats.source import Source, Text
+from orchestrator.prompts.prompt import Prompt
+from orchestrator.prompts.scoring import read_number
 
 _Choice = Annotated[Text, Field(pattern=r"\S")]
 # As many and as long as the base station takes.

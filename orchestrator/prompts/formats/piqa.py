@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.errors import InputError
-from orchestrator.replay.formats import item, source, splits
-from orchestrator.replay.formats.item import Items, Loaded
-from orchestrator.replay.formats.source import Label, Published, Source, Text
+from orchestrator.prompts.formats import item, source, splits
+from orchestrator.prompts.formats.item import Items, Loaded
+from orchestrator.prompts.formats.source import Label, Published, Source, Text
 
 TEMPLATE = "piqa-1"
 
