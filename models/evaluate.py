@@ -29,8 +29,8 @@ from orchestrator.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.prompts.scoring import exact_match
-from orchestrator.replay.table import percent
-from orchestrator.sweep import analysis
+from orchestrator.results import statistics
+from orchestrator.results.table import percent
 
 Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, weights, indices)
 
@@ -186,7 +186,7 @@ def score_table(scores: dict[str, dict[str, float]], items: int) -> Table:
     table = Table("prompt set", *POLICIES, title=f"Exact match, %, {items} items a set")
     for name, row in scores.items():
         cells = [
-            percent(part, analysis.wilson(round(part * items), items)) for part in row.values()
+            percent(part, statistics.wilson(round(part * items), items)) for part in row.values()
         ]
         table.add_row(name, *cells)
     return table

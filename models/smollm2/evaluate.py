@@ -32,8 +32,8 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.prompts.scoring import likeliest
 from orchestrator.replay import likelihood
 from orchestrator.replay.likelihood import Logprobs
-from orchestrator.replay.table import percent
-from orchestrator.sweep import analysis
+from orchestrator.results import statistics
+from orchestrator.results.table import percent
 from services.bs.vocabulary import Vocabulary
 
 WINDOW = 512  # tokens of text read at once
@@ -175,7 +175,7 @@ def _table(found: dict[str, dict[str, Any]], texts: list[str], sets: list[Prompt
 
 
 def _percent(part: float, items: int) -> str:
-    return percent(part, analysis.wilson(round(part * items), items))
+    return percent(part, statistics.wilson(round(part * items), items))
 
 
 if __name__ == "__main__":

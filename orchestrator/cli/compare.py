@@ -11,8 +11,8 @@ from orchestrator.cli import common
 from orchestrator.files.text_file import user_path
 
 if TYPE_CHECKING:
-    from orchestrator.replay.compare import Comparison, Scores, Times
-    from orchestrator.sweep.analysis import Estimate
+    from orchestrator.results.compare import Comparison, Scores, Times
+    from orchestrator.results.statistics import Estimate
 
 SHOWN_CHARACTERS = 40
 
@@ -23,7 +23,7 @@ Folder = Annotated[
 
 def compare(dir_a: Folder, dir_b: Folder, as_json: common.Json = False) -> None:
     """What the run in DIR_B changes against the one in DIR_A: latency, accuracy, conditions."""
-    from orchestrator.replay.compare import compare as compare_runs  # scipy takes a second to load
+    from orchestrator.results.compare import compare as compare_runs  # scipy takes a second to load
 
     found = compare_runs(dir_a, dir_b)
     if as_json:

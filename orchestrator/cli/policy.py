@@ -14,7 +14,7 @@ from orchestrator import selection
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.errors import InputError
-from orchestrator.replay import records
+from orchestrator.results import schema
 from orchestrator.selection import Policy
 from orchestrator.sweep.plan import value_of
 
@@ -47,7 +47,7 @@ def show(as_json: Json = False) -> None:
     status = common.ask_orchestrator("/status")
     policy = status["policy"]
     if as_json:
-        shown = {**policy, "label": records.Policy.model_validate(policy).label}
+        shown = {**policy, "label": schema.Policy.model_validate(policy).label}
         common.print_json({**shown, "epoch": status["epoch"], "apply_at_s": status["apply_at_s"]})
         return
     typer.echo(_in_force(status))
@@ -100,7 +100,7 @@ def use(
 
 
 def _in_force(status: dict[str, Any]) -> str:
-    label = records.Policy.model_validate(status["policy"]).label
+    label = schema.Policy.model_validate(status["policy"]).label
     return f"in force: {label}, epoch {status['epoch']}"
 
 

@@ -18,14 +18,15 @@ from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import chrome_trace, code_tests, context, table
+from orchestrator.replay import chrome_trace, code_tests, context
 from orchestrator.replay.arrivals import Schedule
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.fading import parse as parse_fading
-from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
+from orchestrator.results import table
+from orchestrator.results.schema import Request
 
 SPEED_OVER_S = 30.0
 

@@ -30,7 +30,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.process.build import source
 from orchestrator.progress_display import progress_display
 from orchestrator.replay.client import Client
-from orchestrator.replay.provenance import code_warnings
+from orchestrator.results.provenance import code_warnings
 
 # How long a registry may take to say that it has an image.
 REGISTRY_TIMEOUT_S = 15

@@ -12,8 +12,8 @@ from orchestrator.cli.common import Json
 from orchestrator.errors import StackError
 from orchestrator.files.json_file import first_fault
 from orchestrator.process.build import source
-from orchestrator.replay.provenance import code_warnings
-from orchestrator.replay.records import Health, Orchestrator, Policy
+from orchestrator.results.provenance import code_warnings
+from orchestrator.results.schema import Health, Orchestrator, Policy
 
 
 def status(as_json: Json = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from orchestrator.errors import StackError
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Channel, Link
+from orchestrator.results.schema import Channel, Link
 
 APPLIED_WITHIN_S = 30.0
 # Devices report once a second; one that is silent for longer is not there.

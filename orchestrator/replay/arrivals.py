@@ -20,7 +20,7 @@ import numpy as np
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
 from orchestrator.replay import arrival_traces
-from orchestrator.replay.records import Arrivals, ArrivalsKind
+from orchestrator.results.schema import Arrivals, ArrivalsKind
 
 OPTIONS = {
     "--rate": ("poisson", "gamma"),

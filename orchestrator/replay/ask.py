@@ -16,7 +16,7 @@ from orchestrator.prompts.scoring import (
 )
 from orchestrator.replay.client import Client, Reply
 from orchestrator.replay.fading import Realisation
-from orchestrator.replay.records import Request, TraceTold
+from orchestrator.results.schema import Request, TraceTold
 
 OnTrace: TypeAlias = Callable[[Request, TraceTold | None], None]
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from orchestrator.contracts.clock_offset import shift_into
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.client import now_s
-from orchestrator.replay.records import Request, TraceTold
+from orchestrator.results.schema import Request, TraceTold
 
 Event: TypeAlias = dict[str, Any]
 

@@ -19,7 +19,8 @@ from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import likelihood
 from orchestrator.replay.backoff import Backoff
-from orchestrator.replay.records import (
+from orchestrator.replay.stream import AnswerError, chunks, one_line
+from orchestrator.results.schema import (
     Channel,
     Choice,
     Health,
@@ -31,7 +32,6 @@ from orchestrator.replay.records import (
     Timings,
     TraceTold,
 )
-from orchestrator.replay.stream import AnswerError, chunks, one_line
 
 # Long silences are legitimate: a slow link in the profile delays every token.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
-from orchestrator.replay.records import Request
 from orchestrator.replay.stream import one_line
+from orchestrator.results.schema import Request
 
 IMAGE = "wdmoe-device:latest"
 TIME_LIMIT_S = 10

@@ -17,7 +17,7 @@ from orchestrator.errors import InputError
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Arrivals, Channel, Fading, FadingBegins
+from orchestrator.results.schema import Arrivals, Channel, Fading, FadingBegins
 
 # From where a prompt's fading begins to where the next one's does: longer than any request, and a
 # prime number, lest a recorded trace that repeats be at the same place for every prompt.

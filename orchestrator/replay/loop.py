@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.replay.client import now_s
-from orchestrator.replay.records import Request
+from orchestrator.results.schema import Request
 
 Answer: TypeAlias = tuple[Request, bytes | None]
 Ask: TypeAlias = Callable[[int, Prompt, float], Answer]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Policy
+from orchestrator.results.schema import Policy
 
 # What ends a command: Ctrl-C, `kill`, a closed terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

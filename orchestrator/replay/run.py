@@ -15,9 +15,10 @@ from orchestrator.replay.arrivals import CLOSED, Schedule
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.fading import Realisation, choose
-from orchestrator.replay.provenance import describe
-from orchestrator.replay.records import FadingBegins, Request
-from orchestrator.replay.run_folder import (
+from orchestrator.replay.sender import Sender
+from orchestrator.replay.telling import Tally, Telling
+from orchestrator.results.provenance import describe
+from orchestrator.results.run_folder import (
     RunFolder,
     check_free,
     default_path,
@@ -27,9 +28,8 @@ from orchestrator.replay.run_folder import (
     read_summary,
     write_summary,
 )
-from orchestrator.replay.sender import Sender
-from orchestrator.replay.summary import Summary, summarise
-from orchestrator.replay.telling import Tally, Telling
+from orchestrator.results.schema import FadingBegins, Request
+from orchestrator.results.summary import Summary, summarise
 
 # As `code_tests.judge`.
 Judge: TypeAlias = Callable[

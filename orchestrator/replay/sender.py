@@ -17,8 +17,8 @@ from orchestrator.replay.ask import OnTrace, ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.loop import Answer, Due, send
-from orchestrator.replay.records import Fading
 from orchestrator.replay.restore import restored
+from orchestrator.results.schema import Fading
 
 # Of a schedule that sets no bound itself: each request in flight is a thread and a connection.
 MOST_IN_FLIGHT = 512

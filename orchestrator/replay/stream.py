@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 from pydantic import Base64Bytes, BaseModel
 
-from orchestrator.replay.records import Timings, TraceTold
+from orchestrator.results.schema import Timings, TraceTold
 
 SHOWN_CHARACTERS = 200
 

@@ -16,7 +16,7 @@ from orchestrator.contracts.replay_progress import MAX_NAME, Progress
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.records import Request
+from orchestrator.results.schema import Request
 
 EVERY_S = 1.0
 # How long the last word may keep a replay from its end.

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from orchestrator.contracts.verification import Verification
 from orchestrator.errors import InputError
 from orchestrator.files.json_file import first_fault
-from orchestrator.replay.records import Build, Run
-from orchestrator.replay.run_folder import RUN
 from orchestrator.report.groups import Group, order
 from orchestrator.report.recorded import Recorded
+from orchestrator.results.run_folder import RUN
+from orchestrator.results.schema import Build, Run
 
 NAMED = 4  # runs; of more, the number is told
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
-from orchestrator.replay.table import ms
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.recorded import Recorded
-from orchestrator.sweep import analysis
+from orchestrator.results import statistics
+from orchestrator.results.table import ms
 
 LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise does not look large
 
@@ -20,7 +20,7 @@ LEAST_RANGE = 20.0  # points of accuracy that the axis spans, so that noise does
 class Point:
     """A run's median latency, and its accuracy with Wilson's 95 % interval [%]."""
 
-    latency: analysis.Estimate
+    latency: statistics.Estimate
     accuracy: float
     low: float
     high: float
@@ -73,7 +73,7 @@ def _point(one: Recorded) -> Point | None:
     if accuracy is None or interval is None or not one.answered:
         return None
     return Point(
-        analysis.median([request.end_to_end_s for request, _ in one.answered]),
+        statistics.median([request.end_to_end_s for request, _ in one.answered]),
         *(100 * share for share in (accuracy, *interval)),
     )
 

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from orchestrator.replay.records import DEVICE_PARTS
-from orchestrator.replay.table import ms
 from orchestrator.report import style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.recorded import Recorded
+from orchestrator.results.schema import DEVICE_PARTS
+from orchestrator.results.table import ms
 
 # Parts of the end-to-end time as bars show them: what the paper's model has, then the rest.
 PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {

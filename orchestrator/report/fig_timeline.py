@@ -14,12 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from orchestrator.radio.plot import asks_for_log
-from orchestrator.replay.records import Request
-from orchestrator.replay.table import ms
 from orchestrator.report import columns, style
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import COMPUTED, Rates, over_time
+from orchestrator.results.schema import Request
+from orchestrator.results.table import ms
 
 LEAST_PAIRS = 10  # fewer requests say nothing about a correlation
 _OUTAGE: dict[str, Any] = {

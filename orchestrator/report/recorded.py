@@ -9,8 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
-from orchestrator.replay.records import Interval, Request, Run, Timings
-from orchestrator.replay.run_folder import (
+from orchestrator.results.run_folder import (
     RUN,
     SUMMARY,
     read_intervals,
@@ -18,7 +17,8 @@ from orchestrator.replay.run_folder import (
     read_run,
     read_summary,
 )
-from orchestrator.replay.summary import Summary, summarise
+from orchestrator.results.schema import Interval, Request, Run, Timings
+from orchestrator.results.summary import Summary, summarise
 from orchestrator.sweep.plan import SWEEP, Asked, slug
 from orchestrator.sweep.summary import SweepSummary
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.replay.summary import Summary
-from orchestrator.replay.table import NONE, SHOWN_PARTS, accuracy, channel, ms
 from orchestrator.report.recorded import Recorded
+from orchestrator.results.summary import Summary
+from orchestrator.results.table import NONE, SHOWN_PARTS, accuracy, channel, ms
 from orchestrator.sweep.tables import Grid
 
 TITLE = (

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from orchestrator.contracts.verification import Verification
-from orchestrator.replay.summary import Summary
-from orchestrator.replay.table import NONE, ms, percent
 from orchestrator.report.fig_devices import FATES, tokens
 from orchestrator.report.fig_latency import PARTS
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import over_time
+from orchestrator.results.summary import Summary
+from orchestrator.results.table import NONE, ms, percent
 from orchestrator.sweep.tables import TEXTS, Grid
 
 _PERCENTILE = re.compile(r"p(\d+)_s")

@@ -27,8 +27,8 @@ from orchestrator.prompts.prompt import CodePrompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import fading
-from orchestrator.replay.records import Fading, FadingBegins, Policy, PromptsUsed
-from orchestrator.replay.run_folder import check_same
+from orchestrator.results.run_folder import check_same
+from orchestrator.results.schema import Fading, FadingBegins, Policy, PromptsUsed
 
 SWEEP = "sweep.json"
 REFERENCE = "topk"

@@ -20,10 +20,10 @@ from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
-from orchestrator.replay.provenance import describe, of_stack
-from orchestrator.replay.records import Channel, Request
 from orchestrator.replay.restore import restored
-from orchestrator.replay.run_folder import (
+from orchestrator.replay.telling import Tally, Telling
+from orchestrator.results.provenance import describe, of_stack
+from orchestrator.results.run_folder import (
     RUN,
     SUMMARY,
     RunFolder,
@@ -33,8 +33,8 @@ from orchestrator.replay.run_folder import (
     read_run,
     write_summary,
 )
-from orchestrator.replay.summary import summarise
-from orchestrator.replay.telling import Tally, Telling
+from orchestrator.results.schema import Channel, Request
+from orchestrator.results.summary import summarise
 from orchestrator.sweep.plan import Cell, Plan, blocks
 
 BLOCK = 10

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.replay.distribution import Interval
 from orchestrator.replay.fading import STRIDE_S
-from orchestrator.replay.records import DEVICE_PARTS, PARTS, Fading, Policy, Request, Timings
-from orchestrator.replay.run_folder import read_requests, read_run, read_summary
-from orchestrator.sweep import analysis
-from orchestrator.sweep.analysis import Estimate, Spread
+from orchestrator.results import statistics
+from orchestrator.results.distribution import Interval
+from orchestrator.results.run_folder import read_requests, read_run, read_summary
+from orchestrator.results.schema import DEVICE_PARTS, PARTS, Fading, Policy, Request, Timings
+from orchestrator.results.statistics import Estimate, Spread
 from orchestrator.sweep.plan import Asked, Cell, Plan
 from orchestrator.sweep.run import BLOCK
 
 METHOD = (
     "latency: measured by the client, end to end, over answered requests; "
-    f"intervals: {analysis.CONFIDENCE:.0%}, of accuracy Wilson's, else percentile bootstrap over "
-    f"prompts, each with what all policies made of it, {analysis.RESAMPLES} resamples; "
+    f"intervals: {statistics.CONFIDENCE:.0%}, of accuracy Wilson's, else percentile bootstrap over "
+    f"prompts, each with what all policies made of it, {statistics.RESAMPLES} resamples; "
     "p: McNemar's exact test, two-sided; "
     f"turns: {BLOCK} prompts a policy, or 1 where fading begins anew for each prompt, the same for "
     f"each policy: with another draw, or {STRIDE_S:g} s further on where the channel varies in time"
@@ -147,8 +147,8 @@ def measure(requests: Sequence[Request], layers: int) -> Measured | None:
     parts = {part: _median([getattr(each, part) for each in timings]) for part in PARTS}
     parts["http_s"] = _median([one.http_s for one, _ in answered if one.http_s is not None])
     return Measured(
-        latency=analysis.median(totals),
-        latency_spread=analysis.spread(totals),
+        latency=statistics.median(totals),
+        latency_spread=statistics.spread(totals),
         eq8_p50_s=_median([each.eq8_s for each in timings]),
         batched_p50_s=_median([each.batched_s for each in timings]),
         devices_p50_s=_median(devices),
@@ -165,7 +165,7 @@ def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compar
     pairs = [(before[one.id], one) for one in requests if one.error is None and one.id in before]
     if not pairs:
         return None
-    cut = analysis.cut(
+    cut = statistics.cut(
         [was.end_to_end_s for was, _ in pairs], [one.end_to_end_s for _, one in pairs]
     )
     scores = [(was.score, one.score) for was, one in pairs]
@@ -175,7 +175,7 @@ def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compar
         cut=cut,
         speedup=1 / (1 - cut.value),
         accuracy_change=sum(now - then for then, now in right) / len(right) if right else None,
-        mcnemar_p=analysis.mcnemar_p(*zip(*right, strict=True)) if right else None,
+        mcnemar_p=statistics.mcnemar_p(*zip(*right, strict=True)) if right else None,
     )
 
 
@@ -200,7 +200,7 @@ def _cell(cell: Cell, requests: Sequence[Request], reference: Sequence[Request])
 def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | None:
     """Where a model says 0, because nothing is shaped or no expert was reached, there is none."""
     ratios = [real / model for real, model in zip(measured, modelled, strict=True) if model > 0]
-    return analysis.spread(ratios) if ratios else None
+    return statistics.spread(ratios) if ratios else None
 
 
 def _experts_per_token(timings: Sequence[Timings], layers: int) -> float | None:

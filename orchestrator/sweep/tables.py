@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.replay.table import NONE, ms, percent
-from orchestrator.sweep.analysis import Spread
+from orchestrator.results.statistics import Spread
+from orchestrator.results.table import NONE, ms, percent
 from orchestrator.sweep.plan import REFERENCE
 from orchestrator.sweep.summary import CellSummary, Measured, SweepSummary
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.replay.records import Policy
+from orchestrator.results.schema import Policy
 
 _Number = Annotated[str, Field(pattern=r"^[0-9]{1,6}$")]
 

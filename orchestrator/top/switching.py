@@ -11,7 +11,7 @@ from orchestrator.contracts.channel_state import Param
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Policy
+from orchestrator.results.schema import Policy
 
 WLR = "wlr"
 # Where wlr comes into force, which has no θ of its own.

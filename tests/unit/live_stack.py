@@ -25,7 +25,7 @@ from fastapi.responses import Response
 from orchestrator.contracts import channel_state
 from orchestrator.control.http import create_app
 from orchestrator.process.build import describe
-from orchestrator.replay.records import PARTS
+from orchestrator.results.schema import PARTS
 from tests.unit.control_plane import Stack, eventually, report, running
 from tests.unit.serving import serve
 

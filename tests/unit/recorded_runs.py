@@ -8,7 +8,9 @@ from typing import Any
 
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay.records import (
+from orchestrator.report import page, recorded
+from orchestrator.results.run_folder import RunFolder, write_summary
+from orchestrator.results.schema import (
     PARTS,
     Channel,
     Experts,
@@ -24,9 +26,7 @@ from orchestrator.replay.records import (
     Run,
     Timings,
 )
-from orchestrator.replay.run_folder import RunFolder, write_summary
-from orchestrator.replay.summary import summarise
-from orchestrator.report import page, recorded
+from orchestrator.results.summary import summarise
 from orchestrator.sweep import report
 from orchestrator.sweep.plan import Plan
 

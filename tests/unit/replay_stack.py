@@ -23,8 +23,8 @@ from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import PARTS, Request
 from orchestrator.replay.run import Outcome, replay
+from orchestrator.results.schema import PARTS, Request
 
 HEALTH = {
     "status": "ok",

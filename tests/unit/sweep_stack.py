@@ -23,7 +23,7 @@ from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio import profiles
-from orchestrator.replay.records import PARTS
+from orchestrator.results.schema import PARTS
 from tests.unit.serving import serve
 
 STILL = """

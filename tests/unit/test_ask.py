@@ -22,8 +22,8 @@ from orchestrator.replay import likelihood
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client
 from orchestrator.replay.fading import Realisation
-from orchestrator.replay.records import PARTS, Channel, Choice, Request
 from orchestrator.replay.stream import AnswerError
+from orchestrator.results.schema import PARTS, Channel, Choice, Request
 from tests.unit.replay_stack import CHANNEL
 from tests.unit.serving import serve
 

@@ -11,9 +11,9 @@ import pytest
 from fastapi import FastAPI
 
 from orchestrator.process.build import DEVICE_PACKAGES, Build, describe, source
-from orchestrator.replay.provenance import code_warnings
-from orchestrator.replay.records import Build as Recorded
-from orchestrator.replay.records import Device, Health, Orchestrator
+from orchestrator.results.provenance import code_warnings
+from orchestrator.results.schema import Build as Recorded
+from orchestrator.results.schema import Device, Health, Orchestrator
 from tests.unit.command import Wdmoe
 from tests.unit.replay_stack import HEALTH
 from tests.unit.serving import serve

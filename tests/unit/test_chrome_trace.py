@@ -14,7 +14,7 @@ import pytest
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
 from orchestrator.replay.client import now_s
-from orchestrator.replay.records import Request, TraceTold
+from orchestrator.results.schema import Request, TraceTold
 from services.bs.tracing import RequestTrace
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.replay.compare import compare
-from orchestrator.replay.records import Arrivals, Build, Policy, Request, Run
-from orchestrator.replay.run_folder import RunFolder
+from orchestrator.results.compare import compare
+from orchestrator.results.run_folder import RunFolder
+from orchestrator.results.schema import Arrivals, Build, Policy, Request, Run
 from tests.unit.command import Wdmoe
 from tests.unit.test_replay_summary import RUN, request
 

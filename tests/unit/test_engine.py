@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contracts.channel_state import PolicyState
-from orchestrator.replay import records
+from orchestrator.results import schema
 from orchestrator.selection.policies.topk import TopK
 from services.bs.engine import MAX_RUNNING
 from services.bs.prober import ProbeRequest, Probes
@@ -58,7 +58,7 @@ def test_a_parameter_without_a_value_is_not_told(cell: Cell, folder: Path) -> No
     EngineRoom(cell).serve(answer)
     policy = answer.end.timings["policy"]
     assert policy == {"name": "limited", "params": {"share": 0.5}}
-    assert records.Policy.model_validate(policy).label == "limited"
+    assert schema.Policy.model_validate(policy).label == "limited"
 
 
 def test_requests_share_messages_and_have_their_tokens_to_themselves(

@@ -13,10 +13,10 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals
 from orchestrator.replay.client import Client
-from orchestrator.replay.compare import compare
-from orchestrator.replay.records import Request
 from orchestrator.replay.run import Options, Outcome, replay
-from orchestrator.replay.run_folder import read_intervals, read_requests, read_run
+from orchestrator.results.compare import compare
+from orchestrator.results.run_folder import read_intervals, read_requests, read_run
+from orchestrator.results.schema import Request
 from tests.unit.command import Wdmoe
 from tests.unit.control_plane import FAST, STILL, profile
 from tests.unit.live_stack import LiveStack, live

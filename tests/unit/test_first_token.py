@@ -14,7 +14,7 @@ from orchestrator.prompts.prompt import Prompt
 from orchestrator.replay.ask import ask
 from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation
-from orchestrator.replay.records import Channel, Request
+from orchestrator.results.schema import Channel, Request
 from services.bs import api
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk

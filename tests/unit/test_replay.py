@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from orchestrator.cli.replay import replay
 from orchestrator.errors import InputError, StackError
 from orchestrator.process.build import source
-from orchestrator.replay.records import Request, Run
-from orchestrator.replay.summary import Summary, summarise
+from orchestrator.results.schema import Request, Run
+from orchestrator.results.summary import Summary, summarise
 from tests.unit.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received
 from tests.unit.serving import serve
 

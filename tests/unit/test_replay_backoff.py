@@ -13,7 +13,7 @@ from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.replay import backoff
 from orchestrator.replay.backoff import Backoff
 from orchestrator.replay.client import Client
-from orchestrator.replay.table import render
+from orchestrator.results.table import render
 from tests.unit.replay_stack import app, full, prompt, received, run
 from tests.unit.serving import serve
 

@@ -11,11 +11,12 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay import code_tests, run_folder
+from orchestrator.replay import code_tests
 from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.records import Request
 from orchestrator.replay.run import Outcome, replay
+from orchestrator.results import run_folder
+from orchestrator.results.schema import Request
 from tests.unit.command import Wdmoe
 from tests.unit.replay_stack import app, prompt, told
 from tests.unit.serving import serve

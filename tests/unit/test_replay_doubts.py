@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.replay.records import Experts, Interval, Policy
-from orchestrator.replay.summary import summarise
+from orchestrator.results.schema import Experts, Interval, Policy
+from orchestrator.results.summary import summarise
 from tests.unit.recorded_runs import WLR, link
 from tests.unit.test_replay_summary import RUN, request, summed
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
-from orchestrator.replay.records import Interval
-from orchestrator.replay.run_folder import read_intervals, read_requests
+from orchestrator.results.run_folder import read_intervals, read_requests
+from orchestrator.results.schema import Interval
 from tests.unit import replay_stack
 from tests.unit.replay_stack import INTERVALS, app, interrupt, received, run
 from tests.unit.serving import serve

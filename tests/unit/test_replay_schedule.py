@@ -21,8 +21,8 @@ import pytest
 from scipy import stats
 
 from orchestrator.replay.arrivals import choose
-from orchestrator.replay.records import Request
-from orchestrator.replay.run_folder import read_requests, read_run, read_summary
+from orchestrator.results.run_folder import read_requests, read_run, read_summary
+from orchestrator.results.schema import Request
 from tests.unit.replay_stack import SLOW_S, app, prompt, received
 from tests.unit.serving import serve
 

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.replay.distribution import percentiles
-from orchestrator.replay.records import (
-    PARTS,
-    Channel,
-    Experts,
-    Policy,
-    Request,
-    Run,
-    Timings,
-)
-from orchestrator.replay.run_folder import to_line
-from orchestrator.replay.summary import Summary, summarise
+from orchestrator.results.distribution import percentiles
+from orchestrator.results.run_folder import to_line
+from orchestrator.results.schema import PARTS, Channel, Experts, Policy, Request, Run, Timings
+from orchestrator.results.summary import Summary, summarise
 from tests.unit.recorded_runs import WLR, run
 
 

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from orchestrator.replay import table
-from orchestrator.replay.records import PARTS, Arrivals, Fading
-from orchestrator.replay.summary import Summary, summarise
+from orchestrator.results import table
+from orchestrator.results.schema import PARTS, Arrivals, Fading
+from orchestrator.results.summary import Summary, summarise
 from tests.unit.test_replay_summary import RUN, request, summed
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.radio import profiles
-from orchestrator.replay.records import Interval
 from orchestrator.report import columns, rates, recorded
+from orchestrator.results.schema import Interval
 from tests.unit.recorded_runs import BEGIN_S, record, report_of
 
 

@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.replay.records import Health, Interval, Orchestrator
-from orchestrator.replay.run_folder import (
-    RunFolder,
-    read_intervals,
-    read_requests,
-    read_summary,
-)
+from orchestrator.results.run_folder import RunFolder, read_intervals, read_requests, read_summary
+from orchestrator.results.schema import Health, Interval, Orchestrator
 from tests.unit.recorded_runs import TOPK, record, request, run
 
 BUILD = {"version": "0.1", "python": "3.11.2", "source": "abc", "packages": {"torch": "2.13.0"}}

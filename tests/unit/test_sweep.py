@@ -12,7 +12,7 @@ from orchestrator.errors import StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Request, Run
+from orchestrator.results.schema import Request, Run
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner
 from tests.unit.sweep_stack import invoke, lines, prompts, stack

@@ -10,8 +10,9 @@ import pytest
 from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.records import Choice, Experts, Policy
-from orchestrator.sweep import analysis, figure
+from orchestrator.results import statistics
+from orchestrator.results.schema import Choice, Experts, Policy
+from orchestrator.sweep import figure
 from orchestrator.sweep.plan import Plan, blocks, policies, slug
 from orchestrator.sweep.summary import CellSummary, compare, measure
 from tests.unit.test_replay_summary import request
@@ -31,25 +32,25 @@ class Own(Policy):
 
 def test_medians_and_percentiles() -> None:
     # Of 1 … 5 the 10th percentile is at rank 0.4, the 90th at 3.6.
-    spread = analysis.spread([5.0, 1.0, 4.0, 2.0, 3.0])
+    spread = statistics.spread([5.0, 1.0, 4.0, 2.0, 3.0])
     assert (spread.p10, spread.p50, spread.p90) == pytest.approx((1.4, 3.0, 4.6))
-    estimate = analysis.median([5.0, 1.0, 4.0, 2.0, 3.0])
+    estimate = statistics.median([5.0, 1.0, 4.0, 2.0, 3.0])
     assert estimate.value == 3.0
     assert (estimate.low, estimate.high) == (1.0, 5.0)  # each with a chance of above 2.5 %
-    assert analysis.median([2.0]) == analysis.Estimate(value=2.0, low=None, high=None)
+    assert statistics.median([2.0]) == statistics.Estimate(value=2.0, low=None, high=None)
 
 
 def test_the_cut_compares_prompt_by_prompt() -> None:
     # Prompts differ tenfold, and each is cut by exactly a quarter: no doubt about the cut remains.
     reference = list(np.geomspace(1, 10, 41))
-    cut = analysis.cut(reference, [0.75 * value for value in reference])
+    cut = statistics.cut(reference, [0.75 * value for value in reference])
     assert (cut.value, cut.low, cut.high) == pytest.approx((0.25, 0.25, 0.25))
     # Without the pairs there is doubt.
-    loose = analysis.cut(reference, [0.75 * value for value in reversed(reference)])
+    loose = statistics.cut(reference, [0.75 * value for value in reversed(reference)])
     assert loose.value == pytest.approx(0.25)
     assert loose.low is not None
     assert loose.low < 0.1
-    assert loose == analysis.cut(reference, [0.75 * value for value in reversed(reference)])
+    assert loose == statistics.cut(reference, [0.75 * value for value in reversed(reference)])
 
 
 def test_the_interval_holds_what_it_promises() -> None:
@@ -58,7 +59,7 @@ def test_the_interval_holds_what_it_promises() -> None:
     for _ in range(40):
         prompts = rng.gamma(9, 1, 100)
         faster = 0.8 * prompts * rng.normal(1, 0.1, 100)
-        cut = analysis.cut(list(prompts), list(faster))
+        cut = statistics.cut(list(prompts), list(faster))
         assert cut.low is not None
         assert cut.high is not None
         held += cut.low <= 0.2 <= cut.high
@@ -69,9 +70,9 @@ def test_mcnemar_by_hand() -> None:
     # 5 prompts only the reference gets right, 1 only the other: 2 · (1 + 6) / 2^6.
     reference = [True] * 5 + [False] + [True] * 10 + [False] * 4
     other = [False] * 5 + [True] + [True] * 10 + [False] * 4
-    assert analysis.mcnemar_p(reference, other) == pytest.approx(14 / 64)
-    assert analysis.mcnemar_p(other, reference) == pytest.approx(14 / 64)
-    assert analysis.mcnemar_p([True, False], [True, False]) == 1.0
+    assert statistics.mcnemar_p(reference, other) == pytest.approx(14 / 64)
+    assert statistics.mcnemar_p(other, reference) == pytest.approx(14 / 64)
+    assert statistics.mcnemar_p([True, False], [True, False]) == 1.0
 
 
 def test_blocks_cover_everything_once() -> None:

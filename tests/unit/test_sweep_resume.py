@@ -11,7 +11,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Request
+from orchestrator.results.schema import Request
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner
 from tests.unit.sweep_stack import STILL, invoke, lines, prompts, stack

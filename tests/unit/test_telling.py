@@ -14,8 +14,8 @@ from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import client
-from orchestrator.replay.records import Request
 from orchestrator.replay.telling import EVERY_S, Tally
+from orchestrator.results.schema import Request
 from tests.unit import recorded_runs
 from tests.unit.control_plane import eventually
 from tests.unit.recorded_runs import TOPK

@@ -12,7 +12,7 @@ from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio import profiles
 from orchestrator.replay.client import Client
-from orchestrator.replay.records import Policy
+from orchestrator.results.schema import Policy
 from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys
 from orchestrator.top.source import Source
 from orchestrator.top.switching import Ring, Switches, Worker

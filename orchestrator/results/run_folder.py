@@ -21,9 +21,9 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
 from orchestrator.replay.code_tests import CodeResult
-from orchestrator.replay.provenance import of_stack
-from orchestrator.replay.records import Interval, Request, Run
-from orchestrator.replay.summary import Summary
+from orchestrator.results.provenance import of_stack
+from orchestrator.results.schema import Interval, Request, Run
+from orchestrator.results.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
 ROUTING, CODE, SUMMARY = "routing", "code.jsonl", "summary.json"

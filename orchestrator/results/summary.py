@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from orchestrator.replay.distribution import (
+from orchestrator.results.distribution import (
     Average,
     Distribution,
     Interval,
@@ -18,8 +18,7 @@ from orchestrator.replay.distribution import (
     percentiles,
     share_interval,
 )
-from orchestrator.replay.doubts import doubts
-from orchestrator.replay.records import (
+from orchestrator.results.schema import (
     DEVICE_PARTS,
     PARTS,
     Arrivals,
@@ -30,7 +29,8 @@ from orchestrator.replay.records import (
     Stack,
     Timings,
 )
-from orchestrator.replay.records import Interval as Applied
+from orchestrator.results.schema import Interval as Applied
+from orchestrator.results.warnings import doubts
 
 # What the API calls the errors.
 TOO_LONG = ("context_length_exceeded", "memory_exceeded")

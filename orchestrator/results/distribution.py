@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.analysis import Estimate
+    from orchestrator.results.statistics import Estimate
 
 Interval = tuple[float, float]
 
@@ -61,15 +61,15 @@ def percentiles(values: Sequence[float]) -> Percentiles:
 
 def distribution(values: Sequence[float]) -> Distribution:
     """With intervals."""
-    from orchestrator.sweep import analysis  # scipy takes a second to load
+    from orchestrator.results import statistics  # scipy takes a second to load
 
     plain = percentiles(values)
     return Distribution(
         **plain.model_dump(),
-        mean_interval_s=_interval(analysis.mean(values)) if values else None,
-        p50_interval_s=_interval(analysis.median(values)) if values else None,
+        mean_interval_s=_interval(statistics.mean(values)) if values else None,
+        p50_interval_s=_interval(statistics.median(values)) if values else None,
         p95_interval_s=(
-            None if plain.p95_s is None else _interval(analysis.percentile(values, 95))
+            None if plain.p95_s is None else _interval(statistics.percentile(values, 95))
         ),
     )
 
@@ -81,9 +81,9 @@ def mean(values: Sequence[float]) -> float | None:
 
 def share_interval(scores: Sequence[float]) -> Interval | None:
     """Wilson's 95 % interval of the share of scores that are 1, the others being 0."""
-    from orchestrator.sweep import analysis
+    from orchestrator.results import statistics
 
-    return analysis.wilson(sum(score == 1 for score in scores), len(scores)) if scores else None
+    return statistics.wilson(sum(score == 1 for score in scores), len(scores)) if scores else None
 
 
 def _interval(estimate: Estimate) -> Interval | None:

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.replay.distribution import Distribution, Interval
-from orchestrator.replay.summary import Summary
+from orchestrator.results.distribution import Distribution, Interval
+from orchestrator.results.summary import Summary
 
 WIDTH = 100
 NONE = "–"

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from orchestrator.replay.provenance import code_warnings, of_stack
-from orchestrator.replay.records import Channel, Interval, Link, Request, Run, Stack
+from orchestrator.results.provenance import code_warnings, of_stack
+from orchestrator.results.schema import Channel, Interval, Link, Request, Run, Stack
 
 # A state is applied within a fraction of a millisecond, unless the host has no time for it.
 LATE_S = 0.01

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.process.build import source
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.records import (
+from orchestrator.results.schema import (
     Arrivals,
     Build,
     Fading,

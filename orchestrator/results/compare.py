@@ -9,16 +9,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import InputError
-from orchestrator.replay.records import Request, Run
-from orchestrator.replay.run_folder import essence, read_requests, read_run
-from orchestrator.sweep import analysis
-from orchestrator.sweep.analysis import Estimate
+from orchestrator.results import statistics
+from orchestrator.results.run_folder import essence, read_requests, read_run
+from orchestrator.results.schema import Request, Run
+from orchestrator.results.statistics import Estimate
 from orchestrator.sweep.plan import SWEEP
 
 METHOD = (
     "latency: measured by the client from the intended start, medians over the prompts that both "
-    f"runs answered; intervals: {analysis.CONFIDENCE:.0%}, percentile bootstrap over prompts, each "
-    f"with what both runs made of it, {analysis.RESAMPLES} resamples; p: McNemar's exact test, "
+    f"runs answered; intervals: {statistics.CONFIDENCE:.0%}, percentile bootstrap over prompts, each "
+    f"with what both runs made of it, {statistics.RESAMPLES} resamples; p: McNemar's exact test, "
     "two-sided"
 )
 
@@ -170,7 +170,7 @@ def _times(pairs: Sequence[tuple[float | None, float | None]]) -> Times | None:
     if not both:
         return None
     a, b = zip(*both, strict=True)
-    cut = analysis.cut(a, b)
+    cut = statistics.cut(a, b)
     return Times(
         n=len(both),
         a_p50_s=float(np.median(a)),
@@ -180,7 +180,7 @@ def _times(pairs: Sequence[tuple[float | None, float | None]]) -> Times | None:
             low=None if cut.high is None else 1 - cut.high,
             high=None if cut.low is None else 1 - cut.low,
         ),
-        difference_s=analysis.difference(a, b),
+        difference_s=statistics.difference(a, b),
     )
 
 
@@ -196,5 +196,5 @@ def _scores(pairs: Sequence[tuple[float | None, float | None]]) -> Scores | None
         change=(sum(b) - sum(a)) / len(right),
         only_a_right=sum(was and not now for was, now in right),
         only_b_right=sum(now and not was for was, now in right),
-        mcnemar_p=analysis.mcnemar_p(a, b),
+        mcnemar_p=statistics.mcnemar_p(a, b),
     )

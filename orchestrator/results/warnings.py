@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from orchestrator.replay import stack_doubts
-from orchestrator.replay.records import Channel, Interval, Request, Run, Stack, Timings
+from orchestrator.results import stack_warnings
+from orchestrator.results.schema import Channel, Interval, Request, Run, Stack, Timings
 
 OVERRUNS_MOST = 0.01
 
@@ -69,10 +69,10 @@ def doubts(
             "its rates were applied"
         )
     if ended_now:
-        warnings += stack_doubts.of_switches(channel, requests, after.channel)
-    warnings += stack_doubts.of_links(channel, after.channel)
-    warnings += stack_doubts.of_intervals(intervals, requests)
-    return warnings + stack_doubts.of_code(run, after)
+        warnings += stack_warnings.of_switches(channel, requests, after.channel)
+    warnings += stack_warnings.of_links(channel, after.channel)
+    warnings += stack_warnings.of_intervals(intervals, requests)
+    return warnings + stack_warnings.of_code(run, after)
 
 
 def _ran_elsewhere(request: Request, timings: Timings, channel: Channel) -> bool:
