@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks.links import DEVICES, wdmoe
 from orchestrator.cli.common import ask_bs, ask_orchestrator, bs_url, orchestrator_url
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 
 CLIENTS = 8
 SECONDS = 20.0

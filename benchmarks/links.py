@@ -17,8 +17,8 @@ from statistics import median
 from typing import Any
 
 from orchestrator.cli.common import bs_url, orchestrator_url
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 
 RATES_BPS = (5e6, 20e6, 50e6, 100e6)
 DEVICES = 8

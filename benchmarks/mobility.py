@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.links import wdmoe
 from orchestrator.cli.common import bs_url, orchestrator_url
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 
 IDLE_S = 60.0
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.links import wdmoe
 from orchestrator.cli.common import ask_bs, bs_url, orchestrator_url
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 
 ROUNDS = 10
 DECODED = 32

@@ -23,6 +23,8 @@ from transformers import LlamaForCausalLM, MixtralForCausalLM, PreTrainedTokeniz
 
 from models.evaluate import POLICIES, expert_shares, load, selection
 from models.smollm2 import dense, source
+from orchestrator.client import likelihood
+from orchestrator.client.likelihood import Logprobs
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
 from orchestrator.progress_display import progress_display
@@ -30,8 +32,6 @@ from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.prompts.scoring import likeliest
-from orchestrator.replay import likelihood
-from orchestrator.replay.likelihood import Logprobs
 from orchestrator.results import statistics
 from orchestrator.results.table import percent
 from services.bs.vocabulary import Vocabulary

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from orchestrator.cli import common
+from orchestrator.client.applied import wait_applied
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 from orchestrator.contracts import verification
 from orchestrator.contracts.verification import Loss, Series, Unshaped, Verification
 from orchestrator.errors import StackError
 from orchestrator.moe.airtime import SEGMENT_BYTES
 from orchestrator.radio import profiles
-from orchestrator.replay.applied import wait_applied
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
 
 # What the base station answers to /probe, by device and size.
 _Probes: TypeAlias = dict[tuple[int, int], dict[str, Any]]

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli import common
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
 from orchestrator.progress_display import progress_display
@@ -20,7 +21,6 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_tests, context
 from orchestrator.replay.arrivals import Schedule
-from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.replay.run import Options, Outcome

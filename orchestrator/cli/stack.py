@@ -26,10 +26,10 @@ from orchestrator.cli.containers import (
     last_line,
 )
 from orchestrator.cli.model_mount import ModelMount
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.process.build import source
 from orchestrator.progress_display import progress_display
-from orchestrator.replay.client import Client
 from orchestrator.results.provenance import code_warnings
 
 # How long a registry may take to say that it has an image.

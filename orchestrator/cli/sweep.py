@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli import common
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
 from orchestrator.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
 from orchestrator.replay import context
-from orchestrator.replay.client import Client
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner, recorded

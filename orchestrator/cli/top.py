@@ -13,8 +13,8 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from orchestrator.cli import common
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
-from orchestrator.replay.client import Client
 from orchestrator.top import live
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from orchestrator.client.client import Client, Reply
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.prompts.scoring import (
     exact_match,
@@ -14,7 +15,6 @@ from orchestrator.prompts.scoring import (
     likeliest,
     number_match,
 )
-from orchestrator.replay.client import Client, Reply
 from orchestrator.replay.fading import Realisation
 from orchestrator.results.schema import Request, TraceTold
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
+from orchestrator.client.client import now_s
 from orchestrator.contracts.clock_offset import shift_into
 from orchestrator.errors import InputError, StackError
-from orchestrator.replay.client import now_s
 from orchestrator.results.schema import Request, TraceTold
 
 Event: TypeAlias = dict[str, Any]

@@ -19,9 +19,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.client.sse import one_line
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
-from orchestrator.replay.stream import one_line
 from orchestrator.results.schema import Request
 
 IMAGE = "wdmoe-device:latest"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.client.client import Client
 from orchestrator.prompts.prompt import ChoicePrompt, Prompt
-from orchestrator.replay.client import Client
 
 # No tokenizer makes more tokens of a text than it has bytes, but it may put some around it.
 AROUND = 8

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from orchestrator.client.applied import wait_applied
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay.applied import wait_applied
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Arrivals, Channel, Fading, FadingBegins
 
 # From where a prompt's fading begins to where the next one's does: longer than any request, and a

@@ -17,8 +17,8 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TypeAlias
 
+from orchestrator.client.client import now_s
 from orchestrator.prompts.prompt_sets import Prompt
-from orchestrator.replay.client import now_s
 from orchestrator.results.schema import Request
 
 Answer: TypeAlias = tuple[Request, bytes | None]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from orchestrator.client.client import Client, now_s
 from orchestrator.errors import InputError, StackError
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay import chrome_trace
 from orchestrator.replay.arrivals import CLOSED, Schedule
-from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.fading import Realisation, choose
 from orchestrator.replay.sender import Sender

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+from orchestrator.client.client import Client, now_s
+from orchestrator.client.restore import restored
 from orchestrator.prompts.prompt import Prompt
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.ask import OnTrace, ask
-from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.loop import Answer, Due, send
-from orchestrator.replay.restore import restored
 from orchestrator.results.schema import Fading
 
 # Of a schedule that sets no bound itself: each request in flight is a thread and a connection.

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from threading import Event, Thread
 from types import TracebackType
 
+from orchestrator.client.client import Client
 from orchestrator.contracts.replay_progress import MAX_NAME, Progress
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.results.schema import Request
 

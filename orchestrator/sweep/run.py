@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
+from orchestrator.client.applied import wait_applied
+from orchestrator.client.client import Client, now_s
+from orchestrator.client.restore import restored
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay.applied import wait_applied
 from orchestrator.replay.ask import ask
-from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation, begin
-from orchestrator.replay.restore import restored
 from orchestrator.replay.telling import Tally, Telling
 from orchestrator.results.provenance import describe, of_stack
 from orchestrator.results.run_folder import (

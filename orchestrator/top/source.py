@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.client.sse import one_line
 from orchestrator.files.json_file import first_fault
-from orchestrator.replay.stream import one_line
 from orchestrator.top import exposition
 from orchestrator.top.answers import Health, Requests, Status
 from orchestrator.top.cells import printable

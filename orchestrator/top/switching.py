@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator import selection
+from orchestrator.client.client import Client
 from orchestrator.contracts.channel_state import Param
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio import profiles
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Policy
 
 WLR = "wlr"

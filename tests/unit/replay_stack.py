@@ -19,10 +19,10 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from orchestrator.client.client import Client
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
-from orchestrator.replay.client import Client
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results.schema import PARTS, Request
 

@@ -17,12 +17,12 @@ from fastapi.responses import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.client import likelihood
+from orchestrator.client.client import Client
+from orchestrator.client.sse import AnswerError
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.replay import likelihood
 from orchestrator.replay.ask import ask
-from orchestrator.replay.client import Client
 from orchestrator.replay.fading import Realisation
-from orchestrator.replay.stream import AnswerError
 from orchestrator.results.schema import PARTS, Channel, Choice, Request
 from tests.unit.replay_stack import CHANNEL
 from tests.unit.serving import serve

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.client.client import now_s
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
-from orchestrator.replay.client import now_s
 from orchestrator.results.schema import Request, TraceTold
 from services.bs.tracing import RequestTrace
 from tests.unit.cell import Cell, emulating

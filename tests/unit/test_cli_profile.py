@@ -12,10 +12,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 from orchestrator.cli import common
+from orchestrator.client.client import Client
 from orchestrator.control.http import MAX_BODY_BYTES
 from orchestrator.process.build import source
 from orchestrator.radio import profiles
-from orchestrator.replay.client import Client
 from tests.unit.command import Wdmoe
 
 

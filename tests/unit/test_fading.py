@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals
-from orchestrator.replay.client import Client
 from orchestrator.replay.run import Options, Outcome, replay
 from orchestrator.results.compare import compare
 from orchestrator.results.run_folder import read_intervals, read_requests, read_run
@@ -192,7 +192,7 @@ def test_a_switch_by_another_user_is_warned_of_once(stack: LiveStack, tmp_path: 
 def test_a_device_that_does_not_apply_its_draw_ends_the_run(
     stack: LiveStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.replay.applied.APPLIED_WITHIN_S", 1.0)
+    monkeypatch.setattr("orchestrator.client.applied.APPLIED_WITHIN_S", 1.0)
     before = stack.in_force()
     stack.stuck = {1}
     with pytest.raises(StackError, match=r"^device-1 did not apply p within 1 s"):

@@ -8,11 +8,11 @@ from contextlib import closing
 
 import pytest
 
+from orchestrator.client.client import Client, now_s
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.prompts.prompt import Prompt
 from orchestrator.replay.ask import ask
-from orchestrator.replay.client import Client, now_s
 from orchestrator.replay.fading import Realisation
 from orchestrator.results.schema import Channel, Request
 from services.bs import api

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from orchestrator.client.client import now_s
 from orchestrator.prompts.prompt_sets import Prompt
-from orchestrator.replay.client import now_s
 from orchestrator.replay.loop import Answer, Due, send
 from tests.unit.replay_stack import prompt
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestrator.client import backoff
+from orchestrator.client.backoff import Backoff
+from orchestrator.client.client import Client
 from orchestrator.prompts.prompt import ChoicePrompt
-from orchestrator.replay import backoff
-from orchestrator.replay.backoff import Backoff
-from orchestrator.replay.client import Client
 from orchestrator.results.table import render
 from tests.unit.replay_stack import app, full, prompt, received, run
 from tests.unit.serving import serve

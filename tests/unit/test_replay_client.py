@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.replay.client import Client
+from orchestrator.client.client import Client
 from orchestrator.results.schema import Timings
 from tests.unit.replay_stack import SLOW_S, TIMINGS, app, prompt, received
 from tests.unit.serving import serve

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import code_tests
-from orchestrator.replay.client import Client
 from orchestrator.replay.code_tests import CodeResult
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.replay.client import Client
+from orchestrator.client.client import Client
 from services.bs import api
 from services.bs.chat_template import ChatTemplate
 from services.bs.desk import Desk

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.replay.client import Client
-from orchestrator.replay.restore import restored
+from orchestrator.client.client import Client
+from orchestrator.client.restore import restored
 from tests.unit.control_plane import FAST, STILL, eventually, profile
 from tests.unit.live_stack import LiveStack, heed_signals, live
 from tests.unit.sweep_stack import prompts

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.client.client import Client
 from orchestrator.errors import StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Request, Run
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner

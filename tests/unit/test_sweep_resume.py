@@ -7,10 +7,10 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Request
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.client import client
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay import client
 from orchestrator.replay.telling import EVERY_S, Tally
 from orchestrator.results.schema import Request
 from tests.unit import recorded_runs

@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from orchestrator import selection
+from orchestrator.client.client import Client
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio import profiles
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Policy
 from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys
 from orchestrator.top.source import Source

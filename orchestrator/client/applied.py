@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+from orchestrator.client.client import Client
 from orchestrator.errors import StackError
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Channel, Link
 
 APPLIED_WITHIN_S = 30.0

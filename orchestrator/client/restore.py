@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay.client import Client
 from orchestrator.results.schema import Policy
 
 # What ends a command: Ctrl-C, `kill`, a closed terminal.

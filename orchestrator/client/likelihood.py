@@ -15,9 +15,9 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from orchestrator.client.sse import AnswerError
 from orchestrator.files.json_file import first_fault
 from orchestrator.prompts.prompt import ChoicePrompt
-from orchestrator.replay.stream import AnswerError
 from orchestrator.results.schema import Choice, Timings
 
 MAX_BYTES = 256 << 20  # of an answer: 64 choices of long prompts, a line of JSON a token

@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.client import likelihood
+from orchestrator.client.backoff import Backoff
+from orchestrator.client.sse import AnswerError, chunks, one_line
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.json_file import first_fault
 from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay import likelihood
-from orchestrator.replay.backoff import Backoff
-from orchestrator.replay.stream import AnswerError, chunks, one_line
 from orchestrator.results.schema import (
     Channel,
     Choice,
