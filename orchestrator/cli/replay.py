@@ -19,9 +19,9 @@ from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import chrome_trace, code_tests, context
+from orchestrator.replay import chrome_trace, code_judge, context
 from orchestrator.replay.arrivals import Schedule
-from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
@@ -212,7 +212,7 @@ def _replay(
                 on_done(result)
                 progress.advance(tests)
 
-            code_tests.judge(requests, asked, done)
+            code_judge.judge(requests, asked, done)
 
         return run_replay(
             *(prompts, client, out, lambda request: progress.advance(task)),

@@ -13,10 +13,10 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay import chrome_trace
 from orchestrator.replay.arrivals import CLOSED, Schedule
-from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.fading import Realisation, choose
+from orchestrator.replay.progress_reporter import Tally, Telling
 from orchestrator.replay.sender import Sender
-from orchestrator.replay.telling import Tally, Telling
 from orchestrator.results.provenance import describe
 from orchestrator.results.run_folder import (
     RunFolder,

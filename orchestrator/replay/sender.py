@@ -15,9 +15,9 @@ from orchestrator.client.client import Client, now_s
 from orchestrator.client.restore import restored
 from orchestrator.prompts.prompt import Prompt
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay.ask import OnTrace, ask
 from orchestrator.replay.fading import Realisation, begin
 from orchestrator.replay.loop import Answer, Due, send
+from orchestrator.replay.request import OnTrace, ask
 from orchestrator.results.schema import Fading
 
 # Of a schedule that sets no bound itself: each request in flight is a thread and a connection.

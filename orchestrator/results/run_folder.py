@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
-from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.code_judge import CodeResult
 from orchestrator.results.provenance import of_stack
 from orchestrator.results.schema import Interval, Request, Run
 from orchestrator.results.summary import Summary

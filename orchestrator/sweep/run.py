@@ -19,9 +19,9 @@ from orchestrator.client.restore import restored
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio.profiles import Profile
-from orchestrator.replay.ask import ask
 from orchestrator.replay.fading import Realisation, begin
-from orchestrator.replay.telling import Tally, Telling
+from orchestrator.replay.progress_reporter import Tally, Telling
+from orchestrator.replay.request import ask
 from orchestrator.results.provenance import describe, of_stack
 from orchestrator.results.run_folder import (
     RUN,

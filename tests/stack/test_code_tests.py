@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.errors import StackError
 from orchestrator.prompts import prompt_sets
-from orchestrator.replay import code_tests
+from orchestrator.replay import code_judge
 from tests.stack.conftest import docker
 from tests.unit.recorded_runs import program
 
@@ -43,8 +43,8 @@ def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
         program(4, "", error="the base station was gone"),
         program(5, "    return x << 1\n\nprint('a word of its own')"),
     ]
-    told: list[code_tests.CodeResult] = []
-    results = code_tests.judge(asked, prompts, told.append)
+    told: list[code_judge.CodeResult] = []
+    results = code_judge.judge(asked, prompts, told.append)
     assert list(results.values()) == told
     assert {number: result.outcome for number, result in results.items()} == {
         0: "passed",
@@ -59,23 +59,23 @@ def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
 
 
 def test_an_endless_loop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_tests, "TIME_LIMIT_S", 2)
-    assert code_tests.run("while True: pass") == ("timeout", "no end after 2 s")
+    monkeypatch.setattr(code_judge, "TIME_LIMIT_S", 2)
+    assert code_judge.run("while True: pass") == ("timeout", "no end after 2 s")
     stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass"
-    assert code_tests.run(stubborn)[0] in ("failed", "timeout")  # if it had not begun to ignore it
+    assert code_judge.run(stubborn)[0] in ("failed", "timeout")  # if it had not begun to ignore it
 
 
 def test_an_engine_that_does_not_end_a_container_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(code_tests, "GIVE_UP_S", 4)
+    monkeypatch.setattr(code_judge, "GIVE_UP_S", 4)
     with pytest.raises(StackError, match="did not end a container"):
-        code_tests.run("import time\ntime.sleep(9)")
+        code_judge.run("import time\ntime.sleep(9)")
     assert docker("ps", "-aq", "--filter", "name=wdmoe-code-") == ""
 
 
 def test_endless_output_is_stopped() -> None:
-    assert code_tests.run("while True: print('x' * 1000)")[0] == "too much output"
+    assert code_judge.run("while True: print('x' * 1000)")[0] == "too much output"
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_endless_output_is_stopped() -> None:
     ],
 )
 def test_what_a_program_must_not_do_is_refused(source: str, detail: str) -> None:
-    outcome, told = code_tests.run(source)
+    outcome, told = code_judge.run(source)
     assert outcome == "failed"
     assert detail in told
 
 
 def test_processes_are_few_and_their_memory_is_bounded_together() -> None:
-    assert code_tests.run("import os\nfor _ in range(100): os.fork() or os._exit(0)")[0] != "passed"
+    assert code_judge.run("import os\nfor _ in range(100): os.fork() or os._exit(0)")[0] != "passed"
     hungry = "import os\nfor _ in range(4): os.fork()\ndata = b'x' * (128 << 20)\nos.wait()"
-    assert code_tests.run(hungry)[0] == "failed"
+    assert code_judge.run(hungry)[0] == "failed"
 
 
 def test_nothing_is_left_behind() -> None:
@@ -109,6 +109,6 @@ def test_an_image_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     file = tmp_path / "own.jsonl"
     file.write_text(json.dumps(TASK) + "\n")
     prompts = prompt_sets.load(f"humaneval:{file}").prompts
-    monkeypatch.setattr(code_tests, "IMAGE", "wdmoe-none:latest")
+    monkeypatch.setattr(code_judge, "IMAGE", "wdmoe-none:latest")
     with pytest.raises(StackError, match=r"wdmoe-none:latest cannot be used: docker: .*such image"):
-        code_tests.judge([program(0, "    return 2 * x")], prompts)
+        code_judge.judge([program(0, "    return 2 * x")], prompts)

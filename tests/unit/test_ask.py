@@ -21,8 +21,8 @@ from orchestrator.client import likelihood
 from orchestrator.client.client import Client
 from orchestrator.client.sse import AnswerError
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.replay.ask import ask
 from orchestrator.replay.fading import Realisation
+from orchestrator.replay.request import ask
 from orchestrator.results.schema import PARTS, Channel, Choice, Request
 from tests.unit.replay_stack import CHANNEL
 from tests.unit.serving import serve

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
-from orchestrator.replay import code_tests
+from orchestrator.replay import code_judge
 from tests.unit.recorded_runs import program
 
 RIGHT = "    return 1"
@@ -46,7 +46,7 @@ TEXT = Prompt(id="text", prompt="1 + 1", answer="2", max_tokens=5, stop=[])
 
 
 def test_a_program_is_the_prompt_its_completion_and_the_tests() -> None:
-    source = code_tests.program(CODE, RIGHT)
+    source = code_judge.program(CODE, RIGHT)
     assert source == (
         "def one():\n    return 1\ndef check(candidate):\n    assert candidate() == 1\ncheck(one)\n"
     )
@@ -56,14 +56,14 @@ def test_a_program_is_the_prompt_its_completion_and_the_tests() -> None:
 def test_only_answered_programs_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # nothing is
     assert (
-        code_tests.judge([program(0, RIGHT), program(1, RIGHT, error="gone")], [TEXT, CODE]) == {}
+        code_judge.judge([program(0, RIGHT), program(1, RIGHT, error="gone")], [TEXT, CODE]) == {}
     )
 
 
 def test_without_docker_there_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StackError, match="docker is not installed"):
-        code_tests.judge([program(0, RIGHT)], [CODE])
+        code_judge.judge([program(0, RIGHT)], [CODE])
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_engine_that_runs_nothing_gives_no_result(engine: Path) -> None:
     (engine / "faults").write_text("1")
     with pytest.raises(StackError, match="cannot be used: docker: Error response from daemon"):
-        code_tests.judge([program(0, RIGHT)], [CODE])
+        code_judge.judge([program(0, RIGHT)], [CODE])
 
 
 @pytest.mark.parametrize("fault", [2, 3])
 def test_a_passing_fault_of_docker_is_no_result(engine: Path, fault: int) -> None:
     (engine / "faults").write_text(str(fault))
-    results = code_tests.judge([program(n, RIGHT) for n in range(2)], [CODE, CODE])
+    results = code_judge.judge([program(n, RIGHT) for n in range(2)], [CODE, CODE])
     assert [result.outcome for result in results.values()] == ["passed", "passed"]
     # An empty program, both, and for the fault another empty one and the same program again.
     assert len((engine / "asked").read_text()) == 5
@@ -95,8 +95,8 @@ def test_a_container_that_is_made_after_docker_was_given_up_is_removed(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (engine / "slow").touch()
-    monkeypatch.setattr(code_tests, "GIVE_UP_S", 0.2)
+    monkeypatch.setattr(code_judge, "GIVE_UP_S", 0.2)
     with pytest.raises(StackError, match=r"docker did not end a container within 0\.2 s"):
-        code_tests.run("")
+        code_judge.run("")
     time.sleep(1)  # what was still to be made has been made by now
     assert list((engine / "containers").iterdir()) == []

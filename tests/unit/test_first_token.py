@@ -12,8 +12,8 @@ from orchestrator.client.client import Client, now_s
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.prompts.prompt import Prompt
-from orchestrator.replay.ask import ask
 from orchestrator.replay.fading import Realisation
+from orchestrator.replay.request import ask
 from orchestrator.results.schema import Channel, Request
 from services.bs import api
 from services.bs.chat_template import ChatTemplate

@@ -12,8 +12,8 @@ from orchestrator.client.client import Client
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay import code_tests
-from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay import code_judge
+from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder
 from orchestrator.results.schema import Request
@@ -60,7 +60,7 @@ class Judge:
                 raise KeyboardInterrupt
             self.seen.append(request.id)
             assert prompts[request.id].id == request.prompt_id
-            outcome: code_tests.Outcome = "passed" if request.completion else "failed"
+            outcome: code_judge.Outcome = "passed" if request.completion else "failed"
             on_done(
                 CodeResult(id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail="")
             )

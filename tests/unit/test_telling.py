@@ -14,7 +14,7 @@ from orchestrator.client import client
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.telling import EVERY_S, Tally
+from orchestrator.replay.progress_reporter import EVERY_S, Tally
 from orchestrator.results.schema import Request
 from tests.unit import recorded_runs
 from tests.unit.control_plane import eventually

@@ -15,7 +15,7 @@ from types import TracebackType
 from orchestrator.client.client import Client
 from orchestrator.contracts.replay_progress import MAX_NAME, Progress
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.code_tests import CodeResult
+from orchestrator.replay.code_judge import CodeResult
 from orchestrator.results.schema import Request
 
 EVERY_S = 1.0
