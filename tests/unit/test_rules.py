@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-from orchestrator.cli.probing import SIZES_BYTES
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
+from orchestrator.verify.measure import SIZES_BYTES
 
 FOLDER = Path(__file__).parents[2] / "services" / "prometheus"
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "info": ("_info",)}
