@@ -28,10 +28,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Make one HTML page of runs and sweeps, with figures, and show all runs side by side."""
-    from orchestrator.report import page, recorded  # scipy and matplotlib take a second to load
+    from orchestrator.report import load, page  # scipy and matplotlib take a second to load
     from orchestrator.report.side_by_side import WIDTH
 
-    material = recorded.read(folders)
+    material = load.read(folders)
     written = page.write(material, out or folders[0] / "report")
     if as_json:
         print_json(

@@ -12,7 +12,7 @@ from orchestrator.contracts.verification import Verification
 from orchestrator.errors import InputError
 from orchestrator.files.json_file import first_fault
 from orchestrator.report.groups import Group, order
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 from orchestrator.results.run_folder import RUN
 from orchestrator.results.schema import Build, Run
 

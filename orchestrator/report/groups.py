@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 
 
 @dataclass(frozen=True, eq=False)

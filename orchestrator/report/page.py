@@ -10,18 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.errors import InputError
-from orchestrator.report import (
-    conditions,
-    fig_accuracy,
-    fig_devices,
-    fig_latency,
-    fig_timeline,
-    svg,
-    tables,
-)
-from orchestrator.report.drawing import Drawing
+from orchestrator.report import conditions, tables
+from orchestrator.report.figures import accuracy, devices, latency, svg, timeline
+from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group, group
-from orchestrator.report.recorded import Material
+from orchestrator.report.load import Material
 from orchestrator.report.side_by_side import side_by_side
 from orchestrator.report.tables import Table
 from orchestrator.sweep import tables as sweep_tables
@@ -111,12 +104,12 @@ def write(material: Material, out: Path) -> Written:
 
 def _draw(of: Group) -> list[Drawing]:
     drawings = [
-        fig_accuracy.draw(of),
-        fig_latency.distribution(of),
-        fig_latency.split(of),
-        fig_latency.modelled(of),
-        fig_devices.draw(of),
-        *fig_timeline.draw(of),
+        accuracy.draw(of),
+        latency.distribution(of),
+        latency.split(of),
+        latency.modelled(of),
+        devices.draw(of),
+        *timeline.draw(of),
     ]
     return [drawing for drawing in drawings if drawing is not None]
 

@@ -18,7 +18,7 @@ from orchestrator.errors import InputError
 from orchestrator.radio import profiles
 from orchestrator.radio.plot import mbps
 from orchestrator.radio.profiles import Profile
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 from orchestrator.results.schema import Run
 
 # Of more intervals every k-th is computed: each costs up to half a millisecond.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 from orchestrator.results.summary import Summary
 from orchestrator.results.table import NONE, SHOWN_PARTS, accuracy, channel, ms
 from orchestrator.sweep.tables import Grid

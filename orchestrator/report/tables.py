@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.contracts.verification import Verification
-from orchestrator.report.fig_devices import FATES, tokens
-from orchestrator.report.fig_latency import PARTS
+from orchestrator.report.figures.devices import FATES, tokens
+from orchestrator.report.figures.latency import PARTS
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import over_time
 from orchestrator.results.summary import Summary

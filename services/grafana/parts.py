@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.report.fig_latency import PARTS
+from orchestrator.report.figures.latency import PARTS
 
 # Part as the metrics name it → colour.
 COLOURS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
-from orchestrator.report import page, recorded
+from orchestrator.report import load, page
 from orchestrator.results.run_folder import RunFolder, write_summary
 from orchestrator.results.schema import (
     PARTS,
@@ -197,4 +197,4 @@ def record_sweep(path: Path, *, ended: bool = True) -> Path:
 
 def report_of(out: Path, *folders: Path) -> str:
     """The page that is written of folders."""
-    return page.write(recorded.read(folders), out).page.read_text()
+    return page.write(load.read(folders), out).page.read_text()

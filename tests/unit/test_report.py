@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.report import conditions, page, recorded, tables
+from orchestrator.report import conditions, load, page, tables
 from orchestrator.report.groups import group
 from tests.unit.command import Wdmoe
 from tests.unit.recorded_runs import SLOW, WLR, record, record_sweep, report_of
@@ -17,7 +17,7 @@ from tests.unit.recorded_runs import SLOW, WLR, record, record_sweep, report_of
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
-    written = page.write(recorded.read(folders), tmp_path / "out")
+    written = page.write(load.read(folders), tmp_path / "out")
     names = {path.name for path in written.figures}
     expected = ("accuracy", "cdf", "split", "eq8", "devices", "timeline", "timeline-2")
     assert names == {
@@ -63,7 +63,7 @@ def test_runs_stand_side_by_side_with_what_got_slower_and_where(
 
 
 def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
-    (found,) = group(recorded.read([record(tmp_path / "a", policy=WLR)]).runs)
+    (found,) = group(load.read([record(tmp_path / "a", policy=WLR)]).runs)
     table = tables.devices(found)
     assert table.columns[3:] == [
         "wlr θ=0.2: worked on",
@@ -76,7 +76,7 @@ def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
 
 def test_warnings_come_first_and_are_told_once(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a", failures=[3]), record(tmp_path / "b", policy=WLR)]
-    groups = group(recorded.read(folders).runs)
+    groups = group(load.read(folders).runs)
     assert conditions.warnings(groups) == {
         "1 of 12 requests failed; the numbers are those of the others": "facts under near-far, "
         "topk",
@@ -90,7 +90,7 @@ def test_a_run_that_has_not_ended_is_summed_up_so_far(tmp_path: Path) -> None:
     folder = record(tmp_path / "a", ended=False)
     lines = (folder / "requests.jsonl").read_text().splitlines(keepends=True)
     (folder / "requests.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
-    (one,) = recorded.read([folder]).runs
+    (one,) = load.read([folder]).runs
     assert one.summary.n == 5
     assert one.summary.warnings == ["the run has not ended: 5 of 12 requests are there"]
     assert one.summary.requests_per_s is None  # there may have been pauses
@@ -133,7 +133,7 @@ def test_a_sweep_compares_its_policies_with_the_reference(tmp_path: Path) -> Non
 
 def test_a_sweep_that_has_not_ended_shows_its_runs(tmp_path: Path) -> None:
     folder = record_sweep(tmp_path / "sweep", ended=False)
-    written = page.write(recorded.read([folder]), tmp_path / "out")
+    written = page.write(load.read([folder]), tmp_path / "out")
     text = written.page.read_text()
     fault = f"The sweep in {folder} has not ended: its policies are not compared here."
     assert fault in text
@@ -183,7 +183,7 @@ def test_a_damaged_folder_is_refused_in_one_line(
 
 def test_a_folder_that_is_not_there_or_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: is no folder"):
-        recorded.read([tmp_path / "nowhere"])
+        load.read([tmp_path / "nowhere"])
     folder = record(tmp_path / "a")
     with pytest.raises(InputError, match="is given twice"):
-        recorded.read([folder, folder / "."])
+        load.read([folder, folder / "."])

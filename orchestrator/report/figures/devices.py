@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 from matplotlib.patches import Patch
 
-from orchestrator.report import style
-from orchestrator.report.drawing import Drawing
+from orchestrator.report.figures import style
+from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 
 # Of `Experts`: in words, colour, hatch.
 FATES: dict[str, tuple[str, str, str]] = {

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
-from orchestrator.report import style
-from orchestrator.report.drawing import Drawing
+from orchestrator.report.figures import style
+from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group
-from orchestrator.report.recorded import Recorded
+from orchestrator.report.load import Recorded
 from orchestrator.results import statistics
 from orchestrator.results.table import ms
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from orchestrator.radio.plot import asks_for_log
-from orchestrator.report import columns, style
-from orchestrator.report.drawing import Drawing
+from orchestrator.report.figures import resample, style
+from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.rates import COMPUTED, Rates, over_time
 from orchestrator.results.schema import Request
@@ -94,7 +94,7 @@ def _figure(rates: Rates | None, requests: Runs) -> Figure:
 
 def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s: float) -> None:
     """A row a device, darker where it is slower; crosses: it is out; empty: nothing is known."""
-    edges, shown = columns.columns(rates)
+    edges, shown = resample.columns(rates)
     limited = rates.mbps[rates.mbps > 0]
     low, high = np.percentile(limited, [1, 99]) if len(limited) else (0.0, 1.0)
     norm = LogNorm(low, high) if asks_for_log(rates.mbps) else Normalize(0, high)
