@@ -16,10 +16,10 @@ from orchestrator.cli import common
 from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.top import live
+from orchestrator.top.controls import Switches, Worker
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
-from orchestrator.top.source import Source
-from orchestrator.top.switching import Switches, Worker
+from orchestrator.top.poller import Source
 from orchestrator.top.view import View, view
 
 INTERVAL_LEAST_S, INTERVAL_MOST_S = 0.2, 60.0

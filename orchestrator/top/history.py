@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.top.exposition import Labels, Numbers, increase
-from orchestrator.top.source import Reading
+from orchestrator.top.poller import Reading
 
 MINUTE_S = 60.0
 PARTS = tuple(

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.live import Live
 
 from orchestrator.errors import StackError
+from orchestrator.top.controls import Switches, Worker
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
+from orchestrator.top.poller import Source
 from orchestrator.top.screen import draw
-from orchestrator.top.source import Source
-from orchestrator.top.switching import Switches, Worker
 from orchestrator.top.view import View, view
 
 _POLL_S = 0.1

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from orchestrator.top import table
 from orchestrator.top.answers import Replay, Request
-from orchestrator.top.cells import NONE, milliseconds, number, printable
+from orchestrator.top.format import NONE, milliseconds, number, printable
 from orchestrator.top.view import View
 
 KEYS = " p/P profile   o/O policy   +/- θ of wlr   q quit"

@@ -9,7 +9,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.top.cells import milliseconds, number, share, sparkline
+from orchestrator.top.format import milliseconds, number, share, sparkline
 from orchestrator.top.history import MINUTE_S
 from orchestrator.top.view import LATE_S, OVERRUNS_MOST, DeviceRow
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.top.answers import Health, Link, Replay, Request
 from orchestrator.top.exposition import Numbers, quantile, total
 from orchestrator.top.history import MINUTE_S, History, Step, message_s
-from orchestrator.top.source import COUNTERS, Reading
+from orchestrator.top.poller import COUNTERS, Reading
 
 # Steadier than one reading, and still of now.
 RECENT_S = 5.0

@@ -13,7 +13,7 @@ from orchestrator.metrics import bs_metrics
 from orchestrator.metrics.buckets import SECONDS_BUCKETS
 from orchestrator.top.exposition import Numbers, increase, quantile, read, total
 from orchestrator.top.history import MINUTE_S, History, message_s
-from orchestrator.top.source import COUNTERS, Reading
+from orchestrator.top.poller import COUNTERS, Reading
 
 TOKENS = "wdmoe_tokens_total"
 ONE = frozenset({("kind", "prompt")})

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from orchestrator.top.answers import Replay, Request
-from orchestrator.top.cells import milliseconds, number, share, sparkline
+from orchestrator.top.format import milliseconds, number, share, sparkline
 from orchestrator.top.screen import KEYS, draw
 from orchestrator.top.table import COLUMNS, devices, fitting
 from orchestrator.top.view import DeviceRow, View

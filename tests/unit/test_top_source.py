@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from orchestrator.control.http import create_app
 from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.top.history import History
-from orchestrator.top.source import MAX_BYTES, Source
+from orchestrator.top.poller import MAX_BYTES, Source
 from orchestrator.top.view import DeviceRow, View, view
 from tests.unit.control_plane import STILL, running
 from tests.unit.serving import serve
@@ -166,7 +166,7 @@ def test_an_answer_without_an_end_is_told_too(monkeypatch: Any) -> None:
     other = FastAPI()
     other.get("/metrics")(lambda: StreamingResponse(itertools.repeat(b"#" * 65536)))
     other.get("/status")(lambda: StreamingResponse(_drops()))
-    monkeypatch.setattr("orchestrator.top.source.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("orchestrator.top.poller.TIMEOUT_S", 1.0)
     with serve(other) as url:
         faults = seen(Source(url, url), History()).faults
     assert faults == [
@@ -192,7 +192,7 @@ def test_a_fault_is_one_printable_line() -> None:
 
 
 def test_who_accepts_and_never_answers_is_gone_too(monkeypatch: Any) -> None:
-    monkeypatch.setattr("orchestrator.top.source.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("orchestrator.top.poller.TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         faults = seen(Source(url, NOWHERE), History()).faults

@@ -13,9 +13,9 @@ from orchestrator.contracts.replay_progress import Progress
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio import profiles
 from orchestrator.results.schema import Policy
+from orchestrator.top.controls import Ring, Switches, Worker
 from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys
-from orchestrator.top.source import Source
-from orchestrator.top.switching import Ring, Switches, Worker
+from orchestrator.top.poller import Source
 from tests.unit.control_plane import eventually
 
 NOWHERE = "http://127.0.0.1:9"

@@ -18,8 +18,8 @@ from orchestrator.client.sse import one_line
 from orchestrator.files.json_file import first_fault
 from orchestrator.top import exposition
 from orchestrator.top.answers import Health, Requests, Status
-from orchestrator.top.cells import printable
 from orchestrator.top.exposition import Numbers
+from orchestrator.top.format import printable
 
 # Whoever takes longer is as good as gone, to those who watch.
 TIMEOUT_S = 3.0
