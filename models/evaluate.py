@@ -25,7 +25,7 @@ from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 
 from models.tasks import TASKS
 from orchestrator import selection as policies
-from orchestrator.progress_display import progress_display
+from orchestrator.host.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.prompts.scoring import exact_match

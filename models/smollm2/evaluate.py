@@ -27,7 +27,7 @@ from orchestrator.client import likelihood
 from orchestrator.client.likelihood import Logprobs
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
-from orchestrator.progress_display import progress_display
+from orchestrator.host.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.prompts.prompt_sets import PromptSet

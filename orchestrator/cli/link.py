@@ -12,7 +12,7 @@ from orchestrator.cli.common import Json
 from orchestrator.client.client import Client
 from orchestrator.contracts.verification import Loss, Verification
 from orchestrator.errors import InputError, StackError
-from orchestrator.progress_display import progress_display
+from orchestrator.host.progress_display import progress_display
 from orchestrator.verify.measure import STEPS, verify_links
 
 app = typer.Typer(no_args_is_help=True, help="Radio links.")

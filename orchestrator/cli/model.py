@@ -13,7 +13,7 @@ from orchestrator.cli import common
 from orchestrator.cli.common import Json, print_json
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
-from orchestrator.progress_display import progress_display
+from orchestrator.host.progress_display import progress_display
 
 BUILDABLE = "smollm2-moe"
 SPEED_OVER_S = 120  # layers take seconds to a minute each

@@ -14,7 +14,7 @@ from orchestrator.cli import common
 from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
-from orchestrator.progress_display import progress_display
+from orchestrator.host.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet

@@ -14,9 +14,11 @@ from typing import Annotated, Any, TypeAlias
 import httpx
 import typer
 
-from orchestrator.cli import readable
 from orchestrator.cli.common import Json, print_json, warn
-from orchestrator.cli.containers import (
+from orchestrator.client.client import Client
+from orchestrator.errors import InputError, StackError
+from orchestrator.host import readable
+from orchestrator.host.containers import (
     ROOT,
     Container,
     compose,
@@ -25,11 +27,9 @@ from orchestrator.cli.containers import (
     docker,
     last_line,
 )
-from orchestrator.cli.model_mount import ModelMount
-from orchestrator.client.client import Client
-from orchestrator.errors import InputError, StackError
+from orchestrator.host.model_mount import ModelMount
+from orchestrator.host.progress_display import progress_display
 from orchestrator.process.build import source
-from orchestrator.progress_display import progress_display
 from orchestrator.results.provenance import code_warnings
 
 # How long a registry may take to say that it has an image.

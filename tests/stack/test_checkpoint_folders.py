@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import MixtralForCausalLM
 
-from orchestrator.cli import readable
 from orchestrator.errors import InputError
+from orchestrator.host import readable
 from tests.stack.conftest import (
     BUNDLED,
     EXPERTS,

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, MixtralForCausalLM, PreTrainedTokenizerF
 from models.smollm2 import build, calibration, carving, dense, source
 from models.smollm2.ridge import Penalties
 from models.smollm2.work import Report
-from orchestrator import progress_display
+from orchestrator.host import progress_display
 from orchestrator.moe.checkpoint import Checkpoint
 from tests.unit import tiny_llama
 from tests.unit.command import Result, Wdmoe

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.containers import ROOT
-from orchestrator.cli.model_mount import ModelMount
 from orchestrator.errors import InputError
+from orchestrator.host.containers import ROOT
+from orchestrator.host.model_mount import ModelMount
 from orchestrator.moe import model_folder
 from orchestrator.process import environment
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from orchestrator import progress_display
+from orchestrator.host import progress_display
 
 WORK = """
 import time

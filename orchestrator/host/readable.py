@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.containers import docker
 from orchestrator.errors import InputError
+from orchestrator.host.containers import docker
 
 # Prints the first of its arguments that it cannot open.
 _OPEN = 'for path; do (: <"$path") 2>/dev/null || { echo "$path"; exit; }; done'

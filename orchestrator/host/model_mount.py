@@ -13,9 +13,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cli.containers import ROOT
 from orchestrator.errors import InputError
 from orchestrator.files.text_file import user_path
+from orchestrator.host.containers import ROOT
 from orchestrator.process.environment import setting
 
 _CACHED = "models--"
