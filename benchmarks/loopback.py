@@ -22,22 +22,23 @@ from orchestrator.metrics import BsMetrics, device_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process.build import describe
 from orchestrator.radio import profiles
-from services import settings, wire
-from services.bs.accounting import Accounting
-from services.bs.dispatch import Dispatcher
-from services.bs.engine import Engine
-from services.bs.estimate import LatencyEstimate
-from services.bs.policies import Policies
-from services.bs.prober import Prober
-from services.bs.requests import End, Event, Failure, Request
-from services.bs.roster import Roster
-from services.bs.sampling import Sampling
-from services.bs.selector import Selector
-from services.bs.trunk import Trunk
-from services.channel import ChannelFeed
+from services import settings
+from services.bs.engine.engine import Engine
+from services.bs.engine.request import End, Event, Failure, Request
+from services.bs.engine.sampling import Sampling
+from services.bs.engine.trunk import Trunk
+from services.bs.experts.devices import Roster
+from services.bs.experts.dispatcher import Dispatcher
+from services.bs.experts.latency_estimator import LatencyEstimate
+from services.bs.experts.layer_metrics import Accounting
+from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.prober import Prober
+from services.bs.experts.selector import Selector
 from services.device import http
+from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
-from services.device.server import DeviceServer
+from services.net import wire
+from services.net.channel_feed import ChannelFeed
 
 PROMPT = 4
 CONF = replace(settings.load(), curve=False, orchestrator_host="127.0.0.1")

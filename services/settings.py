@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.errors import InputError
-from services.wire import DTYPES
+from services.net.wire import DTYPES
 
 RADIO_PORT = 5555
 DEVICE_HTTP_PORT = 9100

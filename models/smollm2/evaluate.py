@@ -34,7 +34,7 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.prompts.scoring import likeliest
 from orchestrator.results import statistics
 from orchestrator.results.table import percent
-from services.bs.vocabulary import Vocabulary
+from services.bs.text.tokenizer import Vocabulary
 
 WINDOW = 512  # tokens of text read at once
 TOKENS_AT_ONCE = 1024

@@ -19,25 +19,27 @@ from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.moe.model_folder import end_tokens, load_tokenizer
 from orchestrator.process import build
 from orchestrator.process.threads import end_process_with_any_thread
-from services import radio, settings, wire
-from services.bs import api, memory
-from services.bs.accounting import Accounting
-from services.bs.chat_template import ChatTemplate
-from services.bs.desk import Desk
-from services.bs.dispatch import Dispatcher
-from services.bs.engine import Engine
-from services.bs.estimate import LatencyEstimate
-from services.bs.policies import Policies
-from services.bs.prober import Prober
-from services.bs.roster import Roster
-from services.bs.selector import Selector
-from services.bs.trunk import Trunk
-from services.bs.vocabulary import Vocabulary
-from services.channel import ChannelFeed
-from services.secure import secure_server
+from services import settings
+from services.bs.engine import kv_memory
+from services.bs.engine.engine import Engine
+from services.bs.engine.trunk import Trunk
+from services.bs.experts.devices import Roster
+from services.bs.experts.dispatcher import Dispatcher
+from services.bs.experts.latency_estimator import LatencyEstimate
+from services.bs.experts.layer_metrics import Accounting
+from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.prober import Prober
+from services.bs.experts.selector import Selector
+from services.bs.http import app
+from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.submission import Desk
+from services.bs.text.tokenizer import Vocabulary
+from services.net import radio_interface, wire
+from services.net.channel_feed import ChannelFeed
+from services.net.curve import secure_server
 
 if TYPE_CHECKING:
-    from services.bs.tracing_otlp import OtlpTraces
+    from services.bs.tracing.otlp import OtlpTraces
 
 # Longer than clients and proxies keep an unused connection: they would send on one just closed.
 KEEP_ALIVE_S = 75
@@ -69,8 +71,8 @@ def main() -> None:
     )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
-    address = radio.resolve(conf.bs_radio_host)
-    radio.pin_segmentation(radio.interface(address))
+    address = radio_interface.resolve(conf.bs_radio_host)
+    radio_interface.pin_segmentation(radio_interface.interface(address))
     router = _bind(context, conf, address)
 
     def refused(_: ValueError) -> None:
@@ -86,7 +88,7 @@ def main() -> None:
 
     prober = Prober(dispatcher, channel, conf.curve)
     policies = Policies(info, conf.torch_device, metrics)
-    kv_bytes = memory.kv_bytes(conf.kv_mib, conf.torch_device)
+    kv_bytes = kv_memory.kv_bytes(conf.kv_mib, conf.torch_device)
     engine = Engine(
         *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context),
         kv_bytes,
@@ -116,7 +118,7 @@ def main() -> None:
             "device_timeout_s": conf.device_timeout_s,
             "curve": conf.curve,
             "torch_device": str(conf.torch_device),
-            "tcp_congestion_control": radio.congestion_control(),
+            "tcp_congestion_control": radio_interface.congestion_control(),
             "build": asdict(own),
             "device_build": own.device_line,
             "devices": devices,
@@ -127,7 +129,7 @@ def main() -> None:
     lengths = trunk.context_length, trunk.words
     traces = otlp(conf.model_name)
     desk = Desk(engine, vocabulary, conf.model_name, *lengths, traces)
-    serve(api.create(desk, template, conf.devices, health, conf.cors_origins), traces)
+    serve(app.create(desk, template, conf.devices, health, conf.cors_origins), traces)
 
 
 def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
@@ -175,7 +177,7 @@ def otlp(model: str) -> OtlpTraces | None:
         raise InputError(
             f"{OTLP_ENDPOINT} is {endpoint!r}, allowed: http://HOST:PORT, https://HOST:PORT"
         )
-    from services.bs.tracing_otlp import OtlpTraces  # takes time to load
+    from services.bs.tracing.otlp import OtlpTraces  # takes time to load
 
     return OtlpTraces(model)
 

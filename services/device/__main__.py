@@ -16,13 +16,14 @@ from orchestrator.metrics import device_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process import build
 from orchestrator.process.threads import end_process_with_any_thread
-from services import radio, settings, wire
+from services import settings
 from services.device import http
-from services.device.agent import LinkAgent
+from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
-from services.device.server import DeviceServer
-from services.device.shaper import Shaper
-from services.secure import secure_client
+from services.device.link.agent import LinkAgent
+from services.device.link.shaper import Shaper
+from services.net import radio_interface, wire
+from services.net.curve import secure_client
 
 
 def main() -> None:
@@ -37,7 +38,9 @@ def main() -> None:
     metrics = device_metrics()
     metrics.expert_weight_bytes.set(experts.weight_bytes)
 
-    shaper = Shaper(partial(radio.interface_towards, radio.resolve(conf.bs_radio_host)))
+    shaper = Shaper(
+        partial(radio_interface.interface_towards, radio_interface.resolve(conf.bs_radio_host))
+    )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     agent = LinkAgent(conf, device, shaper, metrics, context)
     socket = context.socket(zmq.DEALER)

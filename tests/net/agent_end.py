@@ -13,9 +13,9 @@ import zmq
 
 from orchestrator.metrics import device_metrics
 from services import settings
-from services.device.agent import LinkAgent
-from services.device.shaper import Shaper
-from services.radio import interface_towards
+from services.device.link.agent import LinkAgent
+from services.device.link.shaper import Shaper
+from services.net.radio_interface import interface_towards
 
 
 def main(orchestrator: str, base_station: str) -> None:

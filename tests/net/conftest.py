@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import pytest
 
-from services.radio import pin_segmentation, run
+from services.net.radio_interface import pin_segmentation, run
 from tests.net import datagrams
 from tests.net.device_end import PORT, pin, read_exactly
 

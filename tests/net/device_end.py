@@ -23,8 +23,8 @@ from typing import Any
 
 from orchestrator.contracts.channel_state import Direction
 from orchestrator.errors import StackError
-from services.device.shaper import Applied, Shaper
-from services.radio import interface
+from services.device.link.shaper import Applied, Shaper
+from services.net.radio_interface import interface
 from tests.net import datagrams
 
 PORT = 5000

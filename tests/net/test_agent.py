@@ -24,7 +24,7 @@ from orchestrator.contracts import channel_state
 from orchestrator.control.plane import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
-from services.radio import run
+from services.net.radio_interface import run
 from tests.net.conftest import DEVICE_ADDRESS, HOST_ADDRESS, HOST_END, NAMESPACE
 
 INSIDE = ("ip", "-n", NAMESPACE)

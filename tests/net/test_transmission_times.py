@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from services.device.tbf import bucket_bytes
+from services.device.link.tbf import bucket_bytes
 from tests.net.conftest import WAYS, Link, Way
 
 KIB = 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from services.bs.waiting import MAX_WAITING
+from services.bs.engine.queue import MAX_WAITING
 from tests.stack.conftest import PATIENCE_S, ROOT, Stack, until
 
 CLIENTS = 16

@@ -19,19 +19,20 @@ from orchestrator.contracts.channel_state import ChannelState, DeviceState, Dire
 from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
-from services import settings, wire
-from services.bs.accounting import Accounting
-from services.bs.attention import KvCache
-from services.bs.dispatch import Dispatcher
-from services.bs.estimate import LatencyEstimate
-from services.bs.roster import Roster
-from services.bs.selector import Selector
-from services.bs.serving import Serving, generator
-from services.bs.step import Part
-from services.bs.trunk import Trunk
-from services.channel import ChannelFeed
+from services import settings
+from services.bs.batch.attention import KvCache
+from services.bs.batch.batch import Part
+from services.bs.batch.request_context import Serving, generator
+from services.bs.engine.trunk import Trunk
+from services.bs.experts.devices import Roster
+from services.bs.experts.dispatcher import Dispatcher
+from services.bs.experts.latency_estimator import LatencyEstimate
+from services.bs.experts.layer_metrics import Accounting
+from services.bs.experts.selector import Selector
+from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
-from services.device.server import DeviceServer
+from services.net import wire
+from services.net.channel_feed import ChannelFeed
 
 CPU = torch.device("cpu")
 # Small enough to save and load in a moment; large enough for every layout.

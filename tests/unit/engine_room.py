@@ -10,11 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.bs.engine import Engine
-from services.bs.policies import Policies
-from services.bs.prober import Prober, ProbeRequest, Probes
-from services.bs.requests import Echo, End, Event, Failure, Finished, Piece, Request, TokenLogprob
-from services.bs.sampling import Sampling
+from services.bs.engine.engine import Engine
+from services.bs.engine.request import (
+    Echo,
+    End,
+    Event,
+    Failure,
+    Finished,
+    Piece,
+    Request,
+    TokenLogprob,
+)
+from services.bs.engine.sampling import Sampling
+from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.prober import Prober, ProbeRequest, Probes
 from tests.unit.cell import CPU, Cell, trunk
 
 _numbers = itertools.count()

@@ -12,12 +12,8 @@ from typing import Any
 import httpx
 from tokenizers import Tokenizer
 
-from services.bs import api
-from services.bs.chat_template import ChatTemplate
-from services.bs.desk import Desk
-from services.bs.prober import ProbeRequest
-from services.bs.progress import Standing
-from services.bs.requests import (
+from services.bs.engine.progress import Standing
+from services.bs.engine.request import (
     Echo,
     End,
     Failure,
@@ -27,7 +23,11 @@ from services.bs.requests import (
     Request,
     TokenLogprob,
 )
-from services.bs.vocabulary import Vocabulary
+from services.bs.experts.prober import ProbeRequest
+from services.bs.http import app
+from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.submission import Desk
+from services.bs.text.tokenizer import Vocabulary
 from tests.unit.serving import serve
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
@@ -126,7 +126,7 @@ class Parrot:
 def base_station(parrot: Parrot, folder: Path = FOLDER) -> Iterator[str]:
     """Its URL; `folder` has the chat template."""
     desk = Desk(parrot, Vocabulary(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
-    with serve(api.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
+    with serve(app.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
         yield url
 
 

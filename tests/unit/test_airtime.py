@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.moe.airtime import airtime_s, wire_bits
-from services import wire
+from services.net import wire
 
 
 def test_every_segment_carries_its_headers() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.bs.sampling import Sampling
+from services.bs.engine.sampling import Sampling
 from tests.unit.parrot import TIMINGS, Http, Parrot, tokenizer
 
 PATH = "/v1/completions"

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from services.bs.body import read
-from services.bs.http_error import ApiError
-from services.bs.schema import IGNORED_FIELDS, Body, ChatRequest, CompletionRequest
+from services.bs.http.body import read
+from services.bs.http.errors import ApiError
+from services.bs.http.openai.schema import IGNORED_FIELDS, Body, ChatRequest, CompletionRequest
 from tests.unit.parrot import Http, Parrot, base_station, templated
 
 COMPLETION = ("/v1/completions", {"prompt": "a b"})

@@ -15,7 +15,7 @@ from orchestrator.client.client import now_s
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
 from orchestrator.results.schema import Request, TraceTold
-from services.bs.tracing import RequestTrace
+from services.bs.tracing.spans import RequestTrace
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 from tests.unit.traced import PARTS, check_chrome

@@ -9,10 +9,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from services.bs import api
-from services.bs.chat_template import ChatTemplate
-from services.bs.desk import Desk
-from services.bs.vocabulary import Vocabulary
+from services.bs.http import app
+from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.submission import Desk
+from services.bs.text.tokenizer import Vocabulary
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom
 from tests.unit.parrot import FOLDER, tokenizer
@@ -33,7 +33,7 @@ def url(cell: Cell) -> Iterator[str]:
     # Tokens of the bundled vocabulary that the tiny model does not know are not in these texts.
     room = EngineRoom(cell, decode=vocabulary.decode)
     desk = Desk(room.engine, vocabulary, "tiny", 2048, words=40)
-    app = api.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
     with room.running(), serve(app) as url:
         yield url
 

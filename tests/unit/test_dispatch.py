@@ -18,14 +18,14 @@ from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import Selection
 from orchestrator.selection.policies.topk import TopK
-from services import wire
-from services.bs.estimate import ENOUGH
-from services.bs.job import between
-from services.bs.patience import LEAST_FLOPS
-from services.bs.selector import Choice
-from services.bs.serving import Serving
-from services.bs.step import Step
+from services.bs.batch.batch import Step
+from services.bs.batch.expert_call import between
+from services.bs.batch.request_context import Serving
+from services.bs.experts.latency_estimator import ENOUGH
+from services.bs.experts.patience import LEAST_FLOPS
+from services.bs.experts.selector import Choice
 from services.device.experts import Experts
+from services.net import wire
 from tests.unit.cell import CPU, EXPERTS, ROOM, TINY, Cell, around, emulating, forward, part, trunk
 
 

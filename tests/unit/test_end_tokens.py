@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from orchestrator.errors import InputError
 from orchestrator.moe import model_folder
-from services.bs.vocabulary import Vocabulary
+from services.bs.text.tokenizer import Vocabulary
 from tests.unit.parrot import FOLDER, tokenizer
 
 CHATML = "<|im_end|>"

@@ -10,10 +10,10 @@ import pytest
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.results import schema
 from orchestrator.selection.policies.topk import TopK
-from services.bs.engine import MAX_RUNNING
-from services.bs.prober import ProbeRequest, Probes
-from services.bs.requests import Event, Finished, FullError, Piece
-from services.bs.waiting import MAX_WAITING
+from services.bs.engine.engine import MAX_RUNNING
+from services.bs.engine.queue import MAX_WAITING
+from services.bs.engine.request import Event, Finished, FullError, Piece
+from services.bs.experts.prober import ProbeRequest, Probes
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
 

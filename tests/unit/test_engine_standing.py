@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services.bs.progress import Standing
-from services.bs.requests import Event, Piece
+from services.bs.engine.progress import Standing
+from services.bs.engine.request import Event, Piece
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 from tests.unit.parrot import Http, Parrot

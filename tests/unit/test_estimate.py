@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.moe.checkpoint import ModelInfo
 from orchestrator.moe.latency_model import batched_latency_s
-from services.bs.estimate import ENOUGH, STALE_S, LatencyEstimate
+from services.bs.experts.latency_estimator import ENOUGH, STALE_S, LatencyEstimate
 
 INFO = ModelInfo(layers=2, experts=3, top_k=2, hidden_size=16, intermediate_size=24, vocab_size=40)
 LINK = Direction(rate_bps=1e8)

@@ -8,14 +8,16 @@ import httpx
 import pytest
 import torch
 
-from services.bs import api, completions, memory
-from services.bs.attention import KvCache
-from services.bs.chat_template import ChatTemplate
-from services.bs.desk import Desk
-from services.bs.engine import MAX_RUNNING
-from services.bs.requests import Event, TooLargeError
-from services.bs.trunk import Trunk
-from services.bs.vocabulary import Vocabulary
+from services.bs.batch.attention import KvCache
+from services.bs.engine import kv_memory
+from services.bs.engine.engine import MAX_RUNNING
+from services.bs.engine.request import Event, TooLargeError
+from services.bs.engine.trunk import Trunk
+from services.bs.http import app
+from services.bs.http.openai import completions
+from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.submission import Desk
+from services.bs.text.tokenizer import Vocabulary
 from tests.unit.cell import CPU, Cell, emulating, trunk
 from tests.unit.engine_room import Answer, EngineRoom, asking
 from tests.unit.parrot import FOLDER, Http, Parrot, tokenizer
@@ -104,7 +106,7 @@ def test_a_request_that_never_fits_is_refused_with_the_reason(
 
 def test_over_http_it_is_a_400(room: EngineRoom) -> None:
     desk = Desk(room.engine, Vocabulary(tokenizer()), "tiny", 2048, words=40)
-    app = api.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
     with room.running(), serve(app) as url:
         http = Http(url)
         message = http.refused("/v1/completions", {"prompt": [1, 2], "max_tokens": 500})
@@ -133,5 +135,5 @@ def test_logits_of_every_position_are_bounded_by_bytes(
 
 
 def test_what_is_configured_holds_else_a_share_of_what_is_free() -> None:
-    assert memory.kv_bytes(3, CPU) == 3 << 20
-    assert 1 << 20 < memory.kv_bytes(0, torch.device("cpu")) < 1 << 45
+    assert kv_memory.kv_bytes(3, CPU) == 3 << 20
+    assert 1 << 20 < kv_memory.kv_bytes(0, torch.device("cpu")) < 1 << 45

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from services import wire
+from services.net import wire
 from tests.unit.cell import EXPERTS, Cell
 from tests.unit.test_dispatch import expert, run_layer
 

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts.channel_state import PolicyState
 from orchestrator.errors import InputError
-from services import wire
-from services.bs.engine import Engine
-from services.bs.requests import Event, FullError
-from services.bs.waiting import MAX_WAITING
+from services.bs.engine.engine import Engine
+from services.bs.engine.queue import MAX_WAITING
+from services.bs.engine.request import Event, FullError
+from services.net import wire
 from tests.unit.cell import Cell, emulating
 from tests.unit.control_plane import FAST, eventually, hear, profile, report, running
 from tests.unit.engine_room import Answer, EngineRoom, asking

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from orchestrator.metrics.bs import DROP_REASONS, PARTS
-from services.bs.requests import Event
+from services.bs.engine.request import Event
 from tests.unit.cell import EXPERTS, Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 

@@ -16,10 +16,10 @@ from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection.policies.random import Random
 from orchestrator.selection.policies.top1 import Top1
 from orchestrator.selection.policies.topk import TopK
-from services.bs.routing import RoutingTrace
-from services.bs.serving import Serving, generator
-from services.bs.step import Part
-from services.bs.trunk import Trunk
+from services.bs.batch.batch import Part
+from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.routing_trace import RoutingTrace
+from services.bs.engine.trunk import Trunk
 from tests.unit.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part, trunk
 
 

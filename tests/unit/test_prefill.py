@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contracts.channel_state import PolicyState
-from services.bs import prefill
-from services.bs.engine import MAX_RUNNING
-from services.bs.requests import Event, Piece
-from services.bs.step import Part
-from services.bs.trunk import Trunk
+from services.bs.batch.batch import Part
+from services.bs.engine import prefill
+from services.bs.engine.engine import MAX_RUNNING
+from services.bs.engine.request import Event, Piece
+from services.bs.engine.trunk import Trunk
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import Answer, EngineRoom, asking
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
-from services import wire
-from services.bs.prober import Prober, ProbeRequest, Probes
-from services.channel import ChannelFeed
+from services.bs.experts.prober import Prober, ProbeRequest, Probes
+from services.net import wire
+from services.net.channel_feed import ChannelFeed
 from tests.unit.cell import EXPERTS, Cell, emulating
 
 

@@ -17,7 +17,7 @@ from orchestrator.errors import InputError
 from orchestrator.moe.latency_model import device_latency_s
 from orchestrator.radio import profile_schema, profiles
 from orchestrator.radio.profiles import Profile
-from services.device import tbf
+from services.device.link import tbf
 
 BASE = """\
 description: a test

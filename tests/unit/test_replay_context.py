@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from orchestrator.client.client import Client
-from services.bs import api
-from services.bs.chat_template import ChatTemplate
-from services.bs.desk import Desk
-from services.bs.vocabulary import Vocabulary
+from services.bs.http import app
+from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.submission import Desk
+from services.bs.text.tokenizer import Vocabulary
 from tests.unit import parrot
 from tests.unit.command import Wdmoe
 from tests.unit.replay_stack import HEALTH, TIMINGS
@@ -30,7 +30,7 @@ def station(monkeypatch: pytest.MonkeyPatch, orchestrator: str) -> Iterator[str]
     vocabulary = Vocabulary(parrot.tokenizer())
     desk = Desk(parrot.Parrot(), vocabulary, "tiny", CONTEXT, words=912)
     health = {**HEALTH, "context_length": CONTEXT}
-    with serve(api.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: (True, health))) as url:
+    with serve(app.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: (True, health))) as url:
         monkeypatch.setenv("WDMOE_BS_URL", url)
         yield url
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services import wire
+from services.net import wire
 from tests.unit.cell import EXPERTS, Cell
 
 

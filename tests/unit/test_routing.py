@@ -10,8 +10,8 @@ import torch
 
 from orchestrator.selection import Gate, without
 from orchestrator.selection.policies.wlr import WeightToLatencyRatio
-from services.bs.routing import RoutingTrace
-from services.bs.selector import Choice
+from services.bs.batch.routing_trace import RoutingTrace
+from services.bs.experts.selector import Choice
 
 LATENCY_S = np.array([0.001, 0.5, math.inf, 0.002, 0.0])
 

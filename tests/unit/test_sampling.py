@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList, MixtralForCausalLM
 
 from models.evaluate import load
-from services.bs.sampling import CountPenalty, Draw, Sampling
+from services.bs.engine.sampling import CountPenalty, Draw, Sampling
 from tests.unit.parrot import FOLDER, tokenizer
 
 PROMPT: list[int] = tokenizer().encode("What is 45 + 38?").ids

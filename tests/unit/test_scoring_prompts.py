@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import MixtralForCausalLM
 
-from services.bs.requests import TokenLogprob
-from services.bs.running import shared_tokens
+from services.bs.engine.active_request import shared_tokens
+from services.bs.engine.request import TokenLogprob
 from tests.unit.cell import Cell, emulating
 from tests.unit.engine_room import EngineRoom, asking
 

@@ -18,9 +18,9 @@ from orchestrator.selection import LatencySource
 from orchestrator.selection.policies.top1 import Top1
 from orchestrator.selection.policies.topk import TopK
 from orchestrator.selection.policies.wlr import WeightToLatencyRatio
-from services.bs.policies import Policies
-from services.bs.routing import RoutingTrace
-from services.bs.serving import Serving, generator
+from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.routing_trace import RoutingTrace
+from services.bs.experts.policy_in_force import Policies
 from tests.unit.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
 
 

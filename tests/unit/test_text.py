@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.bs.text import TextStream
+from services.bs.text.detokenizer import TextStream
 
 
 def decode(ids: Sequence[int]) -> str:

@@ -14,9 +14,9 @@ import pytest
 
 from orchestrator.errors import InputError
 from services.bs import __main__ as station
-from services.bs import tracing_otlp
-from services.bs.tracing import RequestTrace
-from services.bs.tracing_otlp import OtlpTraces
+from services.bs.tracing import otlp
+from services.bs.tracing.otlp import OtlpTraces
+from services.bs.tracing.spans import RequestTrace
 from tests.unit.cell import Cell, emulating
 from tests.unit.collector import Collector, Trace, attributes, collecting
 from tests.unit.engine_room import Answer, EngineRoom, asking
@@ -150,7 +150,7 @@ def test_a_collector_that_is_away_costs_traces_and_no_request(
 ) -> None:
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
-    monkeypatch.setattr(tracing_otlp, "MAX_WAITING", 1)
+    monkeypatch.setattr(otlp, "MAX_WAITING", 1)
     with closing(OtlpTraces("tiny")) as otlp:
         answers = [traced(otlp, max_tokens=60) for _ in range(8)]
         room.serve(*answers)
@@ -177,7 +177,7 @@ def test_after_its_exporter_has_died_the_base_station_serves_without_traces(
 
 def test_without_a_collector_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENDPOINT, raising=False)
-    monkeypatch.setitem(sys.modules, "services.bs.tracing_otlp", None)  # cannot be imported
+    monkeypatch.setitem(sys.modules, "services.bs.tracing.otlp", None)  # cannot be imported
     assert station.otlp("tiny") is None
     monkeypatch.setenv(ENDPOINT, "")  # as compose has it
     assert station.otlp("tiny") is None

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Prepend, Replace
 from tokenizers.normalizers import Sequence as Normalizers
 
-from services.bs.vocabulary import Offsets, Vocabulary
+from services.bs.text.tokenizer import Offsets, Vocabulary
 from tests.unit.parrot import tokenizer
 
 PLAIN = tokenizer()

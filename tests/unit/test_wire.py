@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services import wire
+from services.net import wire
 
 TOLERANCE = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 1 / 127}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.selection.policies.wlr import kappas, ratios
-from services.bs.worth import _worth
+from services.bs.experts.wlr_metrics import _worth
 
 shares = st.one_of(st.just(0.0), st.floats(1e-6, 1.0))
 latencies = st.one_of(st.sampled_from([0.0, math.inf]), st.floats(1e-6, 100.0))

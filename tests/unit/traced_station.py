@@ -7,7 +7,7 @@ from typing import Any
 
 from services import settings
 from services.bs import __main__ as station
-from services.bs import tracing_otlp
+from services.bs.tracing import otlp
 
 
 def trace(operation: str) -> None:
@@ -31,6 +31,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 if __name__ == "__main__":
     settings.BS_HTTP_PORT = 0
-    tracing_otlp._LAST_S = 300.0  # a busy host's exporter takes its time
+    otlp._LAST_S = 300.0  # a busy host's exporter takes its time
     traces = station.otlp("tiny")
     station.serve(app, traces)

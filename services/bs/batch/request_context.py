@@ -1,0 +1,42 @@
+"""What belongs to a request that is being served."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from orchestrator.selection import Policy
+from services.bs.batch.routing_trace import RoutingTrace
+from services.bs.batch.timings import Meter
+from services.bs.tracing.spans import RequestTrace
+
+
+@dataclass
+class Serving:
+    """How a request's experts are selected, and what is recorded of it.
+
+    Attributes:
+        policy: the one in force when the request began; later ones are for later requests.
+        meter: where its time goes.
+        trace: which experts each token got; None unless asked for.
+        spans: when its steps happened; None unless asked for.
+        untouched: the first layer in which a sequence of it had no expert at all; None: none was.
+    """
+
+    policy: Policy
+    meter: Meter = field(default_factory=Meter)
+    trace: RoutingTrace | None = None
+    spans: RequestTrace | None = None
+    untouched: int | None = None
+
+
+def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:
+    """What a policy draws with for a sequence that begins with these tokens.
+
+    It depends on nothing else, so that a request that is repeated gets the same.
+    """
+    digest = hashlib.sha256(",".join(map(str, tokens)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)

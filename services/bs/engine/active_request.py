@@ -1,0 +1,175 @@
+"""A request that has begun: what its prompts share, its sequences, and its account at the end.
+
+prompts   s s s s a a        s s s s: computed once, before the first sequence or in its step
+          s s s s b b b      a a, b b b: sequences of the batch
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+
+from orchestrator.contracts.channel_state import ChannelState
+from orchestrator.selection import Policy
+from services.bs.batch.attention import KvCache
+from services.bs.batch.batch import Part
+from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.routing_trace import RoutingTrace
+from services.bs.engine.prefill import Prefill
+from services.bs.engine.request import End, Request
+from services.bs.engine.room import Room
+from services.bs.engine.sequence import Completion, Language, Scored
+from services.bs.engine.trunk import Trunk
+
+
+class Running:
+    """Used by the engine's thread only. Its sequences join one by one, in their order.
+
+    Attributes:
+        active: those that have joined, and have not ended.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        policy: Policy,
+        channel: ChannelState,
+        trunk: Trunk,
+        language: Language,
+        chunk: int,
+    ) -> None:
+        self.request = request
+        self.active: list[Completion] = []
+        self._policy = policy
+        self._channel = channel
+        self._trunk = trunk
+        self._language = language
+        self._chunk = chunk
+        routing = RoutingTrace() if request.want_routing else None
+        self._serving = Serving(policy, trace=routing, spans=request.trace)
+        self._started_s = time.monotonic()
+        self._first_s: float | None = None
+        self._before = Scored()
+        self._made = 0
+        self._rows: list[torch.Tensor] = []
+        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
+        self._waiting = deque(enumerate(prompts))
+        self._stepping: list[Completion] = []
+
+        self._shared = shared = shared_tokens(request.prompts, request.n)
+        self._prompt_tokens = sum(map(len, prompts)) - shared * (len(prompts) - 1)
+        self._scored = request.echo and request.logprobs is not None
+        self._beginning: KvCache | None = None
+        self._prefill: Prefill | None = None
+        if shared:
+            ids = request.prompts[0][:shared]
+            self._beginning = trunk.cache(shared)
+            part = Part([], self._beginning, self._serving, generator(ids, trunk.device), 0)
+            self._prefill = Prefill(ids, part, chunk, self._scored, 0)
+
+    @property
+    def positions(self) -> int:
+        """Of keys and values that it holds memory for."""
+        beginning = 0 if self._beginning is None else self._beginning.positions
+        return beginning + sum(one.part.cache.positions for one in self.active)
+
+    @property
+    def untouched(self) -> int | None:
+        """The first layer in which one of its sequences had no expert at all."""
+        return self._serving.untouched
+
+    @property
+    def made(self) -> int:
+        """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
+        return self._made + sum(one.made for one in self.active if not one.finished)
+
+    def schedule(self, room: Room) -> list[Part]:
+        """What the next step is to compute of it; as many sequences join as there is room for."""
+        self._stepping = []
+        parts = []
+        if self._prefill is not None:
+            if not room.take(len(self._prefill.part)):
+                return []
+            parts.append(self._prefill.part)
+            if not self._prefill.is_last:
+                return parts
+        self._stepping = [
+            one for one in self.active if not one.prefills or room.take(len(one.part))
+        ]
+        while self._waiting and self._join(room):
+            self._stepping.append(self.active[-1])
+        return parts + [one.part for one in self._stepping]
+
+    def _join(self, room: Room) -> bool:
+        index, prompt = self._waiting[0]
+        own, positions = prompt[self._shared :], len(prompt) + self.request.max_tokens
+        if not room.take(min(self._chunk, len(own)), sequences=1, positions=positions):
+            return False
+        self._waiting.popleft()
+        cache = self._trunk.cache(positions, self._beginning, self._shared)
+        part = Part([], cache, self._serving, generator(prompt, self._trunk.device), 0)
+        every = self._scored or self.request.want_logits
+        prefill = Prefill(own, part, self._chunk, every, min(self.request.max_tokens, 1))
+        self.active.append(Completion(self.request, index, prefill, self._language))
+        return True
+
+    def advance(self) -> bool:
+        """Go on after a step; whether all is done."""
+        if self._prefill is not None:
+            part = self._prefill.part
+            if self.request.echo:
+                self._before = self._before.extend(part.ids, part.logits, self.request.logprobs)
+            if self._prefill.is_last:
+                self._prefill = None
+            else:
+                self._prefill.advance()
+        for completion in self._stepping:
+            completion.take(self._before)
+            if completion.finished:
+                self._made += completion.made
+                self._rows += completion.rows
+        self.active = [one for one in self.active if not one.finished]
+        if not self._waiting:
+            self._beginning = None  # all that begin with it have it
+        if self._first_s is None and self.made:
+            self._first_s = time.monotonic()
+        return not self.active and not self._waiting
+
+    def end(self) -> End:
+        """The account of a request that is done."""
+        request, first_s, ended_s = self.request, self._first_s, time.monotonic()
+        queued_s, took_s = self._started_s - request.arrived_s, ended_s - request.arrived_s
+        timings: dict[str, Any] = {
+            "request_id": request.id,
+            "time_to_first_token_s": None if first_s is None else first_s - request.arrived_s,
+            "end_to_end_s": took_s,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._made,
+            **self._serving.meter.parts(queued_s, took_s),
+            "policy": {
+                "name": self._policy.name,
+                "params": self._policy.model_dump(exclude_none=True),
+            },
+            "profile": self._channel.profile,
+            "epoch": self._channel.epoch,
+        }
+        logits = torch.cat(self._rows) if request.want_logits else None
+        trace = self._serving.trace
+        if request.trace is not None:
+            request.trace.end(ended_s, self._made)
+        routing = None if trace is None else trace.npz()
+        lost = self._serving.meter.lost
+        return End(self._made, timings, logits, routing, request.trace, lost)
+
+
+def shared_tokens(prompts: list[list[int]], n: int = 1) -> int:
+    """How many tokens all sequences begin with, n of each prompt; each has one of its own."""
+    if len(prompts) == 1:
+        return 0 if n == 1 else len(prompts[0]) - 1
+    shortest = min(map(len, prompts))
+    same = (len(set(tokens)) == 1 for tokens in zip(*prompts, strict=False))
+    return sum(takewhile(bool, islice(same, shortest - 1)))

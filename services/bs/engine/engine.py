@@ -1,0 +1,247 @@
+"""The engine: one thread that owns the trunk and the radio; requests go through it side by side.
+
+HTTP ──submit──► waiting ──► [ step ─► step ─► step … ] ──deliver──► HTTP
+                    │          all running sequences advance in each; between two, some join
+                    ◄──────► [ one probe of a link ], when nothing runs
+
+Between steps, and between layers: read hellos, beats and channel states.
+
+At most MAX_RUNNING sequences run, each with memory for all the keys and values that it may have. At
+most `step_tokens` tokens of a step are of prompts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+import torch
+import zmq
+
+from orchestrator.metrics import BsMetrics
+from orchestrator.metrics.bs import PARTS
+from services.bs.batch.batch import Part
+from services.bs.engine.active_request import Running
+from services.bs.engine.prefill import step_tokens
+from services.bs.engine.progress import Standing
+from services.bs.engine.queue import Asked, Waiting
+from services.bs.engine.request import End, Failure, FullError, Request, TooLargeError
+from services.bs.engine.room import Room
+from services.bs.engine.sequence import Language
+from services.bs.engine.trunk import Trunk
+from services.bs.experts.dispatcher import Dispatcher
+from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.prober import Prober, ProbeRequest
+from services.net.channel_feed import ChannelFeed
+from services.settings import COMPUTE_NICENESS
+
+MAX_RUNNING = 32
+# A small model's operations are done before another thread has woken for its share, and waiting for
+# that one costs more than they do where devices run on the same cores.
+SMALL_TRUNK_BYTES = 64 << 20
+_IDLE_POLL_MS = 200
+_WAKE = "inproc://wake"
+
+
+class Engine(threading.Thread):
+    """Serves requests: they begin in the order of their arrival, and advance together.
+
+    Attributes:
+        positions: for which there is memory for keys and values, of all sequences together.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        dispatcher: Dispatcher,
+        prober: Prober,
+        channel: ChannelFeed,
+        policies: Policies,
+        decode: Callable[[Sequence[int]], str],
+        end_tokens: frozenset[int],
+        metrics: BsMetrics,
+        context: zmq.Context[zmq.Socket[bytes]],
+        kv_bytes: int,
+    ) -> None:
+        """`kv_bytes` is the memory for keys and values."""
+        super().__init__(name="engine", daemon=True)
+        self._trunk = trunk
+        self._dispatcher = dispatcher
+        self._prober = prober
+        self._channel = channel
+        self._language = Language(decode, end_tokens)
+        self._metrics = metrics
+        self._policies = policies
+        self.positions = kv_bytes // trunk.position_bytes
+        self._waiting = Waiting()
+        self._running: list[Running] = []
+        metrics.requests_waiting.set_function(self._waiting.requests)
+        self._woken = context.socket(zmq.PULL)
+        self._woken.bind(_WAKE)
+        self._wake = context.socket(zmq.PUSH)
+        self._wake.connect(_WAKE)
+        self._wake_lock = threading.Lock()
+
+    def submit(self, asked: Asked) -> None:
+        """Queue a request, from any thread; raises FullError, TooLargeError."""
+        if isinstance(asked, Request) and asked.positions > self.positions:
+            self._metrics.requests_total.labels("refused").inc()
+            raise TooLargeError(
+                f"prompts and max_tokens need {asked.positions} positions of keys and values; "
+                f"WDMOE_KV_MIB allows {self.positions}"
+            )
+        try:
+            self._waiting.put(asked)
+        except FullError:
+            self._metrics.requests_total.labels("refused").inc()
+            raise
+        with self._wake_lock:
+            self._wake.send(b"")
+
+    def standing(self) -> Standing:
+        """What runs and what waits, for any thread."""
+        return Standing(
+            [one.request.progress(one.made) for one in self._running],
+            [request.progress() for request in self._waiting.in_turn()],
+        )
+
+    def run(self) -> None:
+        """Forever: keep up with the radio, and serve."""
+        os.nice(COMPUTE_NICENESS)  # of this thread, and of torch's that it starts
+        if self._trunk.weight_bytes < SMALL_TRUNK_BYTES:
+            torch.set_num_threads(1)
+        poller = zmq.Poller()
+        for socket in (self._dispatcher.socket, self._channel.socket, self._woken):
+            poller.register(socket, zmq.POLLIN)
+        while True:
+            busy = bool(self._running) or self._waiting.first() is not None
+            poller.poll(0 if busy else _IDLE_POLL_MS)
+            self._dispatcher.take_in()
+            while self._woken.poll(0):
+                self._woken.recv()
+            self._turn()
+
+    def _turn(self) -> None:
+        """One step of all that run, or what waits for nothing to run."""
+        self._drop_cancelled()
+        parts = self._schedule()
+        self._metrics.requests_running.set(len(self._running))
+        if parts:
+            self._step(parts)
+            self._metrics.requests_running.set(len(self._running))
+        elif isinstance(self._waiting.first(), ProbeRequest):
+            probe = self._waiting.take()
+            assert isinstance(probe, ProbeRequest), "only this thread takes"
+            if (found := self._prober.advance(probe)) is None:
+                self._waiting.put_back(probe)
+            else:
+                probe.deliver(found)
+
+    def _drop_cancelled(self) -> None:
+        gone = [one.request for one in self._running if one.request.cancelled]
+        if gone:
+            self._running = [one for one in self._running if not one.request.cancelled]
+        gone += self._waiting.drop_cancelled()
+        for request in gone:
+            _end_trace(request, "cancelled")
+        self._metrics.requests_total.labels("cancelled").inc(len(gone))
+
+    def _schedule(self) -> list[Part]:
+        """What the next step computes. Requests begin in their order, as far as there is room."""
+        tokens = step_tokens(self._trunk.words)
+        chunk = tokens // 2
+        running = sum(len(one.active) for one in self._running)
+        held = sum(one.positions for one in self._running)
+        room = Room(MAX_RUNNING - running, tokens, self.positions - held)
+        parts: list[Part] = []
+        for one in list(self._running):
+            parts += self._parts(one, room)
+        while room.is_open and isinstance(request := self._waiting.first(), Request):
+            if not room.has(min(len(request.prompts[0]), chunk), 1, request.positions):
+                break
+            self._waiting.take()
+            try:
+                begun = self._begin(request, chunk)
+            except Exception as error:
+                self._failed(request, error)
+                continue
+            if begun is not None:
+                self._running.append(begun)
+                room.take(0, positions=begun.positions)
+                parts += self._parts(begun, room)
+        return parts
+
+    def _parts(self, running: Running, room: Room) -> list[Part]:
+        try:
+            return running.schedule(room)
+        except Exception as error:  # memory that is not there after all
+            self._running.remove(running)
+            self._failed(running.request, error)
+            return []
+
+    def _begin(self, request: Request, chunk: int) -> Running | None:
+        channel = self._channel.current()
+        if channel is None or not bool(self._dispatcher.reachable().any()):
+            self._fail(request, "no device can be reached", "no_device")
+            return None
+        policy = self._policies.of(channel.policy)
+        return Running(request, policy, channel, self._trunk, self._language, chunk)
+
+    def _step(self, parts: list[Part]) -> None:
+        try:
+            self._trunk.forward(parts)
+        except Exception as error:  # it is not known whose fault it is
+            for running in self._running:
+                self._failed(running.request, error)
+            self._running = []
+            return
+        for layer_s in self._trunk.step.layers_s:
+            self._metrics.layer_seconds.observe(layer_s)
+        still = []
+        for running in self._running:
+            if running.untouched is not None:
+                layer = f"no device answered in layer {running.untouched}"
+                self._fail(running.request, f"{layer}: they are gone, or too late", "no_device")
+                continue
+            try:
+                if running.advance():
+                    self._end(running.request, running.end())
+                else:
+                    still.append(running)
+            except Exception as error:  # one bad request must not end the others
+                self._failed(running.request, error)
+        self._running = still
+
+    def _end(self, request: Request, end: End) -> None:
+        timings = end.timings
+        self._metrics.request_seconds.observe(timings["end_to_end_s"])
+        for part in PARTS:
+            self._metrics.request_part_seconds_total.labels(part).inc(max(0, timings[f"{part}_s"]))
+        self._metrics.request_eq8_seconds_total.inc(timings["eq8_s"])
+        self._metrics.request_batched_seconds_total.inc(timings["batched_s"])
+        if (first_s := timings["time_to_first_token_s"]) is not None:
+            self._metrics.time_to_first_token_seconds.observe(first_s)
+        self._metrics.tokens_total.labels("prompt").inc(timings["prompt_tokens"])
+        self._metrics.tokens_total.labels("completion").inc(end.completion_tokens)
+        self._metrics.requests_total.labels("ok").inc()
+        request.deliver(end)
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        traceback.print_exception(error)
+        self._fail(request, f"internal error: {type(error).__name__}", "error")
+
+    def _fail(self, request: Request, message: str, outcome: str) -> None:
+        self._metrics.requests_total.labels(outcome).inc()
+        _end_trace(request, message)
+        try:
+            request.deliver(Failure(message))
+        except Exception:  # nobody can be told
+            traceback.print_exc()
+
+
+def _end_trace(request: Request, error: str) -> None:
+    if request.trace is not None:
+        request.trace.end(time.monotonic(), error=error)

@@ -1,0 +1,105 @@
+"""Selects a layer's experts: logits, latency and reachability ─► policy ─► Choice."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.contracts.channel_state import ChannelState
+from orchestrator.moe.latency_model import Floats
+from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, without
+from services.bs.experts.devices import Roster
+from services.bs.experts.latency_estimator import LatencyEstimate
+from services.net.channel_feed import ChannelFeed
+
+
+class Choice(NamedTuple):
+    """The experts of a layer's n tokens, and on what grounds they were chosen.
+
+    Attributes:
+        selected: what the policy selected.
+        used: that, less the experts that cannot be reached; what is sent.
+        logits: the gate's, n × E.
+        latency_s: t_q [s], shape (E,): what the policy was given; of Eq. 6 if it needs none.
+        reachable: which experts can be reached, shape (E,), on the CPU.
+        channel: the state in force; None before the first.
+    """
+
+    selected: Selection
+    used: Selection
+    logits: torch.Tensor
+    latency_s: Floats
+    reachable: torch.Tensor
+    channel: ChannelState | None
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which tokens (n,) the policy gave an expert, whether or not it can be reached."""
+        selected = self.selected.index.cpu().numpy() < len(self.reachable)
+        return np.asarray(selected.any(axis=1))
+
+
+class Selector:
+    """Used by the engine's thread only."""
+
+    def __init__(self, roster: Roster, channel: ChannelFeed, estimate: LatencyEstimate) -> None:
+        self._roster = roster
+        self._channel = channel
+        self._estimate = estimate
+        self._reachable = torch.empty(0)
+        self._everyone = False
+        self._latency_s: Floats | None = None
+        self._masked_s = np.empty(0)
+        self._given = torch.empty(0)
+
+    def channel(self) -> ChannelState | None:
+        """The state in force; asked once a layer, as it may change at any moment."""
+        return self._channel.current()
+
+    def select(
+        self,
+        logits: torch.Tensor,
+        k: int,
+        policy: Policy,
+        generator: torch.Generator,
+        channel: ChannelState | None,
+    ) -> Choice:
+        """Choose among all experts; `logits` is n × E, `k` the number that the model would use."""
+        reachable = self._roster.reachable(channel)
+        if reachable is not self._reachable:
+            self._reachable, self._everyone = reachable, bool(reachable.all())
+            self._latency_s = None
+        latency_s, given = self._estimate.analytic_s(channel), None
+        if isinstance(policy, LatencyPolicy):
+            if policy.latency != "analytic":
+                tokens, now_s = _tokens(logits, k), time.monotonic()
+                latency_s = self._estimate.latency_s(policy.latency, channel, tokens, now_s)
+            if latency_s is not self._latency_s:
+                self._give(latency_s, logits.device)
+            latency_s, given = self._masked_s, self._given
+        selected = used = policy.select(Gate(logits, k, given, generator))
+        if not self._everyone:
+            used = without(selected, logits, reachable.to(logits.device))
+        return Choice(selected, used, logits, latency_s, reachable, channel)
+
+    def _give(self, latency_s: Floats, device: torch.device) -> None:
+        """Latencies for a policy: a device that left is as far away as one in outage.
+
+        Kept: Eq. 6 and reachability change less often than layers, and each step here costs as much
+        as a policy's.
+        """
+        self._latency_s = latency_s
+        self._masked_s = np.where(self._reachable.numpy(), latency_s, np.inf)
+        self._given = torch.from_numpy(self._masked_s).to(device)
+
+
+def _tokens(logits: torch.Tensor, k: int) -> Floats:
+    """How many of n tokens each device would get from `topk`, shape (E,)."""
+    n, experts = logits.shape
+    if n == 1:  # one token is all of its message, whichever device gets it
+        return np.ones(experts)
+    index = logits.topk(k, dim=-1).indices.flatten().cpu().numpy()
+    return np.bincount(index, minlength=experts).astype(np.float64)

@@ -1,0 +1,215 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response
+
+from services.bs.engine.request import Echo, End, Event, Finished, Piece
+from services.bs.http import loss, sse
+from services.bs.http.body import read
+from services.bs.http.errors import refused
+from services.bs.http.openai import logprobs
+from services.bs.http.openai.schema import CompletionRequest, Prompt
+from services.bs.http.openai.usage import StreamUsage, usage
+from services.bs.http.submission import Asking, Desk
+from services.bs.text.tokenizer import Offsets, Vocabulary
+
+DEFAULT_MAX_TOKENS = 16
+MAX_LOGITS_BYTES = 64 << 20
+KIND = "text_completion"
+
+
+def router(desk: Desk) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/completions")
+    async def _completions(http: HttpRequest) -> Response:
+        body = await read(http, CompletionRequest)
+        desk.check_model(body.model)
+        max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+        each = body.n if body.best_of is None else body.best_of
+        _check(body, max_tokens, each)
+        # Long texts take seconds, in which nobody else would be heard.
+        prompts = await asyncio.to_thread(_read, body.prompt, desk, max_tokens)
+        _check_logits(body, len(prompts[0].ids) + max_tokens, desk.words)
+        asking = await desk.ask(
+            http,
+            "cmpl",
+            body,
+            [prompt.ids for prompt in prompts],
+            max_tokens,
+            each,
+            logprobs=0 if body.logprobs is None and each > body.n else body.logprobs,
+            echo=body.echo,
+            want_logits=body.logits,
+            want_routing=body.routing,
+            want_trace=body.trace,
+        )
+        choices = _Choices(desk.vocabulary, prompts, each, body)
+        if body.stream:
+            return sse.stream(_chunks(desk, body, asking, choices), body.headers)
+        whole = await _whole(desk, body, asking, choices)
+        return JSONResponse(whole, headers=body.headers | loss.header(whole))
+
+    return routes
+
+
+def _check(body: CompletionRequest, max_tokens: int, each: int) -> None:
+    if each < body.n:
+        raise refused("best_of", f"is {each}, allowed: from n, {body.n}")
+    if body.stream and each > body.n:
+        raise refused("best_of", f"is {each}, allowed in a stream: n, {body.n}")
+    if max_tokens == 0 and not body.echo:
+        raise refused("max_tokens", "is 0, allowed: from 1; 0 with echo only")
+    for name in ("logits", "routing"):
+        if getattr(body, name) and (body.echo or len(body.prompt) * each > 1):
+            raise refused(name, "allowed: with a single prompt and choice, without echo")
+
+
+def _check_logits(body: CompletionRequest, tokens: int, words: int) -> None:
+    if body.logits and (size := 4 * tokens * words) > MAX_LOGITS_BYTES:
+        most = MAX_LOGITS_BYTES // (4 * words)
+        raise refused("logits", f"would have {size} bytes; allowed: with up to {most} tokens")
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt's tokens, its text, and the character of it at which each token begins."""
+
+    ids: list[int]
+    text: str
+    offsets: list[int]
+
+
+def _read(prompts: Sequence[Prompt], desk: Desk, max_tokens: int) -> list[_Prompt]:
+    """Every prompt; ApiError at the first that cannot be served."""
+    vocabulary, known = desk.vocabulary, []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            ids, offsets = vocabulary.encode(prompt)
+            desk.check_length(ids, max_tokens, "prompt")
+            known.append(_Prompt(ids, prompt, offsets))
+        else:
+            desk.check_length(prompt, max_tokens, "prompt")
+            offsets = Offsets(vocabulary).add(prompt)
+            known.append(_Prompt(prompt, vocabulary.decode(prompt), offsets))
+    return known
+
+
+class _Choices:
+    """Turns events into what they add to their choice; there are `each` choices of a prompt."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, prompts: list[_Prompt], each: int, body: CompletionRequest
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._prompts = [prompt for prompt in prompts for _ in range(each)]
+        self._each = each
+        self._kept = body.n
+        self._logprobs = body.logprobs is not None
+        self._made: list[list[float]] = [[] for _ in self._prompts]
+        self._offsets = [
+            Offsets(vocabulary, start=len(prompt.text) if body.echo else 0)
+            for prompt in self._prompts
+        ]
+
+    def empty(self) -> list[dict[str, Any]]:
+        """The choices, before anything is known of them."""
+        nothing = logprobs.of_completion
+        return [
+            _choice(index, logprobs=nothing(self._vocabulary, [], []) if self._logprobs else None)
+            for index in range(len(self._prompts))
+        ]
+
+    def delta(self, event: Event) -> dict[str, Any]:
+        """A choice with what an Echo, Piece or Finished says."""
+        if isinstance(event, Finished):
+            return _choice(event.index, finish_reason=event.finish_reason)
+        assert isinstance(event, Echo | Piece)
+        if isinstance(event, Echo):
+            text, offsets = self._prompts[event.index].text, self._prompts[event.index].offsets
+        else:
+            text = event.text
+            self._made[event.index] += [each.logprob or 0.0 for each in event.tokens]
+            offsets = self._offsets[event.index].add(each.token for each in event.tokens)
+        told = None
+        if self._logprobs and event.tokens:
+            told = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
+        return _choice(event.index, text, told)
+
+    def best(self, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The n choices of each prompt with the highest log-probability per token."""
+        if self._each == self._kept:
+            return choices
+
+        def mean(index: int) -> float:
+            made = self._made[index]
+            return sum(made) / max(1, len(made))
+
+        kept: list[int] = []
+        for first in range(0, len(choices), self._each):
+            of_prompt = range(first, first + self._each)
+            kept += sorted(of_prompt, key=mean, reverse=True)[: self._kept]
+        return [choices[index] | {"index": number} for number, index in enumerate(kept)]
+
+
+def _choice(
+    index: int,
+    text: str = "",
+    logprobs: dict[str, list[Any]] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+async def _whole(
+    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+) -> dict[str, Any]:
+    whole = choices.empty()
+    async for event in asking.answer:
+        if isinstance(event, End):
+            reply = asking.reply(KIND, desk.model, choices.best(whole))
+            used = usage(asking.prompt_tokens, event.completion_tokens)
+            return reply | {"usage": used} | loss.field(event.experts_lost) | _extras(body, event)
+        delta = choices.delta(event)
+        choice = whole[delta["index"]]
+        choice["text"] += delta["text"]
+        choice["finish_reason"] = delta["finish_reason"]
+        for name, values in (delta["logprobs"] or {}).items():
+            choice["logprobs"][name] += values
+    raise AssertionError("an answer ends with its End")
+
+
+async def _chunks(
+    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+) -> AsyncIterator[dict[str, Any]]:
+    used = StreamUsage(body.stream_options, asking.prompt_tokens)
+    async for event in asking.answer:
+        if not isinstance(event, End):
+            chunk = asking.reply(KIND, desk.model, [choices.delta(event)]) | used.chunk(event)
+            yield chunk | loss.field(event.experts_lost if isinstance(event, Finished) else 0)
+        elif last := _extras(body, event) | used.last(event):
+            yield asking.reply(KIND, desk.model, []) | last
+
+
+def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
+    """The fields of our own."""
+    extras: dict[str, Any] = {}
+    if body.timings:
+        extras["timings"] = end.timings
+    if end.logits is not None:
+        extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
+    if end.routing is not None:
+        extras["routing"] = base64.b64encode(end.routing).decode()
+    if body.trace and end.trace is not None:
+        extras["trace"] = end.trace.record().told()
+    return extras

@@ -1,0 +1,247 @@
+"""What happened to one request, step by step, and the spans that this amounts to.
+
+    request
+    └─ queue │ step │ between │ step │ … │ between       one after the other, without gaps
+               └─ layer │ layer │ …                      and attention, norms, head
+                    ├─ gate │ selection │ … │ combine
+                    └─ round_trip                        one a device, all at the same time
+                         └─ downlink │ wait │ compute │ pack │ uplink      without gaps
+
+A step is taken by several requests, and is in the trace of each. Nothing here is done for a request
+that is not traced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from orchestrator.contracts.clock_offset import shift_into
+
+if TYPE_CHECKING:  # the exporter needs no torch
+    from services.bs.batch.expert_call import Job
+
+# Of one request: 5 MB as JSON, 5 MB of memory while it runs. Later steps become a single span.
+MAX_SPANS = 1 << 16
+# Of a round trip: what lies between its sending, the device's four times, and its answer.
+_PARTS = ("downlink", "wait", "compute", "pack", "uplink")
+# Unix time that never steps, so that traces of several requests have one clock.
+_UNIX_ZERO_NS = time.time_ns() - time.monotonic_ns()
+
+Value: TypeAlias = int | str | bool
+
+
+class Span(NamedTuple):
+    """From `start_ns` to `end_ns` after the request's arrival; `depth` 0 is the request itself.
+
+    Spans come in the order of their starts, a parent right before the first of its children.
+    """
+
+    depth: int
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Value]
+
+
+class RoundTrip(NamedTuple):
+    """One device's message of a layer; times by monotonic clocks, `device_s` by the device's.
+
+    `device_s`: received, started, finished, sent. None: there was no answer until `ended_s`.
+    """
+
+    device: int
+    tokens: int
+    sent_bytes: int
+    answer_bytes: int
+    overrun: bool
+    sent_s: float
+    ended_s: float
+    device_s: tuple[float, float, float, float] | None
+
+    @classmethod
+    def of(cls, job: Job, given_up_s: float) -> RoundTrip:
+        """What became of a job, without its tensors."""
+        done, sizes = job.done, (len(job.rows), job.sent_bytes, job.answer_bytes)
+        if done is None:
+            return cls(job.device, *sizes, False, job.sent_s, given_up_s, None)
+        device_s = (done.received_s, done.started_s, done.finished_s, done.sent_s)
+        return cls(job.device, *sizes, done.overrun, job.sent_s, job.ended_s, device_s)
+
+
+class LayerTrace(NamedTuple):
+    """One layer of a step; `deselected` and `lost` are experts of tokens, as in a meter."""
+
+    number: int
+    entered_s: float
+    gate_s: float
+    gated_s: float
+    selected_s: float
+    combine_s: float
+    ended_s: float
+    deselected: int
+    lost: int
+    trips: list[RoundTrip]
+
+
+@dataclass(eq=False)
+class StepTrace:
+    """One forward pass, of so many tokens and sequences of all its requests."""
+
+    tokens: int
+    sequences: int
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    layers: list[LayerTrace] = field(default_factory=list)
+    _trips: list[RoundTrip] = field(default_factory=list)
+    _combine_s: float = 0.0
+    _before: tuple[int, int] = (0, 0)
+
+    def answered(self, jobs: Sequence[Job], combine_s: float) -> None:
+        """All devices of a layer have answered, or were given up."""
+        self._trips = [RoundTrip.of(job, combine_s) for job in jobs]
+        self._combine_s = combine_s
+
+    def layer(self, number: int, times_s: Sequence[float], left_out: tuple[int, int]) -> None:
+        """A layer is done: when it was entered, its gate began, ended, and experts were selected.
+
+        `left_out`: how many experts of tokens the policy and faults have cost the step so far.
+        """
+        entered_s, gate_s, gated_s, selected_s = times_s
+        deselected, lost = (now - then for now, then in zip(left_out, self._before, strict=True))
+        self._before = left_out
+        ended_s = time.monotonic()
+        times = (entered_s, gate_s, gated_s, selected_s, self._combine_s, ended_s)
+        self.layers.append(LayerTrace(number, *times, deselected, lost, self._trips))
+
+    @property
+    def spans(self) -> int:
+        """How many spans it amounts to, with the one after it."""
+        return 2 + sum(4 + 6 * len(layer.trips) for layer in self.layers)
+
+
+class Record(NamedTuple):
+    """A request's trace when it is over; times by the monotonic clock.
+
+    `steps` has its own tokens with each step; after those, `left_out` steps were not recorded.
+    `error` is why it got no whole answer: `completion_tokens` says nothing then.
+    """
+
+    arrived_s: float
+    ended_s: float
+    completion_tokens: int
+    error: str | None
+    steps: list[tuple[StepTrace, int]]
+    left_out: int
+
+    def told(self) -> dict[str, Any]:
+        """As an answer tells it."""
+        return {"start_unix_ns": _UNIX_ZERO_NS + _ns(self.arrived_s), "spans": self.spans()}
+
+    def spans(self) -> list[Span]:
+        """All of it."""
+        tree = _Tree(_ns(self.arrived_s))
+        tree.add(0, "request", self.arrived_s, self.ended_s)
+        before = ("queue", self.arrived_s)
+        for number, (step, own_tokens) in enumerate(self.steps):
+            name, since_s = before
+            tree.add(1, name, since_s, step.started_s)
+            sizes = {"tokens": step.tokens, "own_tokens": own_tokens, "sequences": step.sequences}
+            tree.add(1, "step", step.started_s, step.ended_s, step=number, **sizes)
+            for layer in step.layers:
+                _add_layer(tree, layer, step.tokens)
+            before = ("between", step.ended_s)
+        if self.left_out:
+            tree.add(1, "not_recorded", before[1], self.ended_s, steps=self.left_out)
+        else:
+            tree.add(1, *before, self.ended_s)
+        return tree.spans
+
+
+class RequestTrace:
+    """Collects a request's steps, in the engine's thread; `on_end` hears when it is over."""
+
+    def __init__(
+        self, arrived_s: float, on_end: Callable[[RequestTrace], None] = lambda trace: None
+    ) -> None:
+        self._arrived_s = arrived_s
+        self._ended: tuple[float, int, str | None] | None = None
+        self._on_end = on_end
+        self._steps: list[tuple[StepTrace, int]] = []
+        self._spans = 0
+        self._left_out = 0
+
+    def add(self, step: StepTrace, own_tokens: int) -> None:
+        """It has taken part in a step with so many tokens of its own."""
+        if self._left_out or self._spans + step.spans > MAX_SPANS:
+            self._left_out += 1
+            return
+        self._spans += step.spans
+        self._steps.append((step, own_tokens))
+
+    def end(self, ended_s: float, completion_tokens: int = 0, error: str | None = None) -> None:
+        """It is over; only the first end counts."""
+        if self._ended is None:
+            self._ended = ended_s, completion_tokens, error
+            self._on_end(self)
+
+    def record(self) -> Record:
+        """All of it; only once it has ended."""
+        assert self._ended is not None, "only once it has ended"
+        return Record(self._arrived_s, *self._ended, self._steps, self._left_out)
+
+
+class _Tree:
+    """Spans, in nanoseconds from one moment on."""
+
+    def __init__(self, zero_ns: int) -> None:
+        self._zero_ns = zero_ns
+        self.spans: list[Span] = []
+
+    def add(self, depth: int, name: str, start_s: float, end_s: float, **about: Value) -> None:
+        """One, by the base station's clock."""
+        self.add_ns(depth, name, _ns(start_s), _ns(end_s), **about)
+
+    def add_ns(self, depth: int, name: str, start_ns: int, end_ns: int, **about: Value) -> None:
+        """As `add`."""
+        times = start_ns - self._zero_ns, end_ns - self._zero_ns
+        self.spans.append(Span(depth, name, *times, about))
+
+
+def _add_layer(tree: _Tree, layer: LayerTrace, tokens: int) -> None:
+    about = {"tokens": tokens, "deselected": layer.deselected, "lost": layer.lost}
+    tree.add(2, "layer", layer.entered_s, layer.ended_s, layer=layer.number, **about)
+    tree.add(3, "gate", layer.gate_s, layer.gated_s)
+    tree.add(3, "selection", layer.gated_s, layer.selected_s)
+    for trip in layer.trips:
+        _add_trip(tree, trip)
+    tree.add(3, "combine", layer.combine_s, layer.ended_s)
+
+
+def _add_trip(tree: _Tree, trip: RoundTrip) -> None:
+    about: dict[str, Value] = {
+        "device": trip.device,
+        "tokens": trip.tokens,
+        "sent_bytes": trip.sent_bytes,
+        "answer_bytes": trip.answer_bytes,
+        "answered": trip.device_s is not None,
+        "overrun": trip.overrun,
+    }
+    tree.add(3, "round_trip", trip.sent_s, trip.ended_s, **about)
+    if trip.device_s is None:
+        return
+    sent_ns, ended_ns = _ns(trip.sent_s), _ns(trip.ended_s)
+    device_ns = [_ns(time_s) for time_s in trip.device_s]
+    shift_ns = shift_into((sent_ns, ended_ns), (device_ns[0], device_ns[-1]))
+    within = (min(max(sent_ns, time_ns + shift_ns), ended_ns) for time_ns in device_ns)
+    borders = [sent_ns, *within, ended_ns]
+    for name, border in zip(_PARTS, pairwise(borders), strict=True):
+        tree.add_ns(4, name, *border)
+
+
+def _ns(time_s: float) -> int:
+    """Whole nanoseconds, so that differences add up exactly."""
+    return round(time_s * 1e9)
