@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).parents[1]
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:

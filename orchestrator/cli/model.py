@@ -14,10 +14,10 @@ from orchestrator.cli.common import Json, print_json
 from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
 from orchestrator.host.progress_display import progress_display
+from orchestrator.process.root import ROOT
 
 BUILDABLE = "smollm2-moe"
 SPEED_OVER_S = 120  # layers take seconds to a minute each
-MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
 
 app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
 
@@ -73,7 +73,7 @@ def build(
             f"{error.name} is not installed; pip install 'wdmoe[trunk,language-model]'"
         ) from None
     recipe = Recipe(experts, hidden, calibration or [], seed)
-    path = out or MODELS_DIR / name
+    path = out or ROOT / "models" / name
     common.interrupt_when_terminated()
     with progress_display(SPEED_OVER_S) as bar:
         shown: dict[str, TaskID] = {}

@@ -19,7 +19,6 @@ from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.host import readable
 from orchestrator.host.containers import (
-    ROOT,
     Container,
     compose,
     configuration,
@@ -30,6 +29,7 @@ from orchestrator.host.containers import (
 from orchestrator.host.model_mount import ModelMount
 from orchestrator.host.progress_display import progress_display
 from orchestrator.process.build import source
+from orchestrator.process.root import ROOT
 from orchestrator.results.provenance import code_warnings
 
 # How long a registry may take to say that it has an image.

@@ -173,7 +173,8 @@ class Control:
         """
         if len(params) > channel_state.MAX_PARAMS:
             raise InputError(
-                f"policy {name}: has {len(params)} parameters; allowed: at most {channel_state.MAX_PARAMS}"
+                f"policy {name}: has {len(params)} parameters; "
+                f"allowed: at most {channel_state.MAX_PARAMS}"
             )
         # Without a value, a parameter is as good as not given.
         complete = selection.find(name, params).model_dump(exclude_none=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import StackError
+from orchestrator.process.root import ROOT
 
 # Compose reads docker-compose.yml and .env in the folder it runs in.
-ROOT = Path(__file__).resolve().parents[2]
 # The oldest compose that this project's file and commands are known to work with.
 COMPOSE_LEAST = (2, 20)
 _LABEL = "com.docker.compose"

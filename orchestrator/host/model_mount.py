@@ -15,8 +15,8 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.files.text_file import user_path
-from orchestrator.host.containers import ROOT
 from orchestrator.process.environment import setting
+from orchestrator.process.root import ROOT
 
 _CACHED = "models--"
 

@@ -8,17 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import orchestrator
+from orchestrator.process.root import ROOT
 
 # What containers compute and talk with.
 DEVICE_PACKAGES = ("msgpack", "numpy", "pyzmq", "safetensors", "torch")
 TRUNK_PACKAGES = ("fastapi", "pydantic", "scipy", "tokenizers", "transformers", "uvicorn")
 
-_ROOT = Path(__file__).resolve().parents[1]
 # No image holds it (.dockerignore).
-_NOT_IN_IMAGES = _ROOT / "services" / "grafana"
+_NOT_IN_IMAGES = ROOT / "services" / "grafana"
 
 
 @cache
@@ -29,9 +28,9 @@ def source() -> str:
     """
     digest = hashlib.sha256()
     for folder in ("orchestrator", "services"):
-        for file in sorted((_ROOT / folder).rglob("*.py")):
+        for file in sorted((ROOT / folder).rglob("*.py")):
             if not file.is_relative_to(_NOT_IN_IMAGES):
-                digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes())
+                digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from dotenv import dotenv_values
 
 from orchestrator.errors import InputError
+from orchestrator.process.root import ROOT
 
-FILE = Path(__file__).resolve().parents[1] / ".env"
+FILE = ROOT / ".env"
 
 
 def setting(name: str, default: str = "") -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
 from orchestrator.process.environment import setting
+from orchestrator.process.root import ROOT
 from orchestrator.prompts.formats import FORMATS, source, splits
 from orchestrator.prompts.prompt import Prompt as Prompt
 
-BUNDLED_DIR = Path(__file__).resolve().parents[2] / "prompts"
+BUNDLED_DIR = ROOT / "prompts"
 
 
 @dataclass(frozen=True)

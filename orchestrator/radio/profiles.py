@@ -25,6 +25,7 @@ from orchestrator.contracts.channel_state import (
 from orchestrator.errors import InputError
 from orchestrator.files import strict_yaml, text_file
 from orchestrator.process.environment import setting
+from orchestrator.process.root import ROOT
 from orchestrator.radio import channel_model, link_trace, profile_schema
 from orchestrator.radio.channel_model import CorrelatedFading, DirectionName
 from orchestrator.radio.link_trace import Trace
@@ -261,7 +262,7 @@ def find(reference: str) -> Profile:
 
 
 def _folder() -> Path:
-    beside = Path(__file__).resolve().parent.parent / "netem_profiles"
+    beside = ROOT / "netem_profiles"
     return text_file.user_path(setting("WDMOE_PROFILES_DIR") or beside)
 
 
@@ -317,7 +318,8 @@ def _check_size(texts: Mapping[str, str], source: str) -> None:
     # A trace is ASCII, so its characters are its bytes; what is not is refused later.
     if sum(map(len, texts.values())) > link_trace.MAX_BYTES:
         raise InputError(
-            f"{source}: its traces together are larger than the {link_trace.MAX_BYTES} bytes allowed"
+            f"{source}: its traces together are larger than the {link_trace.MAX_BYTES} bytes "
+            "allowed"
         )
 
 

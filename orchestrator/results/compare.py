@@ -17,9 +17,9 @@ from orchestrator.sweep.plan import SWEEP
 
 METHOD = (
     "latency: measured by the client from the intended start, medians over the prompts that both "
-    f"runs answered; intervals: {statistics.CONFIDENCE:.0%}, percentile bootstrap over prompts, each "
-    f"with what both runs made of it, {statistics.RESAMPLES} resamples; p: McNemar's exact test, "
-    "two-sided"
+    f"runs answered; intervals: {statistics.CONFIDENCE:.0%}, percentile bootstrap over prompts, "
+    f"each with what both runs made of it, {statistics.RESAMPLES} resamples; p: McNemar's exact "
+    "test, two-sided"
 )
 
 

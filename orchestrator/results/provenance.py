@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.process.build import source
+from orchestrator.process.root import ROOT
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.results.schema import (
     Arrivals,
@@ -25,7 +26,6 @@ from orchestrator.results.schema import (
 
 # What the command line itself runs on; torch is the services' matter.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
-SOURCE = Path(__file__).resolve().parents[2]
 
 _BASE_STATION = (
     *("wire_dtype", "compute_dtype", "device_timeout_s", "curve", "torch_device"),
@@ -47,7 +47,7 @@ def describe(
     return Run(
         command=sys.argv,
         started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
-        git_revision=git_revision(SOURCE),
+        git_revision=git_revision(ROOT),
         source=source(),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         host={"name": platform.node(), "machine": platform.machine(), "cpus": os.cpu_count()},
@@ -101,7 +101,7 @@ def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> 
     warnings = []
     for who, built in (
         ("base station", health.build),
-        ("orchestrator", orchestrator.process.build),
+        ("orchestrator", orchestrator.build),
     ):
         if built is None or built.source != checkout:
             runs = "other source" if built is None else f"source {built.source}"

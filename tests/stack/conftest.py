@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from orchestrator.process.root import ROOT
+
 BUNDLED = ROOT / "models" / "bundled"
 MODEL = Path(os.environ.get("WDMOE_MODEL", BUNDLED)).resolve()  # tests of the split take any
 PROJECT = "wdmoe-test"

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
+from orchestrator.process.root import ROOT
 from tests.stack.conftest import (
     ENVIRONMENT,
     EXPERTS,
     MODEL,
-    ROOT,
     Stack,
     container,
     docker,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.process.root import ROOT
 from tests.stack.conftest import (
     PROJECT,
-    ROOT,
     Stack,
     container,
     docker,

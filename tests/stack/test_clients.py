@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.process.root import ROOT
 from orchestrator.prompts import prompt_sets
-from tests.stack.conftest import MODEL, PATIENCE_S, ROOT, Stack
+from tests.stack.conftest import MODEL, PATIENCE_S, Stack
 
 CLIENTS = ROOT / ".build" / "clients"
 PYTHON = CLIENTS / "clients" / "bin" / "python"

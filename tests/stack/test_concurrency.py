@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
+from orchestrator.process.root import ROOT
 from services.bs.engine.queue import MAX_WAITING
-from tests.stack.conftest import PATIENCE_S, ROOT, Stack, until
+from tests.stack.conftest import PATIENCE_S, Stack, until
 
 CLIENTS = 16
 

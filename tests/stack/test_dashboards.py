@@ -16,7 +16,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.dashboards import ROOT, panels
+from orchestrator.process.root import ROOT
+from tests.dashboards import panels
 from tests.stack.conftest import ENVIRONMENT, EXPERTS, Stack, container, docker, until
 
 BOARDS = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, ROOT, Stack, container, docker, until
+from orchestrator.process.root import ROOT
+from tests.stack.conftest import EXPERTS, Stack, container, docker, until
 from tests.stack.test_shaping import TOKENS, write_profile
 
 

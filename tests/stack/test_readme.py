@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.stack.conftest import BUNDLED, MODEL, ROOT, Stack
+from orchestrator.process.root import ROOT
+from tests.stack.conftest import BUNDLED, MODEL, Stack
 
 README = (ROOT / "README.md").read_text()
 

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, ROOT, Stack, container, docker, until
+from orchestrator.process.root import ROOT
+from tests.stack.conftest import EXPERTS, Stack, container, docker, until
 
 FOLDER = ROOT / "services" / "prometheus"
 

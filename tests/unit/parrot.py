@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from tokenizers import Tokenizer
 
+from orchestrator.process.root import ROOT
 from services.bs.engine.progress import Standing
 from services.bs.engine.request import (
     Echo,
@@ -30,7 +31,7 @@ from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
 from tests.unit.serving import serve
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
+FOLDER = ROOT / "models" / "bundled"
 CONTEXT_LENGTH = 64
 TIMINGS = {"end_to_end_s": 0.5}
 

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.errors import InputError
 from services import settings
-from services.bs.http import app
+from services.bs.http.app import create
 from services.bs.http.middleware import MAX_BODY_BYTES
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
@@ -34,7 +34,7 @@ PREFLIGHT = {
 def open_to_pages() -> Iterator[str]:
     """A base station that a page of PAGE may use."""
     desk = Desk(Parrot(), Vocabulary(tokenizer()), "parrot", 64, words=912)
-    app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}), [PAGE])
+    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}), [PAGE])
     with serve(app) as url:
         yield url
 

@@ -1,7 +1,6 @@
 """The bundled model is a small real mixture of experts that answers its prompt sets."""
 
 import json
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -19,10 +18,11 @@ from models.evaluate import (
     selection,
 )
 from models.tasks import MAX_TOKENS, TASKS
+from orchestrator.process.root import ROOT
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.scoring import exact_match
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "bundled"
+FOLDER = ROOT / "models" / "bundled"
 ITEMS = 40
 
 Loaded = tuple[MixtralForCausalLM, PreTrainedTokenizerFast]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
 from orchestrator.moe.checkpoint import Checkpoint
+from orchestrator.process.root import ROOT
 from tests.unit.cell import Cell, around
 from tests.unit.engine_room import EngineRoom, asking
 
-ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "bundled"
 
 

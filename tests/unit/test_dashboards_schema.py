@@ -14,9 +14,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from orchestrator.process.root import ROOT
 from services.grafana.catalogue import as_json
 
-ROOT = Path(__file__).parents[2]
 TYPES = ROOT / "tests" / "grafana_schema" / "dashboard.ts"
 # What `npm ci` has put there, see setup.sh.
 PACKAGES = ROOT / ".build" / "grafana-schema" / "node_modules"

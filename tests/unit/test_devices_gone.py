@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from services.bs.http import app
+from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
@@ -33,7 +33,7 @@ def url(cell: Cell) -> Iterator[str]:
     # Tokens of the bundled vocabulary that the tiny model does not know are not in these texts.
     room = EngineRoom(cell, decode=vocabulary.decode)
     desk = Desk(room.engine, vocabulary, "tiny", 2048, words=40)
-    app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
     with room.running(), serve(app) as url:
         yield url
 

@@ -15,7 +15,7 @@ from orchestrator.prompts.prompt import Prompt
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
 from orchestrator.results.schema import Channel, Request
-from services.bs.http import app
+from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
@@ -45,7 +45,7 @@ def url() -> Iterator[str]:
         vocabulary = Vocabulary(tokenizer())
         room = EngineRoom(cell, ends=frozenset([0]), decode=vocabulary.decode)
         desk = Desk(room.engine, vocabulary, "bundled", 2048, words=912)
-        app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+        app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
         with room.running(), serve(app) as url:
             yield url
 

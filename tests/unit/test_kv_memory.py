@@ -13,7 +13,7 @@ from services.bs.engine import kv_memory
 from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.request import Event, TooLargeError
 from services.bs.engine.trunk import Trunk
-from services.bs.http import app
+from services.bs.http.app import create
 from services.bs.http.openai import completions
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
@@ -106,7 +106,7 @@ def test_a_request_that_never_fits_is_refused_with_the_reason(
 
 def test_over_http_it_is_a_400(room: EngineRoom) -> None:
     desk = Desk(room.engine, Vocabulary(tokenizer()), "tiny", 2048, words=40)
-    app = app.create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
     with room.running(), serve(app) as url:
         http = Http(url)
         message = http.refused("/v1/completions", {"prompt": [1, 2], "max_tokens": 500})

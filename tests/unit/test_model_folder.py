@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.process.root import ROOT
 from tests.unit.command import Wdmoe
 
-BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
+BUNDLED = ROOT / "models" / "bundled"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 
 

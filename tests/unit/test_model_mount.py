@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.host.containers import ROOT
 from orchestrator.host.model_mount import ModelMount
 from orchestrator.moe import model_folder
 from orchestrator.process import environment
+from orchestrator.process.root import ROOT
 
 BUNDLED = ROOT / "models" / "bundled"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

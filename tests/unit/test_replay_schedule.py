@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from orchestrator.process.root import ROOT
 from orchestrator.replay.arrivals import choose
 from orchestrator.results.run_folder import read_requests, read_run, read_summary
 from orchestrator.results.schema import Request
 from tests.unit.replay_stack import SLOW_S, app, prompt, received
 from tests.unit.serving import serve
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.process.root import ROOT
 from tests.unit.replay_stack import app, prompt, received
 from tests.unit.serving import serve
 from tests.unit.traced import check_chrome
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

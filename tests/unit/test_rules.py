@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
 from prometheus_client import CollectorRegistry
 
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
+from orchestrator.process.root import ROOT
 from orchestrator.verify.measure import SIZES_BYTES
 
-FOLDER = Path(__file__).parents[2] / "services" / "prometheus"
+FOLDER = ROOT / "services" / "prometheus"
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "info": ("_info",)}
 
 

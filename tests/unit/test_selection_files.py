@@ -10,9 +10,10 @@ import pytest
 
 from orchestrator import selection
 from orchestrator.errors import InputError
+from orchestrator.process.root import ROOT
 from orchestrator.selection import LatencyPolicy, Policy
 
-DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
+DOCS = ROOT / "docs" / "policies.md"
 BUNDLED = ["channel", "random", "top1", "topk", "wlr"]
 
 
@@ -166,6 +167,7 @@ def test_parameters_that_do_not_go_together_are_told_in_the_policy_s_own_words(
         HEAD
         + """
 from pydantic import Field, model_validator
+from orchestrator.process.root import ROOT
 
 class Mine(Policy):
     least: float = Field(default=0.1, gt=0)

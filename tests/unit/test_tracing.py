@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from orchestrator.contracts.clock_offset import shift_into
 from services.bs.batch.expert_call import Job
 from services.bs.engine.request import Event, Piece
-from services.bs.tracing import spans
 from services.bs.tracing.spans import LayerTrace, RequestTrace, RoundTrip, Span, StepTrace
 from services.net import wire
 from tests.unit.cell import Cell, emulating
@@ -119,7 +118,7 @@ def test_a_client_that_leaves_ends_the_trace(room: EngineRoom) -> None:
 def test_a_long_request_is_recorded_to_a_bound(
     room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spans, "MAX_SPANS", 200)
+    monkeypatch.setattr("services.bs.tracing.spans.MAX_SPANS", 200)
     answer = traced([1, 2], 30)
     room.serve(answer)
     told = spans(answer)

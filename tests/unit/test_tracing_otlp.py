@@ -14,7 +14,6 @@ import pytest
 
 from orchestrator.errors import InputError
 from services.bs import __main__ as station
-from services.bs.tracing import otlp
 from services.bs.tracing.otlp import OtlpTraces
 from services.bs.tracing.spans import RequestTrace
 from tests.unit.cell import Cell, emulating
@@ -150,7 +149,7 @@ def test_a_collector_that_is_away_costs_traces_and_no_request(
 ) -> None:
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
-    monkeypatch.setattr(otlp, "MAX_WAITING", 1)
+    monkeypatch.setattr("services.bs.tracing.otlp.MAX_WAITING", 1)
     with closing(OtlpTraces("tiny")) as otlp:
         answers = [traced(otlp, max_tokens=60) for _ in range(8)]
         room.serve(*answers)

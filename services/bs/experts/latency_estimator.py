@@ -1,9 +1,9 @@
 """How long a token takes on each device: t_q of Eq. 6, by its terms, measured, or the larger.
 
-Analytic: from the channel state and the devices' speeds (`orchestrator.moe.latency_model`). Compute: from the
-speeds alone, what a policy can know that knows nothing of the radio. Measured: per
-device, messages' times y (from sent to answered) against their tokens n, as y = a + b·n, where a
-is what a message costs however small it is, and b what each token adds.
+Analytic: from the channel state and the devices' speeds (`orchestrator.moe.latency_model`).
+Compute: from the speeds alone, what a policy can know that knows nothing of the radio. Measured:
+per device, messages' times y (from sent to answered) against their tokens n, as y = a + b·n, where
+a is what a message costs however small it is, and b what each token adds.
 """
 
 from __future__ import annotations

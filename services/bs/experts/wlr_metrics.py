@@ -81,7 +81,7 @@ class Worth:
 
 
 def _worth(weight: Floats, latency_s: Floats) -> tuple[Floats, Floats]:
-    """κ (n,) and WLR (n × k) [1/s] of candidates, as `orchestrator.selection.policies.wlr` has them."""
+    """κ (n,) and WLR (n × k) [1/s] of candidates, as in `selection.policies.wlr`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         wlr = np.nan_to_num(weight / latency_s, nan=0.0, posinf=np.inf)
         least, most = wlr.min(axis=-1), wlr.max(axis=-1)

@@ -1,4 +1,4 @@
-"""The base station's exporter of traces: `python -m services.bs.tracing.exporter`, fed through its stdin.
+"""The base station's exporter of traces, a process of its own that is fed through its stdin.
 
 Pickled by the base station that started it, and by nobody else.
 """
