@@ -1,4 +1,9 @@
-"""The two ways in which a command ends badly; each is told in one line, without a traceback."""
+"""How a command ends badly, and how its one line shows a value.
+
+An error has no traceback: its message is all that the user reads.
+"""
+
+from typing import Any
 
 
 class InputError(Exception):
@@ -10,3 +15,9 @@ class InputError(Exception):
 
 class StackError(Exception):
     """The input was fine, the stack or the host could not do it (exit code 1)."""
+
+
+def short(value: Any) -> str:
+    """A value as an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from orchestrator.errors import short
+
 # A fade has no lower limit, a queue has: below this rate one packet would block a link for seconds.
 MIN_RATE_BPS = 10e3
 # Above it a link would not be limited: 100 Gbit/s is how both backends write "not shaped".
@@ -29,12 +31,6 @@ def _within(least: float, most: float, unit: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-def short(value: Any) -> str:
-    """A value as an error message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def _file_name(value: Any) -> Any:

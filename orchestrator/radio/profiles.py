@@ -22,7 +22,7 @@ from orchestrator.contracts.channel_state import (
     Emulation,
     PolicyState,
 )
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, short
 from orchestrator.files import strict_yaml, text_file
 from orchestrator.process.environment import setting
 from orchestrator.process.root import ROOT
@@ -37,7 +37,6 @@ from orchestrator.radio.profile_schema import (
     Loss,
     RawLink,
     Spec,
-    short,
 )
 
 # Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from orchestrator import selection
+from orchestrator.selection import policies
 from tests.unit.cell import cell as cell
 from tests.unit.cell import checkpoint as checkpoint
 from tests.unit.command import orchestrator as orchestrator
@@ -25,14 +25,14 @@ settings.load_profile("patient")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A second folder of policies."""
-    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
+    monkeypatch.setattr(policies, "__path__", [*policies.__path__, str(tmp_path)])
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
         parent, _, file = name.rpartition(".")
-        if parent == selection.__name__:
+        if parent == policies.__name__:
             del sys.modules[name]
-            vars(selection).pop(file, None)
+            vars(policies).pop(file, None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from orchestrator.selection import Gate, without
+from orchestrator.selection import Gate, drop_unreachable
 from orchestrator.selection.policies.wlr import WeightToLatencyRatio
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.experts.selector import Choice
@@ -22,7 +22,7 @@ def choice(n: int, seed: int) -> Choice:
     latency_s = torch.from_numpy(LATENCY_S).float()
     selected = WeightToLatencyRatio(theta=0.2).select(Gate(logits, 2, latency_s))
     reachable = torch.tensor([True, True, False, True, True])
-    used = without(selected, logits, reachable)
+    used = drop_unreachable(selected, logits, reachable)
     return Choice(selected, used, logits, LATENCY_S, reachable, None)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
-from orchestrator.selection import Gate, Policy, Selection, find, without
+from orchestrator.selection import Gate, Policy, Selection, drop_unreachable, find
 from orchestrator.selection.policies.topk import TopK
 
 seeds = st.integers(0, 10_000)
@@ -86,7 +86,7 @@ def test_no_token_is_without_an_expert_while_a_device_is_reachable(
     experts = gate.logits.shape[-1]
     reach = data.draw(st.lists(st.booleans(), min_size=experts, max_size=experts))
     reachable = torch.tensor(reach)
-    kept = without(policy.select(gate), gate.logits, reachable)
+    kept = drop_unreachable(policy.select(gate), gate.logits, reachable)
     used = kept.index < experts
     if not any(reach):
         assert not bool(used.any())
@@ -163,13 +163,13 @@ def test_channel_takes_the_heavier_of_equally_fast_experts_and_no_fewer_than_k()
 def test_with_everyone_in_reach_nothing_changes() -> None:
     raw = logits(1)
     chosen = topk(raw, 2)
-    assert without(chosen, raw, torch.ones(8, dtype=torch.bool)) is chosen
+    assert drop_unreachable(chosen, raw, torch.ones(8, dtype=torch.bool)) is chosen
 
 
 def test_tokens_that_lose_no_expert_keep_their_weights_bit_for_bit() -> None:
     raw = logits(1, 500)
     chosen = topk(raw, 3)
-    kept = without(chosen, raw, torch.tensor([True] * 7 + [False]))
+    kept = drop_unreachable(chosen, raw, torch.tensor([True] * 7 + [False]))
     same = (chosen.index != 7).all(-1)
     assert 0 < int(same.sum()) < 500
     assert torch.equal(kept.weight[same], chosen.weight[same])
@@ -177,14 +177,14 @@ def test_tokens_that_lose_no_expert_keep_their_weights_bit_for_bit() -> None:
 
 def test_the_kept_expert_takes_over_the_weight_of_the_lost_one() -> None:
     raw = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    kept = without(topk(raw, 2), raw, torch.tensor([True, False, True, True]))
+    kept = drop_unreachable(topk(raw, 2), raw, torch.tensor([True, False, True, True]))
     assert kept.index.tolist() == [[0, 4]]
     assert kept.weight.tolist() == [[1.0, 0.0]]
 
 
 def test_a_token_that_loses_all_its_experts_gets_its_best_other() -> None:
     raw = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    kept = without(topk(raw, 2), raw, torch.tensor([False, False, True, True]))
+    kept = drop_unreachable(topk(raw, 2), raw, torch.tensor([False, False, True, True]))
     assert kept.index.tolist() == [[2, 4]]
     assert kept.candidates.tolist() == [[2, 1]]
     assert kept.weight.tolist() == [[1.0, 0.0]]
@@ -193,7 +193,7 @@ def test_a_token_that_loses_all_its_experts_gets_its_best_other() -> None:
 def test_an_expert_that_the_policy_dropped_comes_back_when_the_kept_one_is_out_of_reach() -> None:
     raw = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     chosen = find("top1", {}).select(Gate(raw, 2))
-    kept = without(chosen, raw, torch.tensor([False, True, True, True]))
+    kept = drop_unreachable(chosen, raw, torch.tensor([False, True, True, True]))
     assert kept.index.tolist() == [[4, 1]]
     assert kept.candidates.tolist() == [[0, 1]]
     assert kept.weight.tolist() == [[0.0, 1.0]]
@@ -201,5 +201,5 @@ def test_an_expert_that_the_policy_dropped_comes_back_when_the_kept_one_is_out_o
 
 def test_weights_of_three_experts_are_renormalised_over_the_two_kept() -> None:
     raw = torch.log(torch.tensor([[0.5, 0.3, 0.2]]))
-    kept = without(topk(raw, 3), raw, torch.tensor([True, False, True]))
+    kept = drop_unreachable(topk(raw, 3), raw, torch.tensor([True, False, True]))
     assert kept.weight[0].tolist() == pytest.approx([0.5 / 0.7, 0.0, 0.2 / 0.7])

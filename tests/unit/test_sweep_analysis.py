@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import selection
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.results import statistics
@@ -93,9 +92,8 @@ def test_a_policys_folder() -> None:
     assert found[1].params["max_drops"] == 1  # complete, as the orchestrator tells it
 
 
-def test_policies_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "__path__", [*selection.__path__, str(tmp_path)])
-    (tmp_path / "sweeps_own.py").write_text(OWN)
+def test_policies_of_ones_own(folder: Path) -> None:
+    (folder / "sweeps_own.py").write_text(OWN)
     found = policies([], ["sweeps_own", *(f"sweeps_own:limit={n}" for n in (1, -1, "null"))])
     assert [policy.params for policy in found[1:]] == [
         {"mode": "plain"},  # as the orchestrator tells it: what has no value is not there
@@ -106,7 +104,7 @@ def test_policies_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len({slug(policy) for policy in found}) == 4
     alike = policies([], ["sweeps_own:mode=a b", "sweeps_own:mode=a:b"])
     with pytest.raises(InputError, match="have the same folder sweeps_own-mode-a-b; allowed: one"):
-        Plan(tmp_path, (), (PromptSet("mine", tmp_path, "", ()),), alike)
+        Plan(folder, (), (PromptSet("mine", folder, "", ()),), alike)
 
 
 def test_what_a_cells_requests_took() -> None:

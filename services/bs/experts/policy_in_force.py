@@ -12,6 +12,7 @@ from orchestrator.errors import InputError
 from orchestrator.metrics import BsMetrics
 from orchestrator.moe.checkpoint import ModelInfo
 from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection
+from orchestrator.selection.registry import error_line
 
 # Tokens that a policy is tried with.
 _TOKENS = 3
@@ -53,7 +54,7 @@ class Policies:
         try:
             _check(policy.select(gate), k, experts)
         except Exception as error:  # whatever somebody's file may raise
-            told = selection.told(error, inspect.getfile(type(policy)))
+            told = error_line(error, inspect.getfile(type(policy)))
             raise InputError(f"policy {policy.name}: {told}") from None
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.moe.latency_model import Floats
-from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, without
+from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, drop_unreachable
 from services.bs.experts.devices import Roster
 from services.bs.experts.latency_estimator import LatencyEstimate
 from services.net.channel_feed import ChannelFeed
@@ -82,7 +82,7 @@ class Selector:
             latency_s, given = self._masked_s, self._given
         selected = used = policy.select(Gate(logits, k, given, generator))
         if not self._everyone:
-            used = without(selected, logits, reachable.to(logits.device))
+            used = drop_unreachable(selected, logits, reachable.to(logits.device))
         return Choice(selected, used, logits, latency_s, reachable, channel)
 
     def _give(self, latency_s: Floats, device: torch.device) -> None:
