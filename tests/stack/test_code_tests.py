@@ -8,8 +8,8 @@ import pytest
 from orchestrator.errors import StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.replay import code_judge
+from tests.harness.recorded_runs import program
 from tests.stack.conftest import docker
-from tests.unit.recorded_runs import program
 
 TASK = {
     "task_id": "Own/0",

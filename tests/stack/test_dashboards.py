@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from orchestrator.process.root import ROOT
-from tests.dashboards import panels
+from tests.harness.dashboards import panels
 from tests.stack.conftest import ENVIRONMENT, EXPERTS, Stack, container, docker, until
 
 BOARDS = {

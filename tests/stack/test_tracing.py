@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.harness.collector import Collector, Trace, attributes, collecting
+from tests.harness.traced import SEQUENCE, check_chrome, check_spans
 from tests.stack.conftest import EXPERTS, PATIENCE_S, PROJECT, Stack, docker, until
-from tests.unit.collector import Collector, Trace, attributes, collecting
-from tests.unit.traced import SEQUENCE, check_chrome, check_spans
 
 WITHIN = 0.02
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import settings
 
 from orchestrator.selection import policies
-from tests.unit.cell import cell as cell
-from tests.unit.cell import checkpoint as checkpoint
-from tests.unit.command import orchestrator as orchestrator
-from tests.unit.command import wdmoe as wdmoe
-from tests.unit.control_plane import STILL, Stack, running
-from tests.unit.parrot import Http, Parrot, base_station
+from tests.harness.cell import cell as cell
+from tests.harness.cell import checkpoint as checkpoint
+from tests.harness.command import orchestrator as orchestrator
+from tests.harness.command import wdmoe as wdmoe
+from tests.harness.control_plane import STILL, Stack, running
+from tests.harness.parrot import Http, Parrot, base_station
 
 # A busy host is no failure.
 settings.register_profile("patient", deadline=None)

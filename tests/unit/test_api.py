@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.parrot import Http, Parrot
+from tests.harness.parrot import Http, Parrot
 
 COMPLETION = ("/v1/completions", {"prompt": "a b"})
 CHAT = ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b"}]})

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.errors import InputError
 from services.bs.http.openai.chat_template import ChatTemplate
-from tests.unit.parrot import (
+from tests.harness.parrot import (
     CONTEXT_LENGTH,
     FOLDER,
     Http,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.bs.engine.sampling import Sampling
-from tests.unit.parrot import TIMINGS, Http, Parrot, tokenizer
+from tests.harness.parrot import TIMINGS, Http, Parrot, tokenizer
 
 PATH = "/v1/completions"
 PROMPT = "What is 4 + 5?"

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from services.bs.http.body import read
 from services.bs.http.errors import ApiError
 from services.bs.http.openai.schema import IGNORED_FIELDS, Body, ChatRequest, CompletionRequest
-from tests.unit.parrot import Http, Parrot, base_station, templated
+from tests.harness.parrot import Http, Parrot, base_station, templated
 
 COMPLETION = ("/v1/completions", {"prompt": "a b"})
 USER = {"role": "user", "content": "a b"}

@@ -19,8 +19,8 @@ from services.bs.http.middleware import MAX_BODY_BYTES
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.parrot import FOLDER, Http, Parrot, tokenizer
-from tests.unit.serving import serve
+from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
+from tests.harness.serving import serve
 
 PAGE = "http://page.example:3000"
 PREFLIGHT = {
@@ -137,7 +137,7 @@ def test_chunks_are_bounded_too(http: Http) -> None:
 
 
 def test_a_client_may_be_idle_for_longer_than_a_server_waits_by_default() -> None:
-    command = [sys.executable, "-m", "tests.unit.idle_station"]
+    command = [sys.executable, "-m", "tests.harness.idle_station"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -18,7 +18,7 @@ from openai.types.responses import (
     ResponseTextDeltaEvent,
 )
 
-from tests.unit.parrot import CONTEXT_LENGTH, Http, Parrot, tokenizer
+from tests.harness.parrot import CONTEXT_LENGTH, Http, Parrot, tokenizer
 
 PATH = "/v1/responses"
 QUESTION = "What is 4 + 5?"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.parrot import CONTEXT_LENGTH, Http, Parrot, base_station, templated, tokenizer
+from tests.harness.parrot import CONTEXT_LENGTH, Http, Parrot, base_station, templated, tokenizer
 
 
 def tokenized(http: Http, **body: Any) -> dict[str, Any]:

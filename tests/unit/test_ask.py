@@ -24,8 +24,8 @@ from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
 from orchestrator.results.schema import PARTS, Channel, Choice, Request
-from tests.unit.replay_stack import CHANNEL
-from tests.unit.serving import serve
+from tests.harness.replay_stack import CHANNEL
+from tests.harness.serving import serve
 
 MET = Realisation(Channel.model_validate(CHANNEL), 17)
 TIMINGS: dict[str, Any] = {

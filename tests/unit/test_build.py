@@ -15,9 +15,9 @@ from orchestrator.process.root import ROOT
 from orchestrator.results.provenance import code_warnings
 from orchestrator.results.schema import Build as Recorded
 from orchestrator.results.schema import Device, Health, Orchestrator
-from tests.unit.command import Wdmoe
-from tests.unit.replay_stack import HEALTH
-from tests.unit.serving import serve
+from tests.harness.command import Wdmoe
+from tests.harness.replay_stack import HEALTH
+from tests.harness.serving import serve
 
 BUILD = Build("0.1", "3.11.2", "abc", {"torch": "2.13.0", "numpy": "2.1", "fastapi": "0.115"})
 OWN = "source abc, python 3.11.2, numpy 2.1, torch 2.13.0"

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process.root import ROOT
-from tests.unit.cell import Cell, around
-from tests.unit.engine_room import EngineRoom, asking
+from tests.harness.cell import Cell, around
+from tests.harness.engine_room import EngineRoom, asking
 
 MODEL = ROOT / "models" / "bundled"
 

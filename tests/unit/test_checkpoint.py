@@ -16,7 +16,7 @@ from transformers import MixtralForCausalLM
 from orchestrator.errors import InputError
 from orchestrator.moe.checkpoint import Checkpoint
 from services.device.experts import Experts
-from tests.unit.cell import TINY
+from tests.harness.cell import TINY
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import MixtralForCausalLM
 
 from orchestrator.errors import InputError
 from orchestrator.moe.checkpoint import Checkpoint
-from tests.unit.cell import TINY
+from tests.harness.cell import TINY
 
 BLOCK = (10, 7)  # divides no side of a weight
 SCALED = "model.layers.0.self_attn.k_proj.weight"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import Answer, EngineRoom, asking
-from tests.unit.parrot import Http, Parrot
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import Answer, EngineRoom, asking
+from tests.harness.parrot import Http, Parrot
 
 PROMPT = [3, 14, 15, 9, 26]
 OTHER = [3, 14, 2]

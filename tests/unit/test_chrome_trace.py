@@ -16,9 +16,9 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
 from orchestrator.results.schema import Request, TraceTold
 from services.bs.tracing.spans import RequestTrace
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import EngineRoom, asking
-from tests.unit.traced import PARTS, check_chrome
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import EngineRoom, asking
+from tests.harness.traced import PARTS, check_chrome
 
 
 def request(number: int, start_s: float, end_s: float, late_s: float = 0.0) -> Request:

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import app
 from orchestrator.files.text_file import user_path
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 
 def commands(group: typer.Typer) -> Iterator[Callable[..., Any]]:

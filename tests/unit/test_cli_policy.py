@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 OWN = """\
 from pydantic import Field

@@ -16,7 +16,7 @@ from orchestrator.client.client import Client
 from orchestrator.control.http import MAX_BODY_BYTES
 from orchestrator.process.build import source
 from orchestrator.radio import profiles
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 
 def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:

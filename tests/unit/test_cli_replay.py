@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import common
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 
 def items(folder: Path, count: int) -> str:

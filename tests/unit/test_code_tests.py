@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.replay import code_judge
-from tests.unit.recorded_runs import program
+from tests.harness.recorded_runs import program
 
 RIGHT = "    return 1"
 # An engine that makes containers in its own time, whatever becomes of who asked for one. A

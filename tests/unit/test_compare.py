@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.results.compare import compare
 from orchestrator.results.run_folder import RunFolder
 from orchestrator.results.schema import Arrivals, Build, Policy, Request, Run
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 from tests.unit.test_replay_summary import RUN, request
 
 TOPK = Policy(name="topk", params={})

@@ -11,7 +11,7 @@ from orchestrator.control.plane import Control
 from orchestrator.control.timeline import LEAD_S
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
-from tests.unit.control_plane import (
+from tests.harness.control_plane import (
     FAST,
     STILL,
     Stack,

@@ -8,7 +8,7 @@ import zmq
 
 from orchestrator.contracts.verification import Series, Verification
 from orchestrator.errors import InputError
-from tests.unit.control_plane import (
+from tests.harness.control_plane import (
     DELAYED,
     QUEUE,
     STILL,

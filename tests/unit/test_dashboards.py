@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from orchestrator.metrics import bs_metrics, device_metrics, orchestrator_metrics
 from orchestrator.process.root import ROOT
 from services.grafana.catalogue import FOLDER, as_json
-from tests.dashboards import expressions, panels
+from tests.harness.dashboards import expressions, panels
 
 BOARDS: dict[str, dict[str, Any]] = {name: json.loads(text) for name, text in as_json().items()}
 SUFFIXES = {

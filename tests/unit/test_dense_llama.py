@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from models.smollm2 import dense
 from models.smollm2.sampling import sample
 from orchestrator.errors import InputError
-from tests.unit import tiny_llama
+from tests.harness import tiny_llama
 
 Loaded = tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
 

@@ -13,10 +13,10 @@ from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import EngineRoom
-from tests.unit.parrot import FOLDER, tokenizer
-from tests.unit.serving import serve
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import EngineRoom
+from tests.harness.parrot import FOLDER, tokenizer
+from tests.harness.serving import serve
 
 LONG = {"max_tokens": 1900, "stream": True}
 REQUESTS = {

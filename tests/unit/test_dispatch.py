@@ -26,7 +26,18 @@ from services.bs.experts.patience import LEAST_FLOPS
 from services.bs.experts.selector import Choice
 from services.device.experts import Experts
 from services.net import wire
-from tests.unit.cell import CPU, EXPERTS, ROOM, TINY, Cell, around, emulating, forward, part, trunk
+from tests.harness.cell import (
+    CPU,
+    EXPERTS,
+    ROOM,
+    TINY,
+    Cell,
+    around,
+    emulating,
+    forward,
+    part,
+    trunk,
+)
 
 
 def chosen(

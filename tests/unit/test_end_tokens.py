@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from orchestrator.errors import InputError
 from orchestrator.moe import model_folder
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.parrot import FOLDER, tokenizer
+from tests.harness.parrot import FOLDER, tokenizer
 
 CHATML = "<|im_end|>"
 

@@ -14,8 +14,8 @@ from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.queue import MAX_WAITING
 from services.bs.engine.request import Event, Finished, FullError, Piece
 from services.bs.experts.prober import ProbeRequest, Probes
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import Answer, EngineRoom, asking
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import Answer, EngineRoom, asking
 
 LIMITED = """\
 from orchestrator.selection import Gate, Policy, Selection

@@ -9,9 +9,9 @@ import pytest
 
 from services.bs.engine.progress import Standing
 from services.bs.engine.request import Event, Piece
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import EngineRoom, asking
-from tests.unit.parrot import Http, Parrot
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import EngineRoom, asking
+from tests.harness.parrot import Http, Parrot
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.process import environment
 from orchestrator.process.environment import setting
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from orchestrator.replay.run import Options, Outcome, replay
 from orchestrator.results.compare import compare
 from orchestrator.results.run_folder import read_intervals, read_requests, read_run
 from orchestrator.results.schema import Request
-from tests.unit.command import Wdmoe
-from tests.unit.control_plane import FAST, STILL, profile
-from tests.unit.live_stack import LiveStack, live
-from tests.unit.replay_stack import prompt
-from tests.unit.sweep_stack import prompts
+from tests.harness.command import Wdmoe
+from tests.harness.control_plane import FAST, STILL, profile
+from tests.harness.live_stack import LiveStack, live
+from tests.harness.replay_stack import prompt
+from tests.harness.sweep_stack import prompts
 
 DRAW = 5  # in force before a run
 TOGETHER = arrivals.choose("closed", concurrency=2)

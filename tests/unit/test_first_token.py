@@ -19,11 +19,11 @@ from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.cell import around
-from tests.unit.engine_room import EngineRoom
-from tests.unit.parrot import FOLDER, Http, tokenizer
-from tests.unit.replay_stack import CHANNEL
-from tests.unit.serving import serve
+from tests.harness.cell import around
+from tests.harness.engine_room import EngineRoom
+from tests.harness.parrot import FOLDER, Http, tokenizer
+from tests.harness.replay_stack import CHANNEL
+from tests.harness.serving import serve
 
 TOKEN_S = 0.03
 EMULATE = Emulation(hidden_size=512, intermediate_size=1024, bits_per_element=16)

@@ -17,7 +17,7 @@ from orchestrator.control.plane import Control
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
-from tests.unit.control_plane import FAST, STILL, hear, profile
+from tests.harness.control_plane import FAST, STILL, hear, profile
 
 TRACED = """\
 description: two devices, one recorded

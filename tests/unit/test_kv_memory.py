@@ -18,10 +18,10 @@ from services.bs.http.openai import completions
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.cell import CPU, Cell, emulating, trunk
-from tests.unit.engine_room import Answer, EngineRoom, asking
-from tests.unit.parrot import FOLDER, Http, Parrot, tokenizer
-from tests.unit.serving import serve
+from tests.harness.cell import CPU, Cell, emulating, trunk
+from tests.harness.engine_room import Answer, EngineRoom, asking
+from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
+from tests.harness.serving import serve
 
 POSITIONS = 40
 

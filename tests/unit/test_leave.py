@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from services.net import wire
-from tests.unit.cell import EXPERTS, Cell
+from tests.harness.cell import EXPERTS, Cell
 from tests.unit.test_dispatch import expert, run_layer
 
 

@@ -12,8 +12,8 @@ import zmq
 
 from orchestrator.control import link_watch
 from orchestrator.control.http import create_app
-from tests.unit.control_plane import FAST, STILL, Stack, eventually, profile, report, running
-from tests.unit.serving import serve
+from tests.harness.control_plane import FAST, STILL, Stack, eventually, profile, report, running
+from tests.harness.serving import serve
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.client.client import now_s
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.replay.loop import Answer, Due, send
-from tests.unit.replay_stack import prompt
+from tests.harness.replay_stack import prompt
 
 
 def never(number: int, prompt: Prompt, start_s: float) -> Answer:

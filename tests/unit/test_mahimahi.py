@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import InputError
 from orchestrator.radio import link_trace, mahimahi
 from orchestrator.radio.link_trace import Series, Trace
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 MS = 1_000_000  # ns
 PACKET = 1500 * 8

@@ -15,9 +15,9 @@ from services.bs.engine.engine import Engine
 from services.bs.engine.queue import MAX_WAITING
 from services.bs.engine.request import Event, FullError
 from services.net import wire
-from tests.unit.cell import Cell, emulating
-from tests.unit.control_plane import FAST, eventually, hear, profile, report, running
-from tests.unit.engine_room import Answer, EngineRoom, asking
+from tests.harness.cell import Cell, emulating
+from tests.harness.control_plane import FAST, eventually, hear, profile, report, running
+from tests.harness.engine_room import Answer, EngineRoom, asking
 
 REQUESTS = 10_000
 POLICIES = [

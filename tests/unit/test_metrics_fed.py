@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.metrics.bs import DROP_REASONS, PARTS
 from services.bs.engine.request import Event
-from tests.unit.cell import EXPERTS, Cell, emulating
-from tests.unit.engine_room import EngineRoom, asking
+from tests.harness.cell import EXPERTS, Cell, emulating
+from tests.harness.engine_room import EngineRoom, asking
 
 LAYERS = 3
 

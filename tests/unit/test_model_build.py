@@ -17,8 +17,8 @@ from models.smollm2.ridge import Penalties
 from models.smollm2.work import Report
 from orchestrator.host import progress_display
 from orchestrator.moe.checkpoint import Checkpoint
-from tests.unit import tiny_llama
-from tests.unit.command import Result, Wdmoe
+from tests.harness import tiny_llama
+from tests.harness.command import Result, Wdmoe
 
 LAYERS = tiny_llama.CONFIG.num_hidden_layers
 Build = Callable[..., Result]

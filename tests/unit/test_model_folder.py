@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.process.root import ROOT
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 BUNDLED = ROOT / "models" / "bundled"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"

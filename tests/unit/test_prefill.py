@@ -13,8 +13,8 @@ from services.bs.engine import prefill
 from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.request import Event, Piece
 from services.bs.engine.trunk import Trunk
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import Answer, EngineRoom, asking
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import Answer, EngineRoom, asking
 
 STEP = 8  # so that a chunk has 4
 BEGINNING = [(7 * n + 3) % 40 for n in range(9)]

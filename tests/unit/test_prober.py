@@ -10,7 +10,7 @@ from orchestrator.contracts.channel_state import ChannelState, DeviceState, Dire
 from services.bs.experts.prober import Prober, ProbeRequest, Probes
 from services.net import wire
 from services.net.channel_feed import ChannelFeed
-from tests.unit.cell import EXPERTS, Cell, emulating
+from tests.harness.cell import EXPERTS, Cell, emulating
 
 
 def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts.replay_progress import SILENT_AFTER_S, Progress, ProgressBoard
 from orchestrator.metrics import orchestrator_metrics
-from tests.unit.command import Wdmoe
+from tests.harness.command import Wdmoe
 
 TOLD: dict[str, Any] = {
     "prompts": "arithmetic",

@@ -16,8 +16,8 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.process.build import source
 from orchestrator.results.schema import Request, Run
 from orchestrator.results.summary import Summary, summarise
-from tests.unit.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received
-from tests.unit.serving import serve
+from tests.harness.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")

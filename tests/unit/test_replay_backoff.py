@@ -14,8 +14,8 @@ from orchestrator.client.backoff import Backoff
 from orchestrator.client.client import Client
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.results.table import render
-from tests.unit.replay_stack import app, full, prompt, received, run
-from tests.unit.serving import serve
+from tests.harness.replay_stack import app, full, prompt, received, run
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")

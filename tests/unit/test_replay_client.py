@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.client.client import Client
 from orchestrator.results.schema import Timings
-from tests.unit.replay_stack import SLOW_S, TIMINGS, app, prompt, received
-from tests.unit.serving import serve
+from tests.harness.replay_stack import SLOW_S, TIMINGS, app, prompt, received
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder
 from orchestrator.results.schema import Request
-from tests.unit.command import Wdmoe
-from tests.unit.replay_stack import app, prompt, told
-from tests.unit.serving import serve
+from tests.harness.command import Wdmoe
+from tests.harness.replay_stack import app, prompt, told
+from tests.harness.serving import serve
 
 PROGRAM = {"max_tokens": 5, "stop": ["\n"], "answer": "x", "test": "t", "entry_point": "f"}
 PROMPTS = tuple(

@@ -15,10 +15,10 @@ from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit import parrot
-from tests.unit.command import Wdmoe
-from tests.unit.replay_stack import HEALTH, TIMINGS
-from tests.unit.serving import serve
+from tests.harness import parrot
+from tests.harness.command import Wdmoe
+from tests.harness.replay_stack import HEALTH, TIMINGS
+from tests.harness.serving import serve
 
 CONTEXT = 64
 LONG = "a long question " * 40

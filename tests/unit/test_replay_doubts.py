@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.results.schema import Experts, Interval, Policy
 from orchestrator.results.summary import summarise
-from tests.unit.recorded_runs import WLR, link
+from tests.harness.recorded_runs import WLR, link
 from tests.unit.test_replay_summary import RUN, request, summed
 
 

@@ -10,9 +10,9 @@ import pytest
 from orchestrator.errors import StackError
 from orchestrator.results.run_folder import read_intervals, read_requests
 from orchestrator.results.schema import Interval
-from tests.unit import replay_stack
-from tests.unit.replay_stack import INTERVALS, app, interrupt, received, run
-from tests.unit.serving import serve
+from tests.harness import replay_stack
+from tests.harness.replay_stack import INTERVALS, app, interrupt, received, run
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")

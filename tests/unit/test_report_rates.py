@@ -14,7 +14,7 @@ from orchestrator.radio import profiles
 from orchestrator.report import load, rates
 from orchestrator.report.figures import resample
 from orchestrator.results.schema import Interval
-from tests.unit.recorded_runs import BEGIN_S, record, report_of
+from tests.harness.recorded_runs import BEGIN_S, record, report_of
 
 
 def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.control.device_reports import MAX_REPORT_BYTES, decode_report
-from tests.unit.control_plane import QUEUE, report
+from tests.harness.control_plane import QUEUE, report
 
 
 @given(st.binary(max_size=300))

@@ -18,9 +18,9 @@ import pytest
 
 from orchestrator.client.client import Client
 from orchestrator.client.restore import restored
-from tests.unit.control_plane import FAST, STILL, eventually, profile
-from tests.unit.live_stack import LiveStack, heed_signals, live
-from tests.unit.sweep_stack import prompts
+from tests.harness.control_plane import FAST, STILL, eventually, profile
+from tests.harness.live_stack import LiveStack, heed_signals, live
+from tests.harness.sweep_stack import prompts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 VERIFY = ("link", "verify", "--json")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.net import wire
-from tests.unit.cell import EXPERTS, Cell
+from tests.harness.cell import EXPERTS, Cell
 
 
 @pytest.mark.parametrize(

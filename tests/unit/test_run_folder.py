@@ -12,7 +12,7 @@ import pytest
 from orchestrator.errors import InputError
 from orchestrator.results.run_folder import RunFolder, read_intervals, read_requests, read_summary
 from orchestrator.results.schema import Health, Interval, Orchestrator
-from tests.unit.recorded_runs import TOPK, record, request, run
+from tests.harness.recorded_runs import TOPK, record, request, run
 
 BUILD = {"version": "0.1", "python": "3.11.2", "source": "abc", "packages": {"torch": "2.13.0"}}
 

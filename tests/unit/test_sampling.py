@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, MixtralForCausal
 
 from models.evaluate import load
 from services.bs.engine.sampling import CountPenalty, Draw, Sampling
-from tests.unit.parrot import FOLDER, tokenizer
+from tests.harness.parrot import FOLDER, tokenizer
 
 PROMPT: list[int] = tokenizer().encode("What is 45 + 38?").ids
 TOKENS = 24

@@ -8,8 +8,8 @@ from transformers import MixtralForCausalLM
 
 from services.bs.engine.active_request import shared_tokens
 from services.bs.engine.request import TokenLogprob
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import EngineRoom, asking
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import EngineRoom, asking
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from orchestrator.selection.policies.wlr import WeightToLatencyRatio
 from services.bs.batch.request_context import Serving, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.experts.policy_in_force import Policies
-from tests.unit.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
+from tests.harness.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
 
 
 def all_there(cell: Cell) -> None:

@@ -15,9 +15,9 @@ from orchestrator.radio import profiles
 from orchestrator.results.schema import Request, Run
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner
-from tests.unit.sweep_stack import invoke, lines, prompts, stack
-from tests.unit.sweep_stack import ready as ready
-from tests.unit.sweep_stack import url as url
+from tests.harness.sweep_stack import invoke, lines, prompts, stack
+from tests.harness.sweep_stack import ready as ready
+from tests.harness.sweep_stack import url as url
 
 WLR = {"theta": 0.2, "strict": False, "max_drops": 1, "latency": "analytic"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
-from tests.unit.sweep_stack import STILL, invoke, prompts, stack
-from tests.unit.sweep_stack import ready as ready
-from tests.unit.sweep_stack import url as url
+from tests.harness.sweep_stack import STILL, invoke, prompts, stack
+from tests.harness.sweep_stack import ready as ready
+from tests.harness.sweep_stack import url as url
 
 
 def test_a_policy_that_the_orchestrator_refuses() -> None:

@@ -14,9 +14,9 @@ from orchestrator.radio import profiles
 from orchestrator.results.schema import Request
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner
-from tests.unit.sweep_stack import STILL, invoke, lines, prompts, stack
-from tests.unit.sweep_stack import ready as ready
-from tests.unit.sweep_stack import url as url
+from tests.harness.sweep_stack import STILL, invoke, lines, prompts, stack
+from tests.harness.sweep_stack import ready as ready
+from tests.harness.sweep_stack import url as url
 
 
 def test_a_stopped_sweep_goes_on() -> None:

@@ -16,19 +16,11 @@ from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay.progress_reporter import EVERY_S, Tally
 from orchestrator.results.schema import Request
-from tests.unit import recorded_runs
-from tests.unit.control_plane import eventually
-from tests.unit.recorded_runs import TOPK
-from tests.unit.replay_stack import (
-    answering,
-    app,
-    interrupt,
-    prompt,
-    run,
-    told,
-    told_to_the_end,
-)
-from tests.unit.serving import serve
+from tests.harness import recorded_runs
+from tests.harness.control_plane import eventually
+from tests.harness.recorded_runs import TOPK
+from tests.harness.replay_stack import answering, app, interrupt, prompt, run, told, told_to_the_end
+from tests.harness.serving import serve
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ import httpx
 import pytest
 from fastapi import FastAPI, Response
 
-from tests.unit.command import Wdmoe
-from tests.unit.serving import serve
+from tests.harness.command import Wdmoe
+from tests.harness.serving import serve
 
 PROGRAM = "from orchestrator.cli import main; main()"
 STYLE = re.compile(rb"\x1b\[[0-9;]*m")

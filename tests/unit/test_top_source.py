@@ -17,8 +17,8 @@ from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.top.history import History
 from orchestrator.top.poller import MAX_BYTES, Source
 from orchestrator.top.view import DeviceRow, View, view
-from tests.unit.control_plane import STILL, running
-from tests.unit.serving import serve
+from tests.harness.control_plane import STILL, running
+from tests.harness.serving import serve
 
 NOWHERE = "http://127.0.0.1:9"
 HEALTH: dict[str, Any] = {

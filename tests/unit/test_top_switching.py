@@ -16,7 +16,7 @@ from orchestrator.results.schema import Policy
 from orchestrator.top.controls import Ring, Switches, Worker
 from orchestrator.top.live import MAY_SPOIL, SPOILS, Keys
 from orchestrator.top.poller import Source
-from tests.unit.control_plane import eventually
+from tests.harness.control_plane import eventually
 
 NOWHERE = "http://127.0.0.1:9"
 REPLAY = Progress(

@@ -14,9 +14,9 @@ from services.bs.batch.expert_call import Job
 from services.bs.engine.request import Event, Piece
 from services.bs.tracing.spans import LayerTrace, RequestTrace, RoundTrip, Span, StepTrace
 from services.net import wire
-from tests.unit.cell import Cell, emulating
-from tests.unit.engine_room import Answer, EngineRoom, asking
-from tests.unit.traced import check_spans
+from tests.harness.cell import Cell, emulating
+from tests.harness.engine_room import Answer, EngineRoom, asking
+from tests.harness.traced import check_spans
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from orchestrator.errors import InputError
 from services.bs import __main__ as station
 from services.bs.tracing.otlp import OtlpTraces
 from services.bs.tracing.spans import RequestTrace
-from tests.unit.cell import Cell, emulating
-from tests.unit.collector import Collector, Trace, attributes, collecting
-from tests.unit.engine_room import Answer, EngineRoom, asking
-from tests.unit.traced import check_spans
+from tests.harness.cell import Cell, emulating
+from tests.harness.collector import Collector, Trace, attributes, collecting
+from tests.harness.engine_room import Answer, EngineRoom, asking
+from tests.harness.traced import check_spans
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -134,7 +134,7 @@ def test_a_request_that_fails_says_so(cell: Cell, collector: Collector, otlp: Ot
 def test_a_base_station_that_is_stopped_exports_its_last_traces(
     collector: Collector,
 ) -> None:
-    command = [sys.executable, "-m", "tests.unit.traced_station"]
+    command = [sys.executable, "-m", "tests.harness.traced_station"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "serving\n"

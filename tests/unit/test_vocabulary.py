@@ -11,7 +11,7 @@ from tokenizers.normalizers import Prepend, Replace
 from tokenizers.normalizers import Sequence as Normalizers
 
 from services.bs.text.tokenizer import Offsets, Vocabulary
-from tests.unit.parrot import tokenizer
+from tests.harness.parrot import tokenizer
 
 PLAIN = tokenizer()
 BUNDLED = Vocabulary(PLAIN)

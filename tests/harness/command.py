@@ -16,7 +16,7 @@ from orchestrator.control.http import create_app
 from orchestrator.control.plane import Control
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
-from tests.unit.serving import serve
+from tests.harness.serving import serve
 
 
 @dataclass

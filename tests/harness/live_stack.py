@@ -26,8 +26,8 @@ from orchestrator.contracts import channel_state
 from orchestrator.control.http import create_app
 from orchestrator.process.build import describe
 from orchestrator.results.schema import PARTS
-from tests.unit.control_plane import Stack, eventually, report, running
-from tests.unit.serving import serve
+from tests.harness.control_plane import Stack, eventually, report, running
+from tests.harness.serving import serve
 
 DEVICES = 2
 MAIN = "from orchestrator import cli; cli.main()"

@@ -24,7 +24,7 @@ from services.bs.engine.request import (
 from services.bs.engine.sampling import Sampling
 from services.bs.experts.policy_in_force import Policies
 from services.bs.experts.prober import Prober, ProbeRequest, Probes
-from tests.unit.cell import CPU, Cell, trunk
+from tests.harness.cell import CPU, Cell, trunk
 
 _numbers = itertools.count()
 _SAMPLING = {field.name for field in dataclasses.fields(Sampling)}

@@ -24,7 +24,7 @@ from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio import profiles
 from orchestrator.results.schema import PARTS
-from tests.unit.serving import serve
+from tests.harness.serving import serve
 
 STILL = """
 description: raw links

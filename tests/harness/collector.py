@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tests.unit.traced import Told
+from tests.harness.traced import Told
 
 
 @dataclass

@@ -29,7 +29,7 @@ from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
 from services.bs.text.tokenizer import Vocabulary
-from tests.unit.serving import serve
+from tests.harness.serving import serve
 
 FOLDER = ROOT / "models" / "bundled"
 CONTEXT_LENGTH = 64
