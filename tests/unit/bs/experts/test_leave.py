@@ -9,7 +9,7 @@ import torch
 
 from services.net import wire
 from tests.harness.cell import EXPERTS, Cell
-from tests.unit.test_dispatch import expert, run_layer
+from tests.unit.bs.experts.test_dispatcher import expert, run_layer
 
 
 def taken_in(cell: Cell, holds: Callable[[], bool]) -> None:

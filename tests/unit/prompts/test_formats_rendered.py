@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
-from tests.unit.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
+from tests.unit.prompts.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
 
 ALGEBRA = '" What is 2 + 2, in ""digits""?\nChoose.",3,4,"5, or 6",7,B\n'
 ALGEBRA_DEV = "What is 1 + 1?,2,3,4,5,A\nWhat is 3 + 3?,2,3,6,5,C\n"

@@ -15,7 +15,7 @@ from orchestrator.results.compare import compare
 from orchestrator.results.run_folder import RunFolder
 from orchestrator.results.schema import Arrivals, Build, Policy, Request, Run
 from tests.harness.command import Wdmoe
-from tests.unit.test_replay_summary import RUN, request
+from tests.unit.results.test_summary import RUN, request
 
 TOPK = Policy(name="topk", params={})
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
 from orchestrator.radio import link_trace, profiles
-from tests.unit.test_profiles import BASE, LTE, RAW, TRACED, parse
+from tests.unit.radio.test_profiles import BASE, LTE, RAW, TRACED, parse
 
 
 def refusal(text: str, texts: dict[str, str] | None = None) -> str:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.results.schema import Experts, Interval, Policy
 from orchestrator.results.summary import summarise
 from tests.harness.recorded_runs import WLR, link
-from tests.unit.test_replay_summary import RUN, request, summed
+from tests.unit.results.test_summary import RUN, request, summed
 
 
 def test_answers_without_a_score_are_told() -> None:

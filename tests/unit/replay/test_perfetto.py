@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from orchestrator.replay.chrome_trace import writing
 from tests.harness.cell import Cell
-from tests.unit.test_chrome_trace import phase, read, request, together, told
+from tests.unit.replay.test_chrome_trace import phase, read, request, together, told
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

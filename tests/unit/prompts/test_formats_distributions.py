@@ -13,7 +13,7 @@ from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.formats import source
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.prompts.prompt_sets import PromptSet
-from tests.unit.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
+from tests.unit.prompts.test_formats import ARC, BOOLQ, CODE, GSM8K, PIQA, error_of, lines
 
 TEXTS, LABELS = ["wood", "iron", "glass"], ["1", "2", "3"]
 PAIRS = [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)]

@@ -14,7 +14,7 @@ from orchestrator.results.schema import Choice, Experts, Policy
 from orchestrator.sweep import figure
 from orchestrator.sweep.plan import Plan, blocks, policies, slug
 from orchestrator.sweep.summary import CellSummary, compare, measure
-from tests.unit.test_replay_summary import request
+from tests.unit.results.test_summary import request
 
 OWN = """\
 from orchestrator.selection import Gate, Policy, Selection

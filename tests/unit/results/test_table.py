@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrator.results import table
 from orchestrator.results.schema import PARTS, Arrivals, Fading
 from orchestrator.results.summary import Summary, summarise
-from tests.unit.test_replay_summary import RUN, request, summed
+from tests.unit.results.test_summary import RUN, request, summed
 
 
 def shown(summary: Summary) -> str:
