@@ -27,11 +27,11 @@ from services.bs.engine.engine import Engine
 from services.bs.engine.request import End, Event, Failure, Request
 from services.bs.engine.sampling import Sampling
 from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Roster
+from services.bs.experts.devices import Devices
 from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimate
-from services.bs.experts.layer_metrics import Accounting
-from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.latency_estimator import LatencyEstimator
+from services.bs.experts.layer_metrics import LayerMetrics
+from services.bs.experts.policy_in_force import PolicyInForce
 from services.bs.experts.prober import Prober
 from services.bs.experts.selector import Selector
 from services.device import http
@@ -59,16 +59,16 @@ class BaseStation:
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.port = router.bind_to_random_port("tcp://127.0.0.1")
         self.feed = feed = ChannelFeed(CONF, "bs", lambda _: None, context)
-        self.roster = Roster(CONF, info, checkpoint.fingerprint, metrics)
-        estimate = LatencyEstimate(info, CONF.wire_dtype)
-        self.accounting = Accounting(metrics, estimate, info)
+        self.roster = Devices(CONF, info, checkpoint.fingerprint, metrics)
+        estimate = LatencyEstimator(info, CONF.wire_dtype)
+        self.accounting = LayerMetrics(metrics, estimate, info)
         dispatcher = Dispatcher(router, CONF, info, self.roster, feed, metrics, self.accounting)
         selector = Selector(self.roster, feed, estimate)
         trunk = Trunk(checkpoint, selector, dispatcher, CONF.torch_device, CONF.compute_dtype)
         self._words = trunk.words
         self._engine = Engine(
             *(trunk, dispatcher, Prober(dispatcher, feed, curve=False), feed),
-            Policies(info, CONF.torch_device, metrics),
+            PolicyInForce(info, CONF.torch_device, metrics),
             decode=lambda ids: "x" * len(ids),
             end_tokens=frozenset(),
             metrics=metrics,

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from orchestrator.control.http import HTTP_PORT, Settings, create_app
 from orchestrator.control.in_force import InForceStore
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.process.threads import end_process_with_any_thread
@@ -21,7 +21,7 @@ def main() -> int:
     end_process_with_any_thread("orchestrator")
     try:
         settings = Settings.from_environment()
-        control = Control(
+        control = ControlPlane(
             profiles.find(settings.profile),
             devices=settings.devices,
             metrics=orchestrator_metrics(),

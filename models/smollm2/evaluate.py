@@ -34,7 +34,7 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.prompts.scoring import likeliest
 from orchestrator.results import statistics
 from orchestrator.results.table import percent
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 
 WINDOW = 512  # tokens of text read at once
 TOKENS_AT_ONCE = 1024
@@ -139,7 +139,7 @@ def _logprobs(
     model: Model, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> Iterator[Logprobs]:
     """Of each text's tokens; texts of similar length are read together, padded on the right."""
-    vocabulary = Vocabulary(tokenizer.backend_tokenizer)
+    vocabulary = ModelTokenizer(tokenizer.backend_tokenizer)
     encoded = [vocabulary.encode(text) for text in texts]
     order = sorted(range(len(texts)), key=lambda at: len(encoded[at][0]))
     found: dict[int, Tensor] = {}

@@ -21,12 +21,11 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_judge, context
 from orchestrator.replay.arrivals import Schedule
-from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.replay.run import Options, Outcome
 from orchestrator.replay.run import replay as run_replay
 from orchestrator.results import table
-from orchestrator.results.schema import Request
+from orchestrator.results.schema import CodeResult, Request
 
 SPEED_OVER_S = 30.0
 

@@ -95,7 +95,7 @@ class _Lateness:
         return self._late_s[: self._count if epoch == self._epoch else 0].copy()
 
 
-class Reports:
+class DeviceReports:
     """The newest report of each device, and when each interval was applied; for any thread."""
 
     def __init__(self) -> None:

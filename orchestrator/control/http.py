@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contracts import channel_state, replay_progress
 from orchestrator.contracts.verification import Verification
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import strict_yaml
 from orchestrator.process import build
@@ -81,7 +81,7 @@ class PolicyRequest(BaseModel):
     ] = {}
 
 
-def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
+def create_app(control: ControlPlane, registry: CollectorRegistry) -> FastAPI:
     """The application in front of a running control plane."""
     app = FastAPI(title="WDMoE orchestrator")
     # Switches take effect in the order of their arrival, though one may take longer to draw: who
@@ -148,13 +148,13 @@ def create_app(control: Control, registry: CollectorRegistry) -> FastAPI:
     return app
 
 
-def _use(control: Control, asked: ProfileRequest) -> dict[str, Any]:
+def _use(control: ControlPlane, asked: ProfileRequest) -> dict[str, Any]:
     profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml", asked.traces)
     control.use(profile, first_interval=asked.first_interval, allow_degraded=asked.allow_degraded)
     return control.status()
 
 
-def _use_policy(control: Control, asked: PolicyRequest) -> dict[str, Any]:
+def _use_policy(control: ControlPlane, asked: PolicyRequest) -> dict[str, Any]:
     control.use_policy(asked.name, asked.params)
     return control.status()
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from orchestrator import selection
 from orchestrator.contracts.channel_state import MAX_PARAMS, Param, PolicyState
-from orchestrator.control.timeline import Plan
+from orchestrator.control.timeline import Timeline
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import json_file
 from orchestrator.radio import profiles
@@ -64,7 +64,7 @@ class InForceStore:
         self._folder = folder
         self._file = folder / "in_force.json"
 
-    def restore(self, profile: Profile) -> Plan | None:
+    def restore(self, profile: Profile) -> Timeline | None:
         """The plan that was written last, as it goes on now; None if there is none.
 
         Args:
@@ -105,7 +105,7 @@ class InForceStore:
         if not file.exists():
             _write(file, _ProfileFile(text=profile.text, traces=dict(profile.traces)))
 
-    def write(self, plan: Plan) -> None:
+    def write(self, plan: Timeline) -> None:
         """Write a plan, whose profile has been written; StackError if that fails."""
         document = _InForceFile(
             v=1,
@@ -126,7 +126,7 @@ class InForceStore:
             if file != self._profile_file(profile.sha256):
                 file.unlink(missing_ok=True)
 
-    def _read(self) -> tuple[_InForceFile, Plan]:
+    def _read(self) -> tuple[_InForceFile, Timeline]:
         stored = json_file.read(self._file, _InForceFile, "what is in force")
         file = self._profile_file(stored.profile_sha256)
         text = json_file.read(file, _ProfileFile, "a profile")
@@ -137,7 +137,7 @@ class InForceStore:
             selection.find(stored.policy.name, stored.policy.params)
         except InputError as error:
             raise InputError(f"{self._file}: {error}") from None
-        plan = Plan(
+        plan = Timeline(
             profile=profile,
             epoch=stored.epoch,
             start_s=stored.start_s,

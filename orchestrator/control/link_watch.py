@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from orchestrator.control.device_reports import Reports
-from orchestrator.control.timeline import Plan
+from orchestrator.control.device_reports import DeviceReports
+from orchestrator.control.timeline import Timeline
 from orchestrator.metrics import OrchestratorMetrics
 
 # A device reports once a second, and after each change.
@@ -25,9 +25,9 @@ class LinkWatch:
 
     def __init__(
         self,
-        reports: Reports,
+        reports: DeviceReports,
         devices: int,
-        plan: Callable[[], Plan],
+        plan: Callable[[], Timeline],
         metrics: OrchestratorMetrics,
     ) -> None:
         self._reports = reports

@@ -25,18 +25,19 @@ import zmq
 from orchestrator import selection
 from orchestrator.contracts import channel_state, curve_keys
 from orchestrator.contracts.channel_state import Param
-from orchestrator.contracts.replay_progress import ProgressBoard
-from orchestrator.contracts.verification import Verification, export, withdraw
-from orchestrator.control.device_reports import AppliedInterval, Reports, decode_report
+from orchestrator.contracts.verification import Verification
+from orchestrator.control.device_reports import AppliedInterval, DeviceReports, decode_report
 from orchestrator.control.in_force import InForceStore
 from orchestrator.control.link_watch import LinkWatch
-from orchestrator.control.timeline import LEAD_S, Plan, first_epoch
+from orchestrator.control.replay_board import ReplayBoard
+from orchestrator.control.timeline import LEAD_S, Timeline, first_epoch
+from orchestrator.control.verification_metrics import export, withdraw
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import OrchestratorMetrics
 from orchestrator.radio.profiles import MAX_DRAWN, Profile
 
 
-class Control:
+class ControlPlane:
     """Runs the control plane between `with` and its end.
 
     Args:
@@ -72,8 +73,8 @@ class Control:
         self._keys_dir = keys_dir
         self._addresses = (state_address, report_address)
         self._lock = threading.Lock()
-        self._reports = Reports()
-        self.replay = ProgressBoard(metrics)
+        self._reports = DeviceReports()
+        self.replay = ReplayBoard(metrics)
         self._verification: Verification | None = None
         self._announced = (0, -1)  # order of the last state sent
         self._last = b""
@@ -83,12 +84,12 @@ class Control:
         self._check(profile, first_interval=0, allow_degraded=True)
         plan = store.restore(profile) if store is not None else None
         if plan is None:
-            plan = Plan(profile, first_epoch(time.time()), time.time() + LEAD_S)
+            plan = Timeline(profile, first_epoch(time.time()), time.time() + LEAD_S)
         self._keep_profile(plan.profile)
         self._put_in_force(plan)
         self.links = LinkWatch(self._reports, devices, lambda: self._plan, metrics)
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> ControlPlane:
         self._context = zmq.Context()
         self._states = self._context.socket(zmq.XPUB)
         self._states.xpub_verbose = 1  # tell of each subscriber, not only of the first
@@ -235,7 +236,7 @@ class Control:
         if self._store is not None:
             self._store.write_profile(profile)
 
-    def _put_in_force(self, plan: Plan) -> None:
+    def _put_in_force(self, plan: Timeline) -> None:
         if self._store is not None:
             self._store.write(plan)
         self._plan = plan
@@ -286,12 +287,12 @@ class Control:
             return None
         return max(0, math.ceil((plan.begin_s(due.stop) - plan.lead_s - now) * 1000))
 
-    def _unannounced(self, plan: Plan) -> int:
+    def _unannounced(self, plan: Timeline) -> int:
         """A plan's first interval that no state was sent of; with the lock held."""
         epoch, interval = self._announced
         return interval + 1 if epoch == plan.epoch else plan.first
 
-    def _send(self, plan: Plan, interval: int) -> None:
+    def _send(self, plan: Timeline, interval: int) -> None:
         announced = plan.state(interval)
         self._last = channel_state.encode(announced)
         self._states.send(self._last)

@@ -23,7 +23,7 @@ def first_epoch(now_s: float) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Timeline:
     """A profile and a policy in force from `start_s` (Unix time) on; channel states follow from it.
 
     `first` is the interval that begins then: a policy can change while the fading goes on. Where
@@ -77,7 +77,7 @@ class Plan:
             policy=self.policy,
         )
 
-    def with_profile(self, profile: Profile, first: int, now_s: float) -> Plan:
+    def with_profile(self, profile: Profile, first: int, now_s: float) -> Timeline:
         """Another profile, LEAD_S from now, its fading beginning with interval `first`."""
         return replace(
             self,
@@ -88,7 +88,7 @@ class Plan:
             from_s=0.0,
         )
 
-    def with_policy(self, policy: PolicyState, unannounced: int, now_s: float) -> Plan:
+    def with_policy(self, policy: PolicyState, unannounced: int, now_s: float) -> Timeline:
         """Another policy, under which profile and fading go on as they are.
 
         Args:
@@ -109,7 +109,7 @@ class Plan:
             policy=policy,
         )
 
-    def resumed(self, now_s: float) -> Plan:
+    def resumed(self, now_s: float) -> Timeline:
         """The same after a restart, as the next epoch: the fading is where it would have been."""
         first = self.interval_at(now_s + LEAD_S)
         return replace(

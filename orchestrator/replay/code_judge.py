@@ -15,14 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from orchestrator.client.sse import one_line
 from orchestrator.errors import StackError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
-from orchestrator.results.schema import Request
+from orchestrator.results.schema import CodeOutcome, CodeResult, Request
 
 IMAGE = "wdmoe-device:latest"
 TIME_LIMIT_S = 10
@@ -35,24 +32,6 @@ MAX_OUTPUT_BYTES = 64 << 10
 # Exit codes: of `timeout`; of a program that had to be killed.
 TIMED_OUT, KILLED = 124, 137
 OF_DOCKER = "docker: "
-
-Outcome = Literal["passed", "failed", "timeout", "too much output"]
-
-
-class CodeResult(BaseModel):
-    """What became of a request's program: a line of code.jsonl. `detail` is its last words."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    id: int
-    prompt_id: str
-    outcome: Outcome
-    detail: str
-
-    @property
-    def score(self) -> float:
-        """1.0 if the tests passed, else 0.0."""
-        return float(self.outcome == "passed")
 
 
 def judge(
@@ -106,7 +85,7 @@ def program(prompt: CodePrompt, completion: str) -> str:
     return f"{prompt.prompt}{completion}\n{prompt.test}\ncheck({prompt.entry_point})\n"
 
 
-def run(source: str) -> tuple[Outcome, str]:
+def run(source: str) -> tuple[CodeOutcome, str]:
     """Run a Python program in a container: what became of it, and the last line of its output.
 
     Raises:
@@ -159,7 +138,7 @@ def run(source: str) -> tuple[Outcome, str]:
     return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
 
 
-def _outcome(code: int, lines: list[str], word: str) -> tuple[Outcome, str]:
+def _outcome(code: int, lines: list[str], word: str) -> tuple[CodeOutcome, str]:
     if code == 0 and lines[-1] == word:
         return "passed", ""
     if code == TIMED_OUT:

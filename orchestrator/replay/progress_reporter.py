@@ -15,8 +15,7 @@ from types import TracebackType
 from orchestrator.client.client import Client
 from orchestrator.contracts.replay_progress import MAX_NAME, Progress
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay.code_judge import CodeResult
-from orchestrator.results.schema import Request
+from orchestrator.results.schema import CodeResult, Request
 
 EVERY_S = 1.0
 # How long the last word may keep a replay from its end.
@@ -61,7 +60,7 @@ class Tally:
         self.progress = now.model_copy(update=sums)
 
 
-class Telling:
+class ProgressReporter:
     """Tells how far the tally is that was shown last; between `with` and its end."""
 
     def __init__(self, client: Client) -> None:
@@ -71,7 +70,7 @@ class Telling:
         self._ended = Event()
         self._thread = Thread(target=self._run, name="teller", daemon=True)
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> ProgressReporter:
         self._thread.start()
         return self
 

@@ -13,9 +13,8 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay import chrome_trace
 from orchestrator.replay.arrivals import CLOSED, Schedule
-from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.fading import Realisation, choose
-from orchestrator.replay.progress_reporter import Tally, Telling
+from orchestrator.replay.progress_reporter import ProgressReporter, Tally
 from orchestrator.replay.sender import Sender
 from orchestrator.results.provenance import describe
 from orchestrator.results.run_folder import (
@@ -28,7 +27,7 @@ from orchestrator.results.run_folder import (
     read_summary,
     write_summary,
 )
-from orchestrator.results.schema import FadingBegins, Request
+from orchestrator.results.schema import CodeResult, FadingBegins, Request
 from orchestrator.results.summary import Summary, summarise
 
 # As `code_tests.judge`.
@@ -114,7 +113,7 @@ def replay(
     with (
         closing(RunFolder(path, run, resume=resume)) as folder,
         chrome_trace.writing(options.trace_file) as timeline,
-        Telling(client) as telling,
+        ProgressReporter(client) as telling,
     ):
         requests = list(folder.recorded)
         tally = Tally(prompts, requests)

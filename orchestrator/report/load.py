@@ -12,6 +12,7 @@ from orchestrator.files import json_file
 from orchestrator.results.run_folder import (
     RUN,
     SUMMARY,
+    SWEEP,
     read_intervals,
     read_requests,
     read_run,
@@ -19,7 +20,7 @@ from orchestrator.results.run_folder import (
 )
 from orchestrator.results.schema import Interval, Request, Run, Timings
 from orchestrator.results.summary import Summary, summarise
-from orchestrator.sweep.plan import SWEEP, Asked, slug
+from orchestrator.sweep.plan import Asked, slug
 from orchestrator.sweep.summary import SweepSummary
 
 

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import InputError
 from orchestrator.results import statistics
-from orchestrator.results.run_folder import essence, read_requests, read_run
+from orchestrator.results.run_folder import SWEEP, essence, read_requests, read_run
 from orchestrator.results.schema import Request, Run
 from orchestrator.results.statistics import Estimate
-from orchestrator.sweep.plan import SWEEP
 
 METHOD = (
     "latency: measured by the client from the intended start, medians over the prompts that both "

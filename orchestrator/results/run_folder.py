@@ -20,9 +20,8 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
-from orchestrator.replay.code_judge import CodeResult
 from orchestrator.results.provenance import of_stack
-from orchestrator.results.schema import Interval, Request, Run
+from orchestrator.results.schema import CodeResult, Interval, Request, Run
 from orchestrator.results.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
@@ -232,3 +231,6 @@ def _append_to(file: Path) -> TextIO:
         lines.close()
         raise
     return lines
+
+
+SWEEP = "sweep.json"

@@ -386,3 +386,22 @@ class Run(_Record):
     def stack(self) -> Stack:
         """What the stack said of itself."""
         return Stack(self.base_station, self.orchestrator, self.channel)
+
+
+CodeOutcome = Literal["passed", "failed", "timeout", "too much output"]
+
+
+class CodeResult(BaseModel):
+    """What became of a request's program: a line of code.jsonl. `detail` is its last words."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: int
+    prompt_id: str
+    outcome: CodeOutcome
+    detail: str
+
+    @property
+    def score(self) -> float:
+        """1.0 if the tests passed, else 0.0."""
+        return float(self.outcome == "passed")

@@ -27,10 +27,9 @@ from orchestrator.prompts.prompt import CodePrompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import fading
-from orchestrator.results.run_folder import check_same
+from orchestrator.results.run_folder import SWEEP, check_same
 from orchestrator.results.schema import Fading, FadingBegins, Policy, PromptsUsed
 
-SWEEP = "sweep.json"
 REFERENCE = "topk"
 
 

@@ -20,7 +20,7 @@ from orchestrator.errors import StackError
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay.fading import Realisation, begin
-from orchestrator.replay.progress_reporter import Tally, Telling
+from orchestrator.replay.progress_reporter import ProgressReporter, Tally
 from orchestrator.replay.request import ask
 from orchestrator.results.provenance import describe, of_stack
 from orchestrator.results.run_folder import (
@@ -57,7 +57,7 @@ class Runner:
         self._client = client
         self._allow_degraded = allow_degraded
         self._on_request = on_request
-        self._telling = Telling(client)
+        self._telling = ProgressReporter(client)
         self._in_force: Profile | None = None  # as far as this sweep has put it there
 
     def run(self) -> None:

@@ -11,11 +11,11 @@ from orchestrator.cli import common
 from orchestrator.client.applied import wait_applied
 from orchestrator.client.client import Client
 from orchestrator.client.restore import restored
-from orchestrator.contracts import verification
-from orchestrator.contracts.verification import Loss, Series, Unshaped, Verification
+from orchestrator.contracts.verification import Loss, Series, Verification
 from orchestrator.errors import StackError
 from orchestrator.moe.airtime import SEGMENT_BYTES
 from orchestrator.radio import profiles
+from orchestrator.verify.result import Unshaped, summarise
 
 # What the base station answers to /probe, by device and size.
 _Probes: TypeAlias = dict[tuple[int, int], dict[str, Any]]
@@ -101,7 +101,7 @@ def _series(
     found = shaped[device, size_bytes]
 
     smallest, same = unshaped[device, SIZES_BYTES[0]], unshaped[device, size_bytes]
-    return verification.summarise(
+    return summarise(
         device,
         name,
         size_bytes,

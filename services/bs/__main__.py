@@ -23,17 +23,17 @@ from services import settings
 from services.bs.engine import kv_memory
 from services.bs.engine.engine import Engine
 from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Roster
+from services.bs.experts.devices import Devices
 from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimate
-from services.bs.experts.layer_metrics import Accounting
-from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.latency_estimator import LatencyEstimator
+from services.bs.experts.layer_metrics import LayerMetrics
+from services.bs.experts.policy_in_force import PolicyInForce
 from services.bs.experts.prober import Prober
 from services.bs.experts.selector import Selector
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from services.net import radio_interface, wire
 from services.net.channel_feed import ChannelFeed
 from services.net.curve import secure_server
@@ -58,7 +58,7 @@ def main() -> None:
         )
     tokenizer = load_tokenizer(conf.model_dir)
     ends = end_tokens(conf.model_dir, tokenizer)
-    vocabulary = Vocabulary(tokenizer)
+    vocabulary = ModelTokenizer(tokenizer)
     template = ChatTemplate(conf.model_dir)
     metrics = bs_metrics()
     metrics.model.info(
@@ -79,15 +79,15 @@ def main() -> None:
         metrics.refused_messages_total.labels("state").inc()
 
     channel = ChannelFeed(conf, "bs", refused, context)
-    roster = Roster(conf, info, checkpoint.fingerprint, metrics)
-    estimate = LatencyEstimate(info, conf.wire_dtype)
-    accounting = Accounting(metrics, estimate, info)
+    roster = Devices(conf, info, checkpoint.fingerprint, metrics)
+    estimate = LatencyEstimator(info, conf.wire_dtype)
+    accounting = LayerMetrics(metrics, estimate, info)
     dispatcher = Dispatcher(router, conf, info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)
 
     prober = Prober(dispatcher, channel, conf.curve)
-    policies = Policies(info, conf.torch_device, metrics)
+    policies = PolicyInForce(info, conf.torch_device, metrics)
     kv_bytes = kv_memory.kv_bytes(conf.kv_mib, conf.torch_device)
     engine = Engine(
         *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context),

@@ -21,13 +21,13 @@ from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from services import settings
 from services.bs.batch.attention import KvCache
-from services.bs.batch.batch import Part
-from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.batch import Segment
+from services.bs.batch.request_context import RequestContext, generator
 from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Roster
+from services.bs.experts.devices import Devices
 from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimate
-from services.bs.experts.layer_metrics import Accounting
+from services.bs.experts.latency_estimator import LatencyEstimator
+from services.bs.experts.layer_metrics import LayerMetrics
 from services.bs.experts.selector import Selector
 from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
@@ -88,7 +88,7 @@ class Cell:
     checkpoint: Checkpoint
     dispatcher: Dispatcher
     selector: Selector
-    roster: Roster
+    roster: Devices
     channel: Channel
     registry: CollectorRegistry
     metrics: BsMetrics
@@ -164,14 +164,16 @@ class Cell:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
-def part(ids: list[int], cache: KvCache, served: Serving, wanted: int | None = None) -> Part:
+def part(
+    ids: list[int], cache: KvCache, served: RequestContext, wanted: int | None = None
+) -> Segment:
     """Tokens of a step, with the logits of all of them unless it is said of how many."""
-    return Part(
+    return Segment(
         ids, cache, served, generator([1, 2, 3], CPU), len(ids) if wanted is None else wanted
     )
 
 
-def forward(split: Trunk, ids: list[int], cache: KvCache, served: Serving) -> torch.Tensor:
+def forward(split: Trunk, ids: list[int], cache: KvCache, served: RequestContext) -> torch.Tensor:
     """A step of one sequence; the logits of all of its tokens."""
     only = part(ids, cache, served)
     split.forward([only])
@@ -222,9 +224,9 @@ def around(checkpoint: Checkpoint) -> Iterator[Cell]:
     metrics = bs_metrics(registry)
     local = replace(conf, orchestrator_host="127.0.0.1")  # where nobody answers
     channel = Channel(local, "bs", _unheard, context)
-    roster = Roster(conf, checkpoint.info, checkpoint.fingerprint, metrics)
-    estimate = LatencyEstimate(checkpoint.info, conf.wire_dtype)
-    accounting = Accounting(metrics, estimate, checkpoint.info)
+    roster = Devices(conf, checkpoint.info, checkpoint.fingerprint, metrics)
+    estimate = LatencyEstimator(checkpoint.info, conf.wire_dtype)
+    accounting = LayerMetrics(metrics, estimate, checkpoint.info)
     dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
     selector = Selector(roster, channel, estimate)
     made = Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator import cli
 from orchestrator.control.http import create_app
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from tests.harness.serving import serve
@@ -60,7 +60,7 @@ def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real orchestrator with eight devices; its URL, which the commands know too."""
     registry = CollectorRegistry()
-    control = Control(
+    control = ControlPlane(
         profiles.find("near-far"),
         devices=8,
         metrics=orchestrator_metrics(registry),

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts import channel_state, curve_keys
 from orchestrator.contracts.channel_state import ChannelState
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
@@ -37,7 +37,7 @@ def profile(text: str, name: str = "p") -> Profile:
 class Stack:
     """A running control plane, and what its peers need to reach it."""
 
-    control: Control
+    control: ControlPlane
     registry: CollectorRegistry
     context: zmq.Context[zmq.Socket[bytes]]
     keys_dir: Path | None
@@ -59,7 +59,7 @@ class Stack:
 @contextmanager
 def running(text: str, keys_dir: Path | None) -> Iterator[Stack]:
     registry = CollectorRegistry()
-    control = Control(
+    control = ControlPlane(
         profile(text),
         devices=2,
         metrics=orchestrator_metrics(registry),

@@ -22,7 +22,7 @@ from services.bs.engine.request import (
     TokenLogprob,
 )
 from services.bs.engine.sampling import Sampling
-from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.policy_in_force import PolicyInForce
 from services.bs.experts.prober import Prober, ProbeRequest, Probes
 from tests.harness.cell import CPU, Cell, trunk
 
@@ -113,7 +113,7 @@ class EngineRoom:
         self.engine = Engine(
             *(trunk(cell), cell.dispatcher, Prober(cell.dispatcher, cell.channel, curve=False)),
             cell.channel,
-            Policies(cell.checkpoint.info, CPU, cell.metrics),
+            PolicyInForce(cell.checkpoint.info, CPU, cell.metrics),
             decode=decode,
             end_tokens=ends,
             metrics=cell.metrics,

@@ -13,7 +13,7 @@ import httpx
 from tokenizers import Tokenizer
 
 from orchestrator.process.root import ROOT
-from services.bs.engine.progress import Standing
+from services.bs.engine.progress import RequestsInProgress
 from services.bs.engine.request import (
     Echo,
     End,
@@ -28,7 +28,7 @@ from services.bs.experts.prober import ProbeRequest
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.serving import serve
 
 FOLDER = ROOT / "models" / "bundled"
@@ -74,7 +74,7 @@ class Parrot:
         self.lost = 0
         self.go = threading.Event()
         self.go.set()
-        self._vocabulary = Vocabulary(tokenizer())
+        self._vocabulary = ModelTokenizer(tokenizer())
 
     def submit(self, request: Request | ProbeRequest) -> None:
         """Take a request; a thread of its own answers it."""
@@ -86,9 +86,9 @@ class Parrot:
         self.requests.append(request)
         threading.Thread(target=self._answer, args=[request], daemon=True).start()
 
-    def standing(self) -> Standing:
+    def standing(self) -> RequestsInProgress:
         """All that it was ever asked, as if it still worked on it."""
-        return Standing([request.progress() for request in self.requests], [])
+        return RequestsInProgress([request.progress() for request in self.requests], [])
 
     def _answer(self, request: Request) -> None:
         made = 0
@@ -126,7 +126,7 @@ class Parrot:
 @contextmanager
 def base_station(parrot: Parrot, folder: Path = FOLDER) -> Iterator[str]:
     """Its URL; `folder` has the chat template."""
-    desk = Desk(parrot, Vocabulary(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
+    desk = Desk(parrot, ModelTokenizer(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
     with serve(app.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
         yield url
 

@@ -21,7 +21,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts import channel_state
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
 from services.net.radio_interface import run
@@ -58,7 +58,7 @@ def add_radio(name: str) -> None:
 class Device:
     """The agent in its namespace, and the orchestrator that it hears."""
 
-    def __init__(self, folder: Path, control: Control) -> None:
+    def __init__(self, folder: Path, control: ControlPlane) -> None:
         self.control = control
         self.says = folder / "says"
         tc = folder / "tc"
@@ -147,7 +147,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
         # as in a container: what is on no network of its own goes to the control network's gateway
         run(*INSIDE, "route", "add", "default", "via", CONTROL_ADDRESS)
         add_radio("eth1")
-        control = Control(
+        control = ControlPlane(
             profiles.parse(PROFILE % ("", ""), "p", "p.yaml"),
             devices=1,
             metrics=orchestrator_metrics(CollectorRegistry()),

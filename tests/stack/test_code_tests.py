@@ -8,6 +8,7 @@ import pytest
 from orchestrator.errors import StackError
 from orchestrator.prompts import prompt_sets
 from orchestrator.replay import code_judge
+from orchestrator.results.schema import CodeResult
 from tests.harness.recorded_runs import program
 from tests.stack.conftest import docker
 
@@ -43,7 +44,7 @@ def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
         program(4, "", error="the base station was gone"),
         program(5, "    return x << 1\n\nprint('a word of its own')"),
     ]
-    told: list[code_judge.CodeResult] = []
+    told: list[CodeResult] = []
     results = code_judge.judge(asked, prompts, told.append)
     assert list(results.values()) == told
     assert {number: result.outcome for number, result in results.items()} == {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orchestrator.selection import Policy
 from services.bs.batch.attention import KvCache
-from services.bs.batch.request_context import Serving
+from services.bs.batch.request_context import RequestContext
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.batch.timings import Times
 from services.bs.tracing.spans import StepTrace
@@ -28,7 +28,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(eq=False)
-class Part:
+class Segment:
     """A sequence's next tokens.
 
     Attributes:
@@ -41,7 +41,7 @@ class Part:
 
     ids: list[int]
     cache: KvCache
-    serving: Serving
+    serving: RequestContext
     generator: torch.Generator
     wanted: int
     logits: torch.Tensor = field(init=False, repr=False)
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Group:
+class PolicyGroup:
     """Neighbouring rows of a step whose experts are selected together.
 
     `traces` has what records a request's choices, with its rows, counted from the group's first.
@@ -63,16 +63,16 @@ class Group:
     traces: list[tuple[RoutingTrace, slice]]
 
 
-class Step:
+class ForwardBatch:
     """Used by the engine's thread only. Counts have a row a request and a column an expert.
 
     Attributes:
         layers_s: what each layer took, from the gate to the sum of its experts' outputs.
     """
 
-    def __init__(self, parts: Iterable[Part], experts: int) -> None:
+    def __init__(self, parts: Iterable[Segment], experts: int) -> None:
         """Of parts in the order of their requests; those of equal policies are moved together."""
-        by_policy: dict[int, list[Part]] = {}
+        by_policy: dict[int, list[Segment]] = {}
         for part in parts:
             by_policy.setdefault(id(part.serving.policy), []).append(part)
         self.parts = [part for together in by_policy.values() for part in together]
@@ -139,7 +139,7 @@ class Step:
         return int(self.deselected.sum()), int(self.dropped.sum() + self.outage.sum())
 
 
-def _groups(by_policy: Iterable[list[Part]]) -> list[Group]:
+def _groups(by_policy: Iterable[list[Segment]]) -> list[PolicyGroup]:
     groups, first = [], 0
     for together in by_policy:
         draws = together[0].serving.policy.draws
@@ -150,5 +150,5 @@ def _groups(by_policy: Iterable[list[Part]]) -> list[Group]:
                 if part.serving.trace is not None:
                     traces.append((part.serving.trace, rows))
             policy, generator = parts[0].serving.policy, parts[0].generator
-            groups.append(Group(slice(first, first := first + at), policy, generator, traces))
+            groups.append(PolicyGroup(slice(first, first := first + at), policy, generator, traces))
     return groups

@@ -1,4 +1,4 @@
-"""A piece of work that one device was given."""
+"""One call of a device's expert: one message of a layer, and its answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from services.bs.tracing.spans import RoundTrip
 from services.net import wire
 
 
 @dataclass
-class Job:
-    """Work that is with a device: which tokens (rows) and which of their k slots.
+class ExpertCall:
+    """A call of one device's expert: for which tokens (rows), and in which of their k slots.
 
     `ended_s` is when its answer arrived, or the device was given up.
     """
@@ -26,6 +27,22 @@ class Job:
     done: wire.Done | None = None
     ended_s: float = 0.0
     output: torch.Tensor | None = None
+
+    def round_trip(self, given_up_s: float) -> RoundTrip:
+        """The call in a request's trace; it ends at `given_up_s` where there was no answer."""
+        done = self.done
+        return RoundTrip(
+            device=self.device,
+            tokens=len(self.rows),
+            sent_bytes=self.sent_bytes,
+            answer_bytes=self.answer_bytes,
+            overrun=done.overrun if done else False,
+            sent_s=self.sent_s,
+            ended_s=self.ended_s if done else given_up_s,
+            device_s=(done.received_s, done.started_s, done.finished_s, done.sent_s)
+            if done
+            else None,
+        )
 
 
 def between(done: wire.Done, sent_s: float, arrived_s: float) -> wire.Done:

@@ -10,12 +10,12 @@ import torch
 
 from orchestrator.selection import Policy
 from services.bs.batch.routing_trace import RoutingTrace
-from services.bs.batch.timings import Meter
+from services.bs.batch.timings import RequestTimes
 from services.bs.tracing.spans import RequestTrace
 
 
 @dataclass
-class Serving:
+class RequestContext:
     """How a request's experts are selected, and what is recorded of it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Serving:
     """
 
     policy: Policy
-    meter: Meter = field(default_factory=Meter)
+    meter: RequestTimes = field(default_factory=RequestTimes)
     trace: RoutingTrace | None = None
     spans: RequestTrace | None = None
     untouched: int | None = None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from orchestrator.selection import weights
 from orchestrator.selection.policies.wlr import ratios
-from services.bs.experts.selector import Choice
+from services.bs.batch.decision import RoutingDecision
 
 
 class RoutingTrace:
@@ -30,7 +30,7 @@ class RoutingTrace:
         self._columns: dict[str, list[NDArray[Any]]] = {}
         self._tokens: Counter[int] = Counter()
 
-    def add(self, layer: int, choice: Choice, own: slice) -> None:
+    def add(self, layer: int, choice: RoutingDecision, own: slice) -> None:
         """Record a layer's next n tokens, which are the request's `own` rows of a choice."""
         logits, expert = choice.logits[own], choice.used.candidates[own]
         first, n = self._tokens[layer], len(logits)

@@ -41,7 +41,7 @@ _PARTS = [part.name for part in fields(Times)]
 
 
 @dataclass
-class Meter(Times):
+class RequestTimes(Times):
     """A request's times, and what became of its own tokens.
 
     `eq8_s` is Eq. 8's value. Counts are of tokens: `used` by an expert, `dropped` because the

@@ -16,17 +16,17 @@ import torch
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.selection import Policy
 from services.bs.batch.attention import KvCache
-from services.bs.batch.batch import Part
-from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.batch import Segment
+from services.bs.batch.request_context import RequestContext, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.engine.prefill import Prefill
 from services.bs.engine.request import End, Request
-from services.bs.engine.room import Room
-from services.bs.engine.sequence import Completion, Language, Scored
+from services.bs.engine.room import BatchRoom
+from services.bs.engine.sequence import Language, Scored, TokenSequence
 from services.bs.engine.trunk import Trunk
 
 
-class Running:
+class ActiveRequest:
     """Used by the engine's thread only. Its sequences join one by one, in their order.
 
     Attributes:
@@ -43,14 +43,14 @@ class Running:
         chunk: int,
     ) -> None:
         self.request = request
-        self.active: list[Completion] = []
+        self.active: list[TokenSequence] = []
         self._policy = policy
         self._channel = channel
         self._trunk = trunk
         self._language = language
         self._chunk = chunk
         routing = RoutingTrace() if request.want_routing else None
-        self._serving = Serving(policy, trace=routing, spans=request.trace)
+        self._serving = RequestContext(policy, trace=routing, spans=request.trace)
         self._started_s = time.monotonic()
         self._first_s: float | None = None
         self._before = Scored()
@@ -58,7 +58,7 @@ class Running:
         self._rows: list[torch.Tensor] = []
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
         self._waiting = deque(enumerate(prompts))
-        self._stepping: list[Completion] = []
+        self._stepping: list[TokenSequence] = []
 
         self._shared = shared = shared_tokens(request.prompts, request.n)
         self._prompt_tokens = sum(map(len, prompts)) - shared * (len(prompts) - 1)
@@ -68,7 +68,7 @@ class Running:
         if shared:
             ids = request.prompts[0][:shared]
             self._beginning = trunk.cache(shared)
-            part = Part([], self._beginning, self._serving, generator(ids, trunk.device), 0)
+            part = Segment([], self._beginning, self._serving, generator(ids, trunk.device), 0)
             self._prefill = Prefill(ids, part, chunk, self._scored, 0)
 
     @property
@@ -87,7 +87,7 @@ class Running:
         """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
         return self._made + sum(one.made for one in self.active if not one.finished)
 
-    def schedule(self, room: Room) -> list[Part]:
+    def schedule(self, room: BatchRoom) -> list[Segment]:
         """What the next step is to compute of it; as many sequences join as there is room for."""
         self._stepping = []
         parts = []
@@ -104,17 +104,17 @@ class Running:
             self._stepping.append(self.active[-1])
         return parts + [one.part for one in self._stepping]
 
-    def _join(self, room: Room) -> bool:
+    def _join(self, room: BatchRoom) -> bool:
         index, prompt = self._waiting[0]
         own, positions = prompt[self._shared :], len(prompt) + self.request.max_tokens
         if not room.take(min(self._chunk, len(own)), sequences=1, positions=positions):
             return False
         self._waiting.popleft()
         cache = self._trunk.cache(positions, self._beginning, self._shared)
-        part = Part([], cache, self._serving, generator(prompt, self._trunk.device), 0)
+        part = Segment([], cache, self._serving, generator(prompt, self._trunk.device), 0)
         every = self._scored or self.request.want_logits
         prefill = Prefill(own, part, self._chunk, every, min(self.request.max_tokens, 1))
-        self.active.append(Completion(self.request, index, prefill, self._language))
+        self.active.append(TokenSequence(self.request, index, prefill, self._language))
         return True
 
     def advance(self) -> bool:

@@ -23,17 +23,17 @@ import zmq
 
 from orchestrator.metrics import BsMetrics
 from orchestrator.metrics.bs import PARTS
-from services.bs.batch.batch import Part
-from services.bs.engine.active_request import Running
+from services.bs.batch.batch import Segment
+from services.bs.engine.active_request import ActiveRequest
 from services.bs.engine.prefill import step_tokens
-from services.bs.engine.progress import Standing
-from services.bs.engine.queue import Asked, Waiting
+from services.bs.engine.progress import RequestsInProgress
+from services.bs.engine.queue import Asked, RequestQueue
 from services.bs.engine.request import End, Failure, FullError, Request, TooLargeError
-from services.bs.engine.room import Room
+from services.bs.engine.room import BatchRoom
 from services.bs.engine.sequence import Language
 from services.bs.engine.trunk import Trunk
 from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.policy_in_force import PolicyInForce
 from services.bs.experts.prober import Prober, ProbeRequest
 from services.net.channel_feed import ChannelFeed
 from services.settings import COMPUTE_NICENESS
@@ -59,7 +59,7 @@ class Engine(threading.Thread):
         dispatcher: Dispatcher,
         prober: Prober,
         channel: ChannelFeed,
-        policies: Policies,
+        policies: PolicyInForce,
         decode: Callable[[Sequence[int]], str],
         end_tokens: frozenset[int],
         metrics: BsMetrics,
@@ -76,8 +76,8 @@ class Engine(threading.Thread):
         self._metrics = metrics
         self._policies = policies
         self.positions = kv_bytes // trunk.position_bytes
-        self._waiting = Waiting()
-        self._running: list[Running] = []
+        self._waiting = RequestQueue()
+        self._running: list[ActiveRequest] = []
         metrics.requests_waiting.set_function(self._waiting.requests)
         self._woken = context.socket(zmq.PULL)
         self._woken.bind(_WAKE)
@@ -101,9 +101,9 @@ class Engine(threading.Thread):
         with self._wake_lock:
             self._wake.send(b"")
 
-    def standing(self) -> Standing:
+    def standing(self) -> RequestsInProgress:
         """What runs and what waits, for any thread."""
-        return Standing(
+        return RequestsInProgress(
             [one.request.progress(one.made) for one in self._running],
             [request.progress() for request in self._waiting.in_turn()],
         )
@@ -149,14 +149,14 @@ class Engine(threading.Thread):
             _end_trace(request, "cancelled")
         self._metrics.requests_total.labels("cancelled").inc(len(gone))
 
-    def _schedule(self) -> list[Part]:
+    def _schedule(self) -> list[Segment]:
         """What the next step computes. Requests begin in their order, as far as there is room."""
         tokens = step_tokens(self._trunk.words)
         chunk = tokens // 2
         running = sum(len(one.active) for one in self._running)
         held = sum(one.positions for one in self._running)
-        room = Room(MAX_RUNNING - running, tokens, self.positions - held)
-        parts: list[Part] = []
+        room = BatchRoom(MAX_RUNNING - running, tokens, self.positions - held)
+        parts: list[Segment] = []
         for one in list(self._running):
             parts += self._parts(one, room)
         while room.is_open and isinstance(request := self._waiting.first(), Request):
@@ -174,7 +174,7 @@ class Engine(threading.Thread):
                 parts += self._parts(begun, room)
         return parts
 
-    def _parts(self, running: Running, room: Room) -> list[Part]:
+    def _parts(self, running: ActiveRequest, room: BatchRoom) -> list[Segment]:
         try:
             return running.schedule(room)
         except Exception as error:  # memory that is not there after all
@@ -182,15 +182,15 @@ class Engine(threading.Thread):
             self._failed(running.request, error)
             return []
 
-    def _begin(self, request: Request, chunk: int) -> Running | None:
+    def _begin(self, request: Request, chunk: int) -> ActiveRequest | None:
         channel = self._channel.current()
         if channel is None or not bool(self._dispatcher.reachable().any()):
             self._fail(request, "no device can be reached", "no_device")
             return None
         policy = self._policies.of(channel.policy)
-        return Running(request, policy, channel, self._trunk, self._language, chunk)
+        return ActiveRequest(request, policy, channel, self._trunk, self._language, chunk)
 
-    def _step(self, parts: list[Part]) -> None:
+    def _step(self, parts: list[Segment]) -> None:
         try:
             self._trunk.forward(parts)
         except Exception as error:  # it is not known whose fault it is

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from services.bs.batch.batch import Part
+from services.bs.batch.batch import Segment
 
 # Of the prompts' tokens in a step; half of that is a chunk, so that a long prompt has company.
 STEP_TOKENS = 1024
@@ -31,7 +31,9 @@ class Prefill:
         part: the next chunk.
     """
 
-    def __init__(self, ids: list[int], part: Part, chunk: int, scored: bool, wanted: int) -> None:
+    def __init__(
+        self, ids: list[int], part: Segment, chunk: int, scored: bool, wanted: int
+    ) -> None:
         """`part` is to bring `ids`, with the logits of all if `scored`, or of the last `wanted`."""
         self.part = part
         self._rest = deque(ids[at : at + chunk] for at in range(0, len(ids), chunk))

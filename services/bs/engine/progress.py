@@ -26,7 +26,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RequestsInProgress:
     """All requests that have not ended, each in the order of arrival; both lists are bounded."""
 
     running: list[Progress]

@@ -13,7 +13,7 @@ MAX_WAITING = 64
 Asked: TypeAlias = Request | ProbeRequest
 
 
-class Waiting:
+class RequestQueue:
     """A bounded queue, first in, first out; may be used from any thread."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Room:
+class BatchRoom:
     """Sequences, tokens of prompts, and positions of keys and values.
 
     Attributes:

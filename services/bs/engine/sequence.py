@@ -11,7 +11,7 @@ from services.bs.engine.log_probabilities import logprobs
 from services.bs.engine.prefill import Prefill
 from services.bs.engine.request import Echo, Finished, Piece, Request, TokenLogprob
 from services.bs.engine.sampling import Draw
-from services.bs.text.detokenizer import TextStream
+from services.bs.text.detokenizer import IncrementalDetokenizer
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scored:
         return Scored([*self.tokens, *told], logits[-1:].clone())
 
 
-class Completion:
+class TokenSequence:
     """Used by the engine's thread only; gives its events to the request's `deliver`.
 
     Attributes:
@@ -61,7 +61,9 @@ class Completion:
         self.rows: list[torch.Tensor] = []
         self._request = request
         self._index = index
-        self._text = TextStream(language.decode, request.stop, request.sampling.min_tokens)
+        self._text = IncrementalDetokenizer(
+            language.decode, request.stop, request.sampling.min_tokens
+        )
         ends: frozenset[int] = frozenset() if request.ignore_eos else language.ends
         self._ends = ends | request.stop_tokens
         number, choice = divmod(index, request.n)

@@ -19,7 +19,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
 from orchestrator.moe.checkpoint import Checkpoint
 from services.bs.batch.attention import IMPLEMENTATION, KvCache, position_bytes
-from services.bs.batch.batch import Part, Step
+from services.bs.batch.batch import ForwardBatch, Segment
 from services.bs.experts.dispatcher import Dispatcher
 from services.bs.experts.selector import Selector
 
@@ -27,7 +27,7 @@ from services.bs.experts.selector import Selector
 class Trunk:
     """The model's forward pass over the tokens of several sequences; `step` is the current one."""
 
-    step: Step
+    step: ForwardBatch
 
     def __init__(
         self,
@@ -80,13 +80,13 @@ class Trunk:
         return KvCache(self._config, self.device, self._dtype, positions, before, shared)
 
     @torch.inference_mode()
-    def forward(self, parts: Iterable[Part]) -> None:
+    def forward(self, parts: Iterable[Segment]) -> None:
         """One step: gives every part its logits, and extends its cache.
 
         A part whose cache begins with another part's comes after that one, of the same request.
         """
         started_s = time.monotonic()
-        self.step = step = Step(parts, self._config.num_local_experts)
+        self.step = step = ForwardBatch(parts, self._config.num_local_experts)
         ids: list[int] = []
         positions: list[int] = []
         for part in step.parts:

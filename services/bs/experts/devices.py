@@ -32,7 +32,7 @@ class Device:
     due_s: float = 0.0
 
 
-class Roster:
+class Devices:
     """The devices by number; device q holds expert q of every layer."""
 
     def __init__(

@@ -19,12 +19,12 @@ import zmq
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
 from orchestrator.moe.checkpoint import ModelInfo
-from services.bs.batch.batch import Step
-from services.bs.batch.expert_call import Job, between
-from services.bs.experts.devices import Roster
-from services.bs.experts.layer_metrics import Accounting
+from services.bs.batch.batch import ForwardBatch
+from services.bs.batch.decision import RoutingDecision
+from services.bs.batch.expert_call import ExpertCall, between
+from services.bs.experts.devices import Devices
+from services.bs.experts.layer_metrics import LayerMetrics
 from services.bs.experts.patience import Patience
-from services.bs.experts.selector import Choice
 from services.net import wire
 from services.net.channel_feed import ChannelFeed
 from services.settings import Settings
@@ -41,10 +41,10 @@ class Dispatcher:
         socket: zmq.Socket[bytes],
         settings: Settings,
         info: ModelInfo,
-        roster: Roster,
+        roster: Devices,
         channel: ChannelFeed,
         metrics: BsMetrics,
-        accounting: Accounting,
+        accounting: LayerMetrics,
     ) -> None:
         self.socket = socket
         self._roster = roster
@@ -55,7 +55,7 @@ class Dispatcher:
         self._timeout_s = settings.device_timeout_s
         self._patience = Patience(settings.device_timeout_s, info)
         self._hidden_size = info.hidden_size
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, ExpertCall] = {}
         self._probing: tuple[int, int] | None = None
         self._probed: tuple[wire.Probed, float] | None = None
         self._next_id = 0
@@ -75,7 +75,11 @@ class Dispatcher:
         return self._roster.reachable(self._channel.current())
 
     def layer(
-        self, layer: int, hidden: torch.Tensor, choices: Sequence[Choice], step: Step
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        choices: Sequence[RoutingDecision],
+        step: ForwardBatch,
     ) -> torch.Tensor:
         """Σ_q weight · expert_q(hidden) of one layer (Eq. 1); hidden n × m, a step's n tokens.
 
@@ -91,7 +95,7 @@ class Dispatcher:
             self._jobs.clear()
         combine_s = time.monotonic()
         if step.trace is not None:
-            step.trace.answered(jobs, combine_s)
+            step.trace.answered([job.round_trip(combine_s) for job in jobs], combine_s)
         weight = _joined([choice.used.weight for choice in choices])
         output = self._combine(layer, jobs, inputs, index, weight, step).to(hidden)
         self._accounting.answered(layer, jobs, choices, step)
@@ -133,8 +137,8 @@ class Dispatcher:
         inputs: torch.Tensor,
         index: torch.Tensor,
         channel: ChannelState | None,
-        step: Step,
-    ) -> list[Job]:
+        step: ForwardBatch,
+    ) -> list[ExpertCall]:
         emulate = channel.emulate if channel is not None else None
         jobs = []
         for q in range(len(self._roster.devices)):
@@ -150,7 +154,7 @@ class Dispatcher:
             size = sum(map(len, frames))
             sent_s = time.monotonic()
             patience_s = self._patience.of_s(q, n, size, channel, sent_s)
-            job = Job(q, rows, slots, sent_s, sent_s + patience_s, size)
+            job = ExpertCall(q, rows, slots, sent_s, sent_s + patience_s, size)
             if not self._try_send(q, frames):
                 self._lose(q, "unreachable")
                 self._accounting.dropped(layer, job, "unreachable", step)
@@ -192,11 +196,11 @@ class Dispatcher:
     def _combine(
         self,
         layer: int,
-        jobs: Sequence[Job],
+        jobs: Sequence[ExpertCall],
         inputs: torch.Tensor,
         index: torch.Tensor,
         weight: torch.Tensor,
-        step: Step,
+        step: ForwardBatch,
     ) -> torch.Tensor:
         """Sum by weight in the order of experts, which makes the sum reproducible."""
         output = torch.zeros_like(inputs)

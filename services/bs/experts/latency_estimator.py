@@ -73,7 +73,7 @@ class Fit:
         return (fixed_s, token_s) if fixed_s >= 0 else (0.0, self.ny / self.nn)
 
 
-class LatencyEstimate:
+class LatencyEstimator:
     """The estimate for every device; used by the engine's thread only."""
 
     def __init__(self, info: ModelInfo, wire_dtype: str) -> None:

@@ -14,11 +14,11 @@ from orchestrator.metrics import BsMetrics
 from orchestrator.metrics.bs import DROP_REASONS
 from orchestrator.moe.checkpoint import ModelInfo
 from orchestrator.moe.latency_model import batched_latency_s, layer_latency_s
-from services.bs.batch.batch import Counts, Step
-from services.bs.batch.expert_call import Job
-from services.bs.experts.latency_estimator import LatencyEstimate
-from services.bs.experts.selector import Choice
-from services.bs.experts.wlr_metrics import Worth
+from services.bs.batch.batch import Counts, ForwardBatch
+from services.bs.batch.decision import RoutingDecision
+from services.bs.batch.expert_call import ExpertCall
+from services.bs.experts.latency_estimator import LatencyEstimator
+from services.bs.experts.wlr_metrics import WlrMetrics
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,22 @@ class _Device:
         )
 
 
-class Accounting:
+class LayerMetrics:
     """Used by the engine's thread only; costs do not depend on Python loops over tokens.
 
     Metrics are of the layer, whosesoever its tokens are; a step's counts are by request.
     """
 
-    def __init__(self, metrics: BsMetrics, estimate: LatencyEstimate, info: ModelInfo) -> None:
+    def __init__(self, metrics: BsMetrics, estimate: LatencyEstimator, info: ModelInfo) -> None:
         self._estimate = estimate
         self._devices = [_Device.of(metrics, q, info.layers) for q in range(info.experts)]
         self._token_experts = [
             [metrics.token_experts_total.labels(str(layer), str(n)) for n in range(info.top_k + 1)]
             for layer in range(info.layers)
         ]
-        self.worth = Worth(metrics, info.layers)
+        self.worth = WlrMetrics(metrics, info.layers)
 
-    def chosen(self, layer: int, choices: Sequence[Choice], step: Step) -> None:
+    def chosen(self, layer: int, choices: Sequence[RoutingDecision], step: ForwardBatch) -> None:
         """Count what was selected and what was left out, and why.
 
         Meant for the time that the devices work: it takes a while, and nobody waits for it.
@@ -89,7 +89,9 @@ class Accounting:
                 trace.add(layer, choice, rows)
         self._estimate.fit(choices[0].channel, time.monotonic())
 
-    def _chosen(self, layer: int, choice: Choice, owner: Counts, step: Step) -> None:
+    def _chosen(
+        self, layer: int, choice: RoutingDecision, owner: Counts, step: ForwardBatch
+    ) -> None:
         """Of one group's tokens, each of the request that `owner` (n,) has for it."""
         experts = len(choice.reachable)
         selected = choice.selected.index.cpu().numpy()
@@ -109,16 +111,20 @@ class Accounting:
             self._token_experts[layer][number].inc(int(a_token[number]))
         self.worth.add(layer, choice)
 
-    def dropped(self, layer: int, job: Job, reason: str, step: Step) -> None:
+    def dropped(self, layer: int, job: ExpertCall, reason: str, step: ForwardBatch) -> None:
         """Count tokens that lose an expert which was to be used."""
         self._dropped(layer, job.device, _by_request(job, step), reason, step)
 
-    def _dropped(self, layer: int, q: int, counts: Counts, reason: str, step: Step) -> None:
+    def _dropped(self, layer: int, q: int, counts: Counts, reason: str, step: ForwardBatch) -> None:
         (step.outage if reason == "outage" else step.dropped)[:, q] += counts
         self._devices[q].dropped[layer][reason].inc(int(counts.sum()))
 
     def answered(
-        self, layer: int, jobs: Sequence[Job], choices: Sequence[Choice], step: Step
+        self,
+        layer: int,
+        jobs: Sequence[ExpertCall],
+        choices: Sequence[RoutingDecision],
+        step: ForwardBatch,
     ) -> None:
         """Metrics of every answer, the split of the slowest, and what Eq. 8 has for this layer.
 
@@ -161,7 +167,7 @@ class Accounting:
         step.times.uplink_s += job.ended_s - done.sent_s
         self._equations(choices, step)
 
-    def _equations(self, choices: Sequence[Choice], step: Step) -> None:
+    def _equations(self, choices: Sequence[RoutingDecision], step: ForwardBatch) -> None:
         """Eq. 8 of each request's tokens, and the time of the layer's messages by Eq. 6 and 7."""
         channel = choices[0].channel
         if channel is None:
@@ -177,7 +183,7 @@ class Accounting:
         step.times.batched_s += batched_latency_s(t_q, tokens)
 
 
-def _by_request(job: Job, step: Step) -> Counts:
+def _by_request(job: ExpertCall, step: ForwardBatch) -> Counts:
     """How many of a device's tokens are of each request."""
     requests = len(step.servings)
     if requests == 1:
@@ -186,7 +192,7 @@ def _by_request(job: Job, step: Step) -> Counts:
 
 
 def _by_expert(
-    experts: NDArray[np.int64], which: NDArray[np.bool_], owner: Counts, step: Step
+    experts: NDArray[np.int64], which: NDArray[np.bool_], owner: Counts, step: ForwardBatch
 ) -> list[tuple[int, Counts]]:
     """Each expert that occurs in `which` slots (n × k), and how often for each request."""
     if not which.any():

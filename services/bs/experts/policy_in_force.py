@@ -18,7 +18,7 @@ from orchestrator.selection.registry import error_line
 _TOKENS = 3
 
 
-class Policies:
+class PolicyInForce:
     """Makes and tries a policy when another is announced; one that fails changes nothing."""
 
     def __init__(self, info: ModelInfo, device: torch.device, metrics: BsMetrics) -> None:

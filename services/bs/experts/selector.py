@@ -1,51 +1,25 @@
-"""Selects a layer's experts: logits, latency and reachability ─► policy ─► Choice."""
+"""Selects a layer's experts: logits, latency and reachability ─► policy ─► RoutingDecision."""
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.moe.latency_model import Floats
-from orchestrator.selection import Gate, LatencyPolicy, Policy, Selection, drop_unreachable
-from services.bs.experts.devices import Roster
-from services.bs.experts.latency_estimator import LatencyEstimate
+from orchestrator.selection import Gate, LatencyPolicy, Policy, drop_unreachable
+from services.bs.batch.decision import RoutingDecision
+from services.bs.experts.devices import Devices
+from services.bs.experts.latency_estimator import LatencyEstimator
 from services.net.channel_feed import ChannelFeed
-
-
-class Choice(NamedTuple):
-    """The experts of a layer's n tokens, and on what grounds they were chosen.
-
-    Attributes:
-        selected: what the policy selected.
-        used: that, less the experts that cannot be reached; what is sent.
-        logits: the gate's, n × E.
-        latency_s: t_q [s], shape (E,): what the policy was given; of Eq. 6 if it needs none.
-        reachable: which experts can be reached, shape (E,), on the CPU.
-        channel: the state in force; None before the first.
-    """
-
-    selected: Selection
-    used: Selection
-    logits: torch.Tensor
-    latency_s: Floats
-    reachable: torch.Tensor
-    channel: ChannelState | None
-
-    def wanted(self) -> NDArray[np.bool_]:
-        """Which tokens (n,) the policy gave an expert, whether or not it can be reached."""
-        selected = self.selected.index.cpu().numpy() < len(self.reachable)
-        return np.asarray(selected.any(axis=1))
 
 
 class Selector:
     """Used by the engine's thread only."""
 
-    def __init__(self, roster: Roster, channel: ChannelFeed, estimate: LatencyEstimate) -> None:
+    def __init__(self, roster: Devices, channel: ChannelFeed, estimate: LatencyEstimator) -> None:
         self._roster = roster
         self._channel = channel
         self._estimate = estimate
@@ -66,7 +40,7 @@ class Selector:
         policy: Policy,
         generator: torch.Generator,
         channel: ChannelState | None,
-    ) -> Choice:
+    ) -> RoutingDecision:
         """Choose among all experts; `logits` is n × E, `k` the number that the model would use."""
         reachable = self._roster.reachable(channel)
         if reachable is not self._reachable:
@@ -83,7 +57,7 @@ class Selector:
         selected = used = policy.select(Gate(logits, k, given, generator))
         if not self._everyone:
             used = drop_unreachable(selected, logits, reachable.to(logits.device))
-        return Choice(selected, used, logits, latency_s, reachable, channel)
+        return RoutingDecision(selected, used, logits, latency_s, reachable, channel)
 
     def _give(self, latency_s: Floats, device: torch.device) -> None:
         """Latencies for a policy: a device that left is as far away as one in outage.

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from orchestrator.metrics import BsMetrics
 from orchestrator.moe.latency_model import Floats
-from services.bs.experts.selector import Choice
+from services.bs.batch.decision import RoutingDecision
 
 # As many tokens are kept for a scrape at most, or twice as many with the choice that exceeds them;
 # and as many choices: the engine's thread does not read answers meanwhile, and each is a cost too.
@@ -26,12 +26,12 @@ MAX_TOKENS = 4096
 MAX_CHOICES = 128
 
 
-class Worth:
+class WlrMetrics:
     """Choices come from the engine's thread, scrapes from another."""
 
     def __init__(self, metrics: BsMetrics, layers: int) -> None:
         self._metrics = metrics
-        self._kept: deque[tuple[int, Choice]] = deque()
+        self._kept: deque[tuple[int, RoutingDecision]] = deque()
         self._tokens = 0
         self._lock = threading.Lock()
         for layer in range(layers):
@@ -40,7 +40,7 @@ class Worth:
             metrics.expert_wlr.observe(decision, ())
         metrics.kappa.before_collect = metrics.expert_wlr.before_collect = self.settle
 
-    def add(self, layer: int, choice: Choice) -> None:
+    def add(self, layer: int, choice: RoutingDecision) -> None:
         """Keep a layer's choice; if that makes too many, what was kept is computed now."""
         self._kept.append((layer, choice))
         self._tokens += len(choice.logits)
@@ -55,7 +55,7 @@ class Worth:
             if kept:
                 self._observe([layer for layer, _ in kept], [choice for _, choice in kept])
 
-    def _observe(self, layers: Iterable[int], choices: list[Choice]) -> None:
+    def _observe(self, layers: Iterable[int], choices: list[RoutingDecision]) -> None:
         """In NumPy: torch's smallest reductions wake another thread, and spin until it is there."""
         rows = [len(choice.logits) for choice in choices]
         candidates = _joined([choice.selected.candidates for choice in choices])
@@ -92,6 +92,6 @@ def _joined(parts: list[torch.Tensor]) -> NDArray[Any]:
     return np.concatenate([part.cpu().numpy() for part in parts])
 
 
-def _far(choice: Choice) -> Floats:
+def _far(choice: RoutingDecision) -> Floats:
     """t_q [s], shape (E + 1,): infinite for what cannot be reached, and for "none"."""
     return np.append(np.where(choice.reachable.numpy(), choice.latency_s, np.inf), np.inf)

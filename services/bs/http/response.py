@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fastapi import Request as HttpRequest
 
-from services.bs.engine.progress import Standing
+from services.bs.engine.progress import RequestsInProgress
 from services.bs.engine.request import End, Event, Failure, FullError, Request, TooLargeError
 from services.bs.experts.prober import ProbeRequest
 from services.bs.http.errors import ApiError, unavailable
@@ -26,7 +26,7 @@ class Engine(Protocol):
     def submit(self, request: Request | ProbeRequest) -> None:
         """Queue a request; raises FullError, TooLargeError."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> RequestsInProgress:
         """What runs and what waits."""
 
 

@@ -15,7 +15,7 @@ from services.bs.engine.sampling import Sampling
 from services.bs.http.errors import ApiError, refused
 from services.bs.http.openai.schema import MAX_PROMPTS, Asked
 from services.bs.http.response import Answer, Engine
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from services.bs.tracing.spans import RequestTrace, Value
 
 if TYPE_CHECKING:  # its libraries take time to load, and are needed where there is a collector
@@ -30,7 +30,7 @@ class Desk:
     """Where a model's engine takes requests."""
 
     engine: Engine
-    vocabulary: Vocabulary
+    vocabulary: ModelTokenizer
     model: str
     context_length: int
     words: int

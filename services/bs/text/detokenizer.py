@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 
-class TextStream:
+class IncrementalDetokenizer:
     """The text of one completion, given out as soon as it can no longer change."""
 
     def __init__(

@@ -19,7 +19,7 @@ _SPACE = "\u2581"  # SentencePiece's
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-class Vocabulary:
+class ModelTokenizer:
     """The tokens of a checkpoint: byte-level BPE, or SentencePiece's pieces."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -78,7 +78,7 @@ class Vocabulary:
 class Offsets:
     """At which character of a growing text its next tokens begin."""
 
-    def __init__(self, vocabulary: Vocabulary, start: int = 0) -> None:
+    def __init__(self, vocabulary: ModelTokenizer, start: int = 0) -> None:
         self._vocabulary = vocabulary
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at = start

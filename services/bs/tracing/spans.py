@@ -17,12 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from orchestrator.contracts.clock_offset import shift_into
-
-if TYPE_CHECKING:  # the exporter needs no torch
-    from services.bs.batch.expert_call import Job
 
 # Of one request: 5 MB as JSON, 5 MB of memory while it runs. Later steps become a single span.
 MAX_SPANS = 1 << 16
@@ -62,15 +59,6 @@ class RoundTrip(NamedTuple):
     ended_s: float
     device_s: tuple[float, float, float, float] | None
 
-    @classmethod
-    def of(cls, job: Job, given_up_s: float) -> RoundTrip:
-        """What became of a job, without its tensors."""
-        done, sizes = job.done, (len(job.rows), job.sent_bytes, job.answer_bytes)
-        if done is None:
-            return cls(job.device, *sizes, False, job.sent_s, given_up_s, None)
-        device_s = (done.received_s, done.started_s, done.finished_s, done.sent_s)
-        return cls(job.device, *sizes, done.overrun, job.sent_s, job.ended_s, device_s)
-
 
 class LayerTrace(NamedTuple):
     """One layer of a step; `deselected` and `lost` are experts of tokens, as in a meter."""
@@ -100,10 +88,9 @@ class StepTrace:
     _combine_s: float = 0.0
     _before: tuple[int, int] = (0, 0)
 
-    def answered(self, jobs: Sequence[Job], combine_s: float) -> None:
-        """All devices of a layer have answered, or were given up."""
-        self._trips = [RoundTrip.of(job, combine_s) for job in jobs]
-        self._combine_s = combine_s
+    def answered(self, trips: list[RoundTrip], combine_s: float) -> None:
+        """Record a layer's round trips, once each device has answered or was given up."""
+        self._trips, self._combine_s = trips, combine_s
 
     def layer(self, number: int, times_s: Sequence[float], left_out: tuple[int, int]) -> None:
         """A layer is done: when it was entered, its gate began, ended, and experts were selected.

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from orchestrator.contracts.replay_progress import SILENT_AFTER_S, Progress, ProgressBoard
+from orchestrator.contracts.replay_progress import Progress
+from orchestrator.control.replay_board import SILENT_AFTER_S, ReplayBoard
 from orchestrator.metrics import orchestrator_metrics
 from tests.harness.command import Wdmoe
 
@@ -70,7 +71,7 @@ def test_what_is_told_is_shown_and_stays_after_the_end(orchestrator: str, wdmoe:
 def test_a_replay_that_says_no_more_runs_no_longer() -> None:
     clock = [100.0]
     registry = CollectorRegistry()
-    board = ProgressBoard(orchestrator_metrics(registry), lambda: clock[0])
+    board = ReplayBoard(orchestrator_metrics(registry), lambda: clock[0])
 
     def running() -> tuple[float | None, bool]:
         status = board.status()

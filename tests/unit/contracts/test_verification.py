@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.contracts.verification import Series, Unshaped, summarise
+from orchestrator.contracts.verification import Series
+from orchestrator.verify.result import Unshaped, summarise
 
 ONE_PACKET = Unshaped(link=[0.8e-3, 0.9e-3, 5e-3], loopback=[0.1e-3])
 

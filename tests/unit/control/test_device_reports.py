@@ -1,4 +1,4 @@
-"""Reports of devices: what is accepted as one."""
+"""DeviceReports of devices: what is accepted as one."""
 
 from typing import Any
 

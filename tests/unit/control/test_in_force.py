@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.control.in_force import InForceStore
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
 from orchestrator.radio import profiles
@@ -28,9 +28,9 @@ STEPS = "time_s,down_bps,up_bps\n0,10000000,5000000\n0.5,20000000,8000000\n"
 
 
 @contextmanager
-def started(folder: Path, setting: str = "p", text: str = STILL) -> Iterator[Control]:
+def started(folder: Path, setting: str = "p", text: str = STILL) -> Iterator[ControlPlane]:
     """An orchestrator's control plane, as a start with WDMOE_PROFILE=`setting` makes it."""
-    control = Control(
+    control = ControlPlane(
         profile(text, setting),
         devices=2,
         metrics=orchestrator_metrics(CollectorRegistry()),
@@ -44,7 +44,7 @@ def started(folder: Path, setting: str = "p", text: str = STILL) -> Iterator[Con
 
 
 @contextmanager
-def listening(control: Control) -> Iterator[zmq.Socket[bytes]]:
+def listening(control: ControlPlane) -> Iterator[zmq.Socket[bytes]]:
     """A device's ears."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     ears = context.socket(zmq.SUB)
@@ -56,7 +56,7 @@ def listening(control: Control) -> Iterator[zmq.Socket[bytes]]:
         context.destroy(linger=0)
 
 
-def heard(control: Control, count: int) -> list[ChannelState]:
+def heard(control: ControlPlane, count: int) -> list[ChannelState]:
     """The next states that a device hears."""
     with listening(control) as ears:
         return [hear(ears) for _ in range(count)]
@@ -172,7 +172,7 @@ def test_a_stack_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"in_force.json: has 2 devices, the stack has 3; .*`wdmoe down`"
     ):
-        Control(
+        ControlPlane(
             profile(three),
             devices=3,
             metrics=orchestrator_metrics(CollectorRegistry()),

@@ -7,7 +7,7 @@ import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.contracts.channel_state import Param, PolicyState
-from orchestrator.control.plane import Control
+from orchestrator.control.plane import ControlPlane
 from orchestrator.control.timeline import LEAD_S
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import orchestrator_metrics
@@ -183,7 +183,7 @@ def test_a_profile_of_another_size_is_refused(stack: Stack) -> None:
 
 def test_an_address_in_use_is_told(stack: Stack) -> None:
     address = stack.control.endpoints[0]
-    second = Control(
+    second = ControlPlane(
         profile(STILL),
         devices=2,
         metrics=orchestrator_metrics(CollectorRegistry()),

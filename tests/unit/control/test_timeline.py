@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, PolicyState
-from orchestrator.control.timeline import LEAD_S, Plan
+from orchestrator.control.timeline import LEAD_S, Timeline
 from orchestrator.radio import profiles
 from orchestrator.radio.profiles import Profile
 from tests.harness.control_plane import FAST, STILL
@@ -25,7 +25,7 @@ SLOW = profile(FAST.replace("0.05", "0.3"))
 
 
 def test_a_plan_is_a_function_of_time() -> None:
-    plan = Plan(FADING, epoch=4, start_s=1000.0)
+    plan = Timeline(FADING, epoch=4, start_s=1000.0)
     assert [plan.interval_at(t) for t in (0, 999.99, 1000, 1000.051, 1001.01)] == [0, 0, 0, 1, 20]
     assert plan.begin_s(20) == 1001.0
     assert plan.state(20).order == (4, 20)
@@ -35,12 +35,12 @@ def test_a_plan_is_a_function_of_time() -> None:
     assert list(plan.due(1, 1000.001)) == [1, 2]
     assert list(plan.due(1, 1000.026)) == [1, 2, 3]
     assert list(plan.due(3, 1060.001)) == [1200, 1201, 1202]  # the host slept for a minute
-    assert Plan(FIXED, 4, 1000.0).interval_at(1e9) == 0
-    assert Plan(UNFADED, 4, 1000.0).interval_at(1e9) == 0
+    assert Timeline(FIXED, 4, 1000.0).interval_at(1e9) == 0
+    assert Timeline(UNFADED, 4, 1000.0).interval_at(1e9) == 0
 
 
 def test_fading_may_begin_anywhere() -> None:
-    plan = Plan(UNFADED, 1, 1000.0).with_profile(FADING, first=700, now_s=2000.0)
+    plan = Timeline(UNFADED, 1, 1000.0).with_profile(FADING, first=700, now_s=2000.0)
     assert plan.start_s == 2000.0 + LEAD_S
     assert [plan.interval_at(plan.start_s + t) for t in (-5, 0.01, 0.06)] == [700, 700, 701]
     assert list(plan.due(700, 2000.0)) == [700]
@@ -55,7 +55,7 @@ def test_fading_may_begin_anywhere() -> None:
 
 def test_a_policy_does_not_wait_for_the_end_of_a_long_interval() -> None:
     longest = profile(FAST.replace("0.05", "600"))
-    before = Plan(longest, 1, 1000.0)
+    before = Timeline(longest, 1, 1000.0)
     plan = before.with_policy(PolicyState("top1"), unannounced=1, now_s=1021.0)
     assert list(plan.due(plan.first, 1021.0)) == [0]
     assert plan.state(0).apply_at_s == 1021.0 + LEAD_S
@@ -68,7 +68,7 @@ def test_a_policy_does_not_wait_for_the_end_of_a_long_interval() -> None:
     assert plan.with_profile(SLOW, first=0, now_s=1601.0).state(0).apply_at_s == 1601.0 + LEAD_S
 
 
-def told(plan: Plan, switches_s: Sequence[float]) -> list[ChannelState]:
+def told(plan: Timeline, switches_s: Sequence[float]) -> list[ChannelState]:
     """What a receiver applies of two seconds of announcements, with some switches in them."""
     states: list[ChannelState] = []
     order = (0, -1)
@@ -91,7 +91,7 @@ def told(plan: Plan, switches_s: Sequence[float]) -> list[ChannelState]:
 
 @given(st.lists(st.floats(0, 1.7), max_size=6), st.integers(0, 1 << 39))
 def test_a_policy_switch_never_changes_the_channel(switches_s: list[float], first: int) -> None:
-    plan = Plan(FADING, epoch=1, start_s=START_S, first=first)
+    plan = Timeline(FADING, epoch=1, start_s=START_S, first=first)
     plain, switched = told(plan, []), told(plan, switches_s)
     assert [(s.interval, s.devices) for s in switched] == [(s.interval, s.devices) for s in plain]
     for one, other in zip(switched, plain, strict=True):
@@ -106,7 +106,7 @@ def test_a_policy_switch_within_a_long_interval_never_changes_the_channel(
     def in_force(states: list[ChannelState], time_s: float) -> tuple[DeviceState, ...]:
         return [s for s in states if s.apply_at_s <= time_s][-1].devices
 
-    plan = Plan(SLOW, epoch=1, start_s=START_S)
+    plan = Timeline(SLOW, epoch=1, start_s=START_S)
     plain, switched = told(plan, []), told(plan, switches_s)
     for begin_s in [s.apply_at_s for s in (*plain, *switched)]:
         for time_s in (max(START_S, begin_s - 1e-5), begin_s + 1e-5):
@@ -121,7 +121,7 @@ def test_a_fixed_channel_stays_the_same(switches_s: list[float]) -> None:
     def devices(states: list[ChannelState]) -> set[tuple[DeviceState, ...]]:
         return {s.devices for s in states}
 
-    plan = Plan(FIXED, epoch=1, start_s=START_S, first=5)
+    plan = Timeline(FIXED, epoch=1, start_s=START_S, first=5)
     switched = told(plan, switches_s)
     assert devices(switched) == devices(told(plan, [])) == {FIXED.devices(5)}
     if switches_s:
@@ -139,7 +139,7 @@ def test_a_fixed_channel_stays_the_same(switches_s: list[float]) -> None:
     )
 )
 def test_every_switch_is_a_later_epoch(switches: list[tuple[float, Profile | None]]) -> None:
-    plan = Plan(FADING, epoch=1, start_s=START_S)
+    plan = Timeline(FADING, epoch=1, start_s=START_S)
     for now_s, other in switches:
         policy = plan.policy
         if other is None:

@@ -14,7 +14,7 @@ from orchestrator.client.client import Client
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import parrot
 from tests.harness.command import Wdmoe
 from tests.harness.replay_stack import HEALTH, TIMINGS
@@ -27,7 +27,7 @@ LONG = "a long question " * 40
 @pytest.fixture
 def station(monkeypatch: pytest.MonkeyPatch, orchestrator: str) -> Iterator[str]:
     monkeypatch.setattr(parrot, "TIMINGS", TIMINGS)
-    vocabulary = Vocabulary(parrot.tokenizer())
+    vocabulary = ModelTokenizer(parrot.tokenizer())
     desk = Desk(parrot.Parrot(), vocabulary, "tiny", CONTEXT, words=912)
     health = {**HEALTH, "context_length": CONTEXT}
     with serve(app.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: (True, health))) as url:
@@ -53,7 +53,7 @@ def mixed(folder: Path) -> str:
 def test_prompts_that_are_too_long_are_announced_and_stand_beside_the_accuracy(
     station: str, wdmoe: Wdmoe, tmp_path: Path
 ) -> None:
-    tokens = len(Vocabulary(parrot.tokenizer()).encode(LONG * 2)[0]) + 4
+    tokens = len(ModelTokenizer(parrot.tokenizer()).encode(LONG * 2)[0]) + 4
     result = wdmoe("replay", mixed(tmp_path), "--out", str(tmp_path / "run"))
     assert result.code == 1
     assert result.err.splitlines()[0] == (

@@ -12,11 +12,9 @@ from orchestrator.client.client import Client
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt import CodePrompt, Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.replay import code_judge
-from orchestrator.replay.code_judge import CodeResult
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder
-from orchestrator.results.schema import Request
+from orchestrator.results.schema import CodeOutcome, CodeResult, Request
 from tests.harness.command import Wdmoe
 from tests.harness.replay_stack import app, prompt, told
 from tests.harness.serving import serve
@@ -60,7 +58,7 @@ class Judge:
                 raise KeyboardInterrupt
             self.seen.append(request.id)
             assert prompts[request.id].id == request.prompt_id
-            outcome: code_judge.Outcome = "passed" if request.completion else "failed"
+            outcome: CodeOutcome = "passed" if request.completion else "failed"
             on_done(
                 CodeResult(id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail="")
             )

@@ -20,7 +20,7 @@ from services.bs.http.openai import logprobs
 from services.bs.http.openai.schema import CompletionRequest, Prompt
 from services.bs.http.openai.usage import StreamUsage, usage
 from services.bs.http.submission import Asking, Desk
-from services.bs.text.tokenizer import Offsets, Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer, Offsets
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGITS_BYTES = 64 << 20
@@ -109,7 +109,7 @@ class _Choices:
     """Turns events into what they add to their choice; there are `each` choices of a prompt."""
 
     def __init__(
-        self, vocabulary: Vocabulary, prompts: list[_Prompt], each: int, body: CompletionRequest
+        self, vocabulary: ModelTokenizer, prompts: list[_Prompt], each: int, body: CompletionRequest
     ) -> None:
         self._vocabulary = vocabulary
         self._prompts = [prompt for prompt in prompts for _ in range(each)]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.bs.engine.request import TokenLogprob
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 
 _LEAST = -9999.0  # stands for minus infinity, which JSON does not have
 
 
 def of_completion(
-    vocabulary: Vocabulary, tokens: Sequence[TokenLogprob], offsets: Sequence[int]
+    vocabulary: ModelTokenizer, tokens: Sequence[TokenLogprob], offsets: Sequence[int]
 ) -> dict[str, list[Any]]:
     """Lists as long as `tokens`; `offsets` are the characters at which these begin.
 
@@ -26,7 +26,7 @@ def of_completion(
     }
 
 
-def _by_name(vocabulary: Vocabulary, each: TokenLogprob) -> dict[str, float | None] | None:
+def _by_name(vocabulary: ModelTokenizer, each: TokenLogprob) -> dict[str, float | None] | None:
     """The likeliest tokens, and the one that is there in any case."""
     if each.logprob is None:
         return None
@@ -36,7 +36,7 @@ def _by_name(vocabulary: Vocabulary, each: TokenLogprob) -> dict[str, float | No
     return shown
 
 
-def of_chat(vocabulary: Vocabulary, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+def of_chat(vocabulary: ModelTokenizer, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     """The tokens of an answer."""
     content = [
         _named(vocabulary, each.token, each.logprob)
@@ -46,7 +46,7 @@ def of_chat(vocabulary: Vocabulary, tokens: Sequence[TokenLogprob]) -> dict[str,
     return {"content": content, "refusal": None}
 
 
-def _named(vocabulary: Vocabulary, token: int, logprob: float | None) -> dict[str, Any]:
+def _named(vocabulary: ModelTokenizer, token: int, logprob: float | None) -> dict[str, Any]:
     return {
         "token": vocabulary.name(token),
         "logprob": _finite(logprob),

@@ -16,8 +16,8 @@ from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection.policies.random import Random
 from orchestrator.selection.policies.top1 import Top1
 from orchestrator.selection.policies.topk import TopK
-from services.bs.batch.batch import Part
-from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.batch import Segment
+from services.bs.batch.request_context import RequestContext, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.engine.trunk import Trunk
 from tests.harness.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part, trunk
@@ -32,7 +32,7 @@ def whole(checkpoint: Checkpoint, ids: list[int]) -> torch.Tensor:
 
 def steps_equal_whole(cell: Cell, steps: list[list[list[int]]]) -> None:
     """`steps` has, for each step, the tokens of each sequence, none if it is not in the step."""
-    split, served = trunk(cell), Serving(TopK())
+    split, served = trunk(cell), RequestContext(TopK())
     caches = [split.cache(ROOM) for _ in steps[0]]
     rows: list[list[torch.Tensor]] = [[] for _ in caches]
     for step in steps:
@@ -76,13 +76,13 @@ def test_a_sliding_window_is_respected(tmp_path_factory: pytest.TempPathFactory)
         steps_equal_whole(cell, STEPS)
 
 
-def beginning_with(split: Trunk, prefix: Part, own: list[int]) -> Part:
+def beginning_with(split: Trunk, prefix: Segment, own: list[int]) -> Segment:
     return part(own, split.cache(ROOM, prefix.cache, len(prefix)), prefix.serving)
 
 
 def test_what_sequences_begin_with_may_be_computed_in_their_step_or_before(cell: Cell) -> None:
     cell.start_all()
-    split, served = trunk(cell), Serving(TopK())
+    split, served = trunk(cell), RequestContext(TopK())
     shared, own = [3, 14, 15, 9], [[26], [5, 35, 8], [9, 7], [1, 2]]
     prefix = part(shared, split.cache(ROOM), served)
     together = [beginning_with(split, prefix, ids) for ids in own[:3]]
@@ -97,9 +97,9 @@ def test_what_sequences_begin_with_may_be_computed_in_their_step_or_before(cell:
 
 def test_only_the_logits_that_are_wanted_are_given(cell: Cell) -> None:
     cell.start_all()
-    split, served = trunk(cell), Serving(TopK())
+    split, served = trunk(cell), RequestContext(TopK())
     draws = generator([1], CPU)
-    none, last = (Part([1, 2, 3], split.cache(ROOM), served, draws, wanted) for wanted in (0, 1))
+    none, last = (Segment([1, 2, 3], split.cache(ROOM), served, draws, wanted) for wanted in (0, 1))
     split.forward([none, last])
     assert none.logits.shape == (0, 40)
     torch.testing.assert_close(last.logits, whole(cell.checkpoint, [1, 2, 3])[-1:])
@@ -111,8 +111,8 @@ def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
     split, policies = trunk(cell), (TopK(), Random(), Top1(), TopK(), Random())
     ids = [[n, n + 1, n + 2] for n in range(len(policies))]
 
-    def parts() -> list[Part]:
-        served = [Serving(policy, trace=RoutingTrace()) for policy in policies]
+    def parts() -> list[Segment]:
+        served = [RequestContext(policy, trace=RoutingTrace()) for policy in policies]
         return [part(i, split.cache(ROOM), s) for i, s in zip(ids, served, strict=True)]
 
     together, alone = parts(), parts()
@@ -138,7 +138,7 @@ def test_a_layer_has_one_channel_state_however_often_policies_are_asked(
     cell.channel.state = near
     cell.start_all()
     split = trunk(cell)
-    parts = [part([n, n + 1, n + 2], split.cache(ROOM), Serving(Random())) for n in range(8)]
+    parts = [part([n, n + 1, n + 2], split.cache(ROOM), RequestContext(Random())) for n in range(8)]
     monkeypatch.setattr(cell.channel, "current", lambda: next(states))
     split.forward(parts)
     for one in parts:
@@ -146,7 +146,7 @@ def test_a_layer_has_one_channel_state_however_often_policies_are_asked(
         assert one.serving.meter.batched_s < math.inf
 
 
-def routes(one: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def routes(one: Segment) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Layer, token, experts and whether they were used, of all that its request recorded."""
     assert one.serving.trace is not None
     with np.load(io.BytesIO(one.serving.trace.npz())) as file:
@@ -161,7 +161,7 @@ def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) 
     cell.admit(0, 1, 3)
     split, parts = trunk(cell), []
     for n in range(4):
-        parts.append(part([n, n + 9, n + 18, n + 27], split.cache(ROOM), Serving(TopK())))
+        parts.append(part([n, n + 9, n + 18, n + 27], split.cache(ROOM), RequestContext(TopK())))
     split.forward(parts)
     lost = [one.serving.meter.dropped for one in parts]
     absent = {"device": "2", "reason": "absent"}
@@ -170,7 +170,7 @@ def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) 
     ]
     assert sum(one.total() for one in lost) == sum(counted) > 0
     for one, own in zip(parts, lost, strict=True):
-        alone = Serving(TopK())
+        alone = RequestContext(TopK())
         forward(split, one.ids, split.cache(ROOM), alone)
         assert alone.meter.dropped == own
         assert alone.meter.eq8_s == pytest.approx(one.serving.meter.eq8_s)

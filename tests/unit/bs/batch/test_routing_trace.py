@@ -10,20 +10,20 @@ import torch
 
 from orchestrator.selection import Gate, drop_unreachable
 from orchestrator.selection.policies.wlr import WeightToLatencyRatio
+from services.bs.batch.decision import RoutingDecision
 from services.bs.batch.routing_trace import RoutingTrace
-from services.bs.experts.selector import Choice
 
 LATENCY_S = np.array([0.001, 0.5, math.inf, 0.002, 0.0])
 
 
-def choice(n: int, seed: int) -> Choice:
+def choice(n: int, seed: int) -> RoutingDecision:
     """What `wlr` makes of random logits, with device 2 out of reach and 4 not shaped."""
     logits = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
     latency_s = torch.from_numpy(LATENCY_S).float()
     selected = WeightToLatencyRatio(theta=0.2).select(Gate(logits, 2, latency_s))
     reachable = torch.tensor([True, True, False, True, True])
     used = drop_unreachable(selected, logits, reachable)
-    return Choice(selected, used, logits, LATENCY_S, reachable, None)
+    return RoutingDecision(selected, used, logits, LATENCY_S, reachable, None)
 
 
 def test_every_choice_comes_back_with_its_grounds() -> None:

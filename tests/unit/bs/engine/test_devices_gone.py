@@ -12,7 +12,7 @@ import pytest
 from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import EngineRoom
 from tests.harness.parrot import FOLDER, tokenizer
@@ -29,7 +29,7 @@ REQUESTS = {
 def url(cell: Cell) -> Iterator[str]:
     cell.channel.state = emulating(flops=1e12)
     cell.start_all()
-    vocabulary = Vocabulary(tokenizer())
+    vocabulary = ModelTokenizer(tokenizer())
     # Tokens of the bundled vocabulary that the tiny model does not know are not in these texts.
     room = EngineRoom(cell, decode=vocabulary.decode)
     desk = Desk(room.engine, vocabulary, "tiny", 2048, words=40)

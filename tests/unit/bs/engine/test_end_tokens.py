@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from orchestrator.errors import InputError
 from orchestrator.moe import model_folder
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.parrot import FOLDER, tokenizer
 
 CHATML = "<|im_end|>"
@@ -85,5 +85,5 @@ def test_a_damaged_field_is_refused_in_one_line(
 
 
 def test_a_stop_text_that_is_a_special_token_is_that_token(folder: Path) -> None:
-    vocabulary = Vocabulary(model_folder.load_tokenizer(folder))
+    vocabulary = ModelTokenizer(model_folder.load_tokenizer(folder))
     assert vocabulary.special([CHATML, "a", "no token"]) == {end_of_turn(folder)}

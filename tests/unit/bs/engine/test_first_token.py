@@ -18,7 +18,7 @@ from orchestrator.results.schema import Channel, Request
 from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.cell import around
 from tests.harness.engine_room import EngineRoom
 from tests.harness.parrot import FOLDER, Http, tokenizer
@@ -42,7 +42,7 @@ def url() -> Iterator[str]:
     with around(checkpoint) as cell:
         cell.channel.state = ChannelState(1, 0, 0.0, "test", "0" * 64, devices, EMULATE)
         cell.start_all()
-        vocabulary = Vocabulary(tokenizer())
+        vocabulary = ModelTokenizer(tokenizer())
         room = EngineRoom(cell, ends=frozenset([0]), decode=vocabulary.decode)
         desk = Desk(room.engine, vocabulary, "bundled", 2048, words=912)
         app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))

@@ -17,7 +17,7 @@ from services.bs.http.app import create
 from services.bs.http.openai import completions
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.cell import CPU, Cell, emulating, trunk
 from tests.harness.engine_room import Answer, EngineRoom, asking
 from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
@@ -105,7 +105,7 @@ def test_a_request_that_never_fits_is_refused_with_the_reason(
 
 
 def test_over_http_it_is_a_400(room: EngineRoom) -> None:
-    desk = Desk(room.engine, Vocabulary(tokenizer()), "tiny", 2048, words=40)
+    desk = Desk(room.engine, ModelTokenizer(tokenizer()), "tiny", 2048, words=40)
     app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
     with room.running(), serve(app) as url:
         http = Http(url)

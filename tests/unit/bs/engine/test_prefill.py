@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contracts.channel_state import PolicyState
-from services.bs.batch.batch import Part
+from services.bs.batch.batch import Segment
 from services.bs.engine import prefill
 from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.request import Event, Piece
@@ -34,7 +34,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     forward = Trunk.forward
 
-    def look(trunk: Trunk, parts: list[Part]) -> None:
+    def look(trunk: Trunk, parts: list[Segment]) -> None:
         found.append((sum(map(len, parts)), sum(part.wanted for part in parts)))
         forward(trunk, parts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.bs.engine.progress import Standing
+from services.bs.engine.progress import RequestsInProgress
 from services.bs.engine.request import Event, Piece
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import EngineRoom, asking
@@ -21,7 +21,7 @@ def room(cell: Cell) -> EngineRoom:
     return EngineRoom(cell)
 
 
-def counts(standing: Standing) -> list[tuple[int, int, int, int]]:
+def counts(standing: RequestsInProgress) -> list[tuple[int, int, int, int]]:
     return [
         (one.sequences, one.prompt_tokens, one.completion_tokens, one.max_tokens)
         for one in standing.running
@@ -29,7 +29,7 @@ def counts(standing: Standing) -> list[tuple[int, int, int, int]]:
 
 
 def test_requests_wait_then_run_then_are_gone(room: EngineRoom) -> None:
-    seen: list[Standing] = []
+    seen: list[RequestsInProgress] = []
 
     def look(event: Event) -> None:
         if isinstance(event, Piece):
@@ -40,7 +40,7 @@ def test_requests_wait_then_run_then_are_gone(room: EngineRoom) -> None:
     (waits,) = room.engine.standing().waiting
     assert (waits.prompt_tokens, waits.completion_tokens, waits.max_tokens) == (5, 0, 6)
     room.serve()
-    assert room.engine.standing() == Standing([], [])
+    assert room.engine.standing() == RequestsInProgress([], [])
     assert all(standing.waiting == [] for standing in seen)
     assert {one[:2] + one[3:] for standing in seen for one in counts(standing)} == {(2, 5, 6)}
     made = [one[2] for standing in seen for one in counts(standing)]

@@ -18,12 +18,12 @@ from orchestrator.contracts.channel_state import DeviceState, Direction
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.selection import Selection
 from orchestrator.selection.policies.topk import TopK
-from services.bs.batch.batch import Step
+from services.bs.batch.batch import ForwardBatch
+from services.bs.batch.decision import RoutingDecision
 from services.bs.batch.expert_call import between
-from services.bs.batch.request_context import Serving
+from services.bs.batch.request_context import RequestContext
 from services.bs.experts.latency_estimator import ENOUGH
 from services.bs.experts.patience import LEAST_FLOPS
-from services.bs.experts.selector import Choice
 from services.device.experts import Experts
 from services.net import wire
 from tests.harness.cell import (
@@ -45,11 +45,11 @@ def chosen(
     index: list[list[int]],
     weight: list[list[float]],
     candidates: list[list[int]] | None = None,
-) -> Choice:
+) -> RoutingDecision:
     """A choice of experts that can all be reached, for len(index) tokens."""
     before = torch.tensor(candidates or index)
     selected = Selection(torch.tensor(index), torch.tensor(weight), before)
-    return Choice(
+    return RoutingDecision(
         selected=selected,
         used=selected,
         logits=torch.zeros(len(index), EXPERTS),
@@ -69,8 +69,8 @@ def run_layer(
     torch.manual_seed(1)
     hidden = torch.randn(len(index), 16)
     choice = chosen(cell, index, weight, candidates)
-    served = Serving(TopK())
-    step = Step([part([0] * len(index), trunk(cell).cache(ROOM), served)], EXPERTS)
+    served = RequestContext(TopK())
+    step = ForwardBatch([part([0] * len(index), trunk(cell).cache(ROOM), served)], EXPERTS)
     output = cell.dispatcher.layer(1, hidden, [choice], step)
     step.close()
     return hidden, output, served.meter
@@ -84,7 +84,7 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
     for q in range(EXPERTS):
         cell.start(q)
     cell.admit(*range(EXPERTS))
-    split, served = trunk(cell), Serving(TopK())
+    split, served = trunk(cell), RequestContext(TopK())
     whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
     cache = split.cache(ROOM)
@@ -161,14 +161,14 @@ def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
     cell.say(mute, cell.hello(1))
     cell.admit(0, 1)
     split, policy = trunk(cell), TopK()
-    servings = [Serving(policy) for _ in range(4)]
+    servings = [RequestContext(policy) for _ in range(4)]
     parts = [
         part([0] * tokens, split.cache(ROOM), served)
         for tokens, served in zip((2, 1, 2, 1), servings, strict=True)
     ]
     index = [[0, 1], [1, 4], [1, 4], [0, 4], [1, 4], [4, 4]]  # the last is the policy's choice
     choice = chosen(cell, index, [[0.5, 0.5]] * len(index))
-    step = Step(parts, EXPERTS)
+    step = ForwardBatch(parts, EXPERTS)
     # Of 2, 1, 2 and 1 tokens: one of the first has no expert, all of the second, one of the third.
     cell.dispatcher.layer(1, torch.randn(len(index), 16), [choice], step)
     assert [served.untouched for served in servings] == [None, 1, None, None]
@@ -372,7 +372,7 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
         cell.start(q)
     cell.admit(*range(EXPERTS))
     assert cell.dispatcher.reachable().tolist() == [True, True, False, True]
-    split, served = trunk(cell), Serving(TopK())
+    split, served = trunk(cell), RequestContext(TopK())
     forward(split, list(range(20)), split.cache(ROOM), served)
     assert 2 not in served.meter.used
     assert served.meter.dropped == {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.moe.checkpoint import ModelInfo
 from orchestrator.moe.latency_model import batched_latency_s
-from services.bs.experts.latency_estimator import ENOUGH, STALE_S, LatencyEstimate
+from services.bs.experts.latency_estimator import ENOUGH, STALE_S, LatencyEstimator
 
 INFO = ModelInfo(layers=2, experts=3, top_k=2, hidden_size=16, intermediate_size=24, vocab_size=40)
 LINK = Direction(rate_bps=1e8)
@@ -29,7 +29,7 @@ ONE = np.ones(3)
 
 
 def messages(
-    estimate: LatencyEstimate, count: int, fixed_s: float, token_s: float, noise: float = 0.0
+    estimate: LatencyEstimator, count: int, fixed_s: float, token_s: float, noise: float = 0.0
 ) -> None:
     """Answers of device 0 at time 0, of 1 to 40 tokens, with a relative error; then a fit."""
     draw = random.Random(5)
@@ -40,20 +40,20 @@ def messages(
     estimate.fit(STATE, 0.0)
 
 
-def lines(estimate: LatencyEstimate) -> tuple[float, float]:
+def lines(estimate: LatencyEstimator) -> tuple[float, float]:
     """a and b of device 0, from what messages of 1 and of 1,000,000 tokens are said to take."""
     at = {n: float(estimate.latency_s("measured", STATE, np.full(3, n), 0.0)[0]) for n in (1, 1e6)}
     return at[1] - at[1e6], at[1e6]
 
 
 def test_computed_it_is_eq_6_of_the_emulated_model() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     assert estimate.analytic_s(STATE).tolist() == pytest.approx(EQ6_S, rel=1e-12)
     assert estimate.analytic_s(None).tolist() == [0, 0, 0]
 
 
 def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
-    served = LatencyEstimate(INFO, "fp16").analytic_s(replace(STATE, emulate=None))
+    served = LatencyEstimator(INFO, "fp16").analytic_s(replace(STATE, emulate=None))
     expected = 2 * 16 * 16 / 1e8 + 6 * 16 * 24 / 1e11
     assert served[0] == pytest.approx(expected, rel=1e-12)
 
@@ -61,7 +61,7 @@ def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
 @given(st.floats(1e-4, 0.05), st.floats(1e-4, 0.05))
 @settings(max_examples=50)
 def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s: float) -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 200, fixed_s, token_s)
     a, b = lines(estimate)
     # The computed value, 5 ms, counts as one token's worth in the fit.
@@ -70,7 +70,7 @@ def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s
 
 
 def test_noise_of_a_tenth_leaves_them_recognisable() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 400, fixed_s=0.02, token_s=0.004, noise=0.1)
     a, b = lines(estimate)
     assert a == pytest.approx(0.02, rel=0.35)
@@ -78,7 +78,7 @@ def test_noise_of_a_tenth_leaves_them_recognisable() -> None:
 
 
 def test_a_change_is_followed() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 300, fixed_s=0.002, token_s=0.001)
     messages(estimate, 200, fixed_s=0.02, token_s=0.01)
     assert lines(estimate) == pytest.approx((0.02, 0.01), rel=0.05)
@@ -86,7 +86,7 @@ def test_a_change_is_followed() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 10)), min_size=ENOUGH, max_size=60))
 def test_neither_part_is_ever_negative(taken: list[tuple[int, float]]) -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     for n, took_s in taken:
         estimate.learn(0, n, took_s, 0.0, STATE)
     estimate.fit(STATE, 0.0)
@@ -96,7 +96,7 @@ def test_neither_part_is_ever_negative(taken: list[tuple[int, float]]) -> None:
 
 
 def test_messages_that_are_all_alike_are_believed_as_they_are() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     for took_s in (0.011, 0.009) * ENOUGH:
         estimate.learn(0, 1, took_s, 0.0, STATE)
     estimate.fit(STATE, 0.0)
@@ -104,7 +104,7 @@ def test_messages_that_are_all_alike_are_believed_as_they_are() -> None:
 
 
 def test_until_enough_was_measured_and_of_other_devices_it_is_computed() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, ENOUGH - 1, 0.02, 0.1)
     assert estimate.latency_s("measured", STATE, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
     messages(estimate, 1, 0.02, 0.1)
@@ -114,7 +114,7 @@ def test_until_enough_was_measured_and_of_other_devices_it_is_computed() -> None
 
 
 def test_what_was_measured_long_ago_is_not_used() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     late_s = STALE_S + 1
     assert estimate.latency_s("measured", STATE, ONE, late_s).tolist() == pytest.approx(EQ6_S)
@@ -123,7 +123,7 @@ def test_what_was_measured_long_ago_is_not_used() -> None:
 
 
 def test_another_profile_is_measured_afresh() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     other = replace(STATE, profile_sha256="1" * 64)
     assert estimate.latency_s("measured", other, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
@@ -140,7 +140,7 @@ def faded(epoch: int, interval: int, rate_bps: float) -> ChannelState:
 
 
 def test_another_draw_that_was_switched_to_is_measured_afresh() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     other = faded(epoch=2, interval=1, rate_bps=1e7)
     computed_s = estimate.analytic_s(other).tolist()
@@ -156,13 +156,13 @@ def test_another_draw_that_was_switched_to_is_measured_afresh() -> None:
     ids=["another policy", "fading that goes on"],
 )
 def test_what_was_measured_holds_while_no_switch_changes_links(state: ChannelState) -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     assert estimate.latency_s("measured", state, ONE, 0.0)[0] == pytest.approx(0.12, rel=0.1)
 
 
 def test_the_larger_is_taken_of_each_device() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.0, 0.02)
     for _ in range(ENOUGH):
         estimate.learn(1, 1, 1e-4, 0.0, STATE)
@@ -173,7 +173,7 @@ def test_the_larger_is_taken_of_each_device() -> None:
 
 
 def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     for state in (STATE, faded(epoch=1, interval=1, rate_bps=1e3)):
         assert estimate.latency_s("compute", state, ONE, 0.0).tolist() == pytest.approx(
@@ -183,7 +183,7 @@ def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
 
 @pytest.mark.parametrize("source", ["compute", "measured", "larger"])
 def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
-    estimate = LatencyEstimate(INFO, "fp16")
+    estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     gone = replace(STATE, devices=(replace(STATE.devices[0], reachable=False), *STATE.devices[1:]))
     assert estimate.latency_s(source, gone, ONE, 0.0)[0] == math.inf  # type: ignore[arg-type]

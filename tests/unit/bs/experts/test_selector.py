@@ -18,9 +18,9 @@ from orchestrator.selection import LatencySource
 from orchestrator.selection.policies.top1 import Top1
 from orchestrator.selection.policies.topk import TopK
 from orchestrator.selection.policies.wlr import WeightToLatencyRatio
-from services.bs.batch.request_context import Serving, generator
+from services.bs.batch.request_context import RequestContext, generator
 from services.bs.batch.routing_trace import RoutingTrace
-from services.bs.experts.policy_in_force import Policies
+from services.bs.experts.policy_in_force import PolicyInForce
 from tests.harness.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
 
 
@@ -36,7 +36,7 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     cell.channel.state = replace(slow, devices=(fast, fast, fast, slow.devices[3]))
     all_there(cell)
     tokens, layers = 20, 3
-    everything, served = Serving(TopK()), Serving(WeightToLatencyRatio(theta=0.2))
+    everything, served = RequestContext(TopK()), RequestContext(WeightToLatencyRatio(theta=0.2))
     split = trunk(cell)
     forward(split, list(range(tokens)), split.cache(ROOM), everything)
     before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
@@ -71,7 +71,7 @@ def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
     all_there(cell)
     cell.roster.lose(1, "silent")
     tokens, layers = 20, 3
-    served, split = Serving(Top1()), trunk(cell)
+    served, split = RequestContext(Top1()), trunk(cell)
     forward(split, list(range(tokens)), split.cache(ROOM), served)
     meter = served.meter
     assert meter.dropped.keys() == {1}
@@ -82,7 +82,7 @@ def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
 
 def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
     all_there(cell)
-    served = Serving(TopK())
+    served = RequestContext(TopK())
     served.trace = RoutingTrace()
     split = trunk(cell)
     cache = split.cache(ROOM)
@@ -136,7 +136,7 @@ def test_a_policy_that_cannot_be_made_here_leaves_the_last_one(
     checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = CollectorRegistry()
-    policies = Policies(checkpoint.info, CPU, bs_metrics(registry))
+    policies = PolicyInForce(checkpoint.info, CPU, bs_metrics(registry))
     wlr = policies.of(PolicyState("wlr", {"theta": 0.2}))
     assert wlr.model_dump()["theta"] == 0.2
     for _ in range(3):  # every request asks, one line is enough
@@ -185,7 +185,7 @@ def test_a_policy_that_cannot_select_leaves_the_last_one(
     told: str,
 ) -> None:
     (folder / "mine.py").write_text(MINE + f"        {statement}\n")
-    policies = Policies(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
+    policies = PolicyInForce(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
     assert policies.of(PolicyState("mine")).name == "topk"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("policy refused, topk stays: policy mine: ")
@@ -194,6 +194,6 @@ def test_a_policy_that_cannot_select_leaves_the_last_one(
 
 @pytest.mark.parametrize("name", ["topk", "wlr", "top1", "random", "channel"])
 def test_bundled_policies_pass_their_trial(checkpoint: Checkpoint, name: str) -> None:
-    policies = Policies(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
+    policies = PolicyInForce(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
     params = {"theta": 0.2} if name == "wlr" else {}
     assert policies.of(PolicyState(name, params)).name == name

@@ -18,7 +18,7 @@ from services.bs.http.app import create
 from services.bs.http.middleware import MAX_BODY_BYTES
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import Desk
-from services.bs.text.tokenizer import Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
 from tests.harness.serving import serve
 
@@ -33,7 +33,7 @@ PREFLIGHT = {
 @pytest.fixture
 def open_to_pages() -> Iterator[str]:
     """A base station that a page of PAGE may use."""
-    desk = Desk(Parrot(), Vocabulary(tokenizer()), "parrot", 64, words=912)
+    desk = Desk(Parrot(), ModelTokenizer(tokenizer()), "parrot", 64, words=912)
     app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}), [PAGE])
     with serve(app) as url:
         yield url

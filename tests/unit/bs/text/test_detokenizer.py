@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.bs.text.detokenizer import TextStream
+from services.bs.text.detokenizer import IncrementalDetokenizer
 
 
 def decode(ids: Sequence[int]) -> str:
@@ -13,7 +13,7 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def stream(data: bytes, stop: Sequence[str] = (), min_tokens: int = 0) -> list[str]:
-    text = TextStream(decode, stop, min_tokens)
+    text = IncrementalDetokenizer(decode, stop, min_tokens)
     pieces = []
     for byte in data:
         pieces.append(text.add(byte))

@@ -10,11 +10,11 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Prepend, Replace
 from tokenizers.normalizers import Sequence as Normalizers
 
-from services.bs.text.tokenizer import Offsets, Vocabulary
+from services.bs.text.tokenizer import ModelTokenizer, Offsets
 from tests.harness.parrot import tokenizer
 
 PLAIN = tokenizer()
-BUNDLED = Vocabulary(PLAIN)
+BUNDLED = ModelTokenizer(PLAIN)
 IDS = st.lists(st.integers(0, BUNDLED.size - 1), max_size=30)
 
 
@@ -68,7 +68,7 @@ def test_each_token_has_a_name_of_its_own() -> None:
 
 
 def test_pieces_keep_the_space_before_them(pieces: Tokenizer) -> None:
-    vocabulary = Vocabulary(pieces)
+    vocabulary = ModelTokenizer(pieces)
     ids, offsets = vocabulary.encode("a b")
     assert [vocabulary.name(id) for id in ids] == [" a", " b"]
     assert offsets == [0, 1]
@@ -76,7 +76,7 @@ def test_pieces_keep_the_space_before_them(pieces: Tokenizer) -> None:
 
 
 def test_pieces_that_are_bytes_make_characters(pieces: Tokenizer) -> None:
-    vocabulary = Vocabulary(pieces)
+    vocabulary = ModelTokenizer(pieces)
     ids, offsets = vocabulary.encode("a東b")
     assert [vocabulary.name(id) for id in ids[1:4]] == [r"bytes:\xe6", r"bytes:\x9d", r"bytes:\xb1"]
     assert offsets == [0, 1, 1, 1, 2]
@@ -84,5 +84,5 @@ def test_pieces_that_are_bytes_make_characters(pieces: Tokenizer) -> None:
 
 
 def test_a_token_that_only_the_model_has_is_no_text(pieces: Tokenizer) -> None:
-    vocabulary = Vocabulary(pieces)
+    vocabulary = ModelTokenizer(pieces)
     assert (vocabulary.name(5000), vocabulary.decode([5000])) == ("", "")

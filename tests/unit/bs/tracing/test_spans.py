@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.contracts.clock_offset import shift_into
-from services.bs.batch.expert_call import Job
+from services.bs.batch.expert_call import ExpertCall
 from services.bs.engine.request import Event, Piece
-from services.bs.tracing.spans import LayerTrace, RequestTrace, RoundTrip, Span, StepTrace
+from services.bs.tracing.spans import LayerTrace, RequestTrace, Span, StepTrace
 from services.net import wire
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import Answer, EngineRoom, asking
@@ -140,8 +140,8 @@ def test_whatever_a_devices_clock_is_its_parts_nest(
     received_s, started_s, finished_s, back_s = at_the_device
     output = wire.Payload.of(torch.zeros(1, 1), "fp32")
     done = wire.Done(0, output, b"", received_s, started_s, finished_s, back_s, overrun=False)
-    job = Job(2, torch.tensor([0]), torch.tensor([0]), sent_s, 0.0, 9, 9, done, arrived_s)
-    trip = RoundTrip.of(job, arrived_s)
+    job = ExpertCall(2, torch.tensor([0]), torch.tensor([0]), sent_s, 0.0, 9, 9, done, arrived_s)
+    trip = job.round_trip(arrived_s)
     trace, step = RequestTrace(sent_s), StepTrace(1, 1, sent_s, arrived_s)
     before, after = (sent_s, sent_s, sent_s, sent_s), (arrived_s, arrived_s)
     step.layers.append(LayerTrace(0, *before, *after, 0, 0, [trip]))

@@ -1,0 +1,57 @@
+"""The progress of the newest replay, as `GET /status` and Prometheus show it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.contracts.replay_progress import Progress
+from orchestrator.metrics import OrchestratorMetrics
+
+# A replay tells once a second; one that was killed can tell nothing.
+SILENT_AFTER_S = 10.0
+
+
+class ReplayBoard:
+    """The newest progress, for `GET /status` and for Prometheus; for any thread."""
+
+    def __init__(
+        self, metrics: OrchestratorMetrics, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics = metrics
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._newest: Progress | None = None
+        self._arrived_s = 0.0
+        metrics.replay_running.set_function(self._running)
+        metrics.replay_accuracy_ratio.set(math.nan)  # there is none yet, and 0 would be one
+
+    def take(self, progress: Progress) -> None:
+        """Show this from now on, also after its replay has ended."""
+        metrics = self._metrics
+        with self._lock:
+            self._newest, self._arrived_s = progress, self._now_s()
+            metrics.replay.info({"prompts": progress.prompts})
+            metrics.replay_planned_requests.set(progress.planned)
+            metrics.replay_done_requests.set(progress.done)
+            metrics.replay_failed_requests.set(progress.failed)
+            accuracy = progress.accuracy
+            metrics.replay_accuracy_ratio.set(math.nan if accuracy is None else accuracy)
+
+    def status(self) -> dict[str, Any] | None:
+        """The newest, with its accuracy; None if there was no replay yet."""
+        with self._lock:
+            newest = self._newest
+        if newest is None:
+            return None
+        told = newest.model_dump() | {"running": bool(self._running())}
+        return told | {"accuracy": newest.accuracy}
+
+    def _running(self) -> float:
+        with self._lock:
+            if self._newest is None or not self._newest.running:
+                return 0.0
+            return float(self._now_s() - self._arrived_s < SILENT_AFTER_S)
