@@ -1,23 +1,22 @@
-# make demo   sets the host up, brings the stack up, replays two prompt sets under two profiles
-# make test   everything that is tested, on a real kernel with netem and a real Docker Engine
-# make netem-stack   the stack's own tests of links and model on a kernel with netem
-# make bench  on a running stack: what selecting experts costs, as a share of a layer's time, and
-#             how many more tokens a second eight clients get than one; beside it, what metrics cost
+# make demo   sets the host up, starts the stack, replays two prompt sets under two profiles
+# make test   runs all tests, on a real kernel with netem and a real Docker Engine
+# make bench  measures, on a running stack, the cost of selection as a share of a layer's time, the
+#             tokens per second of eight clients against one, and the cost of metrics
 # make down   stops the stack
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test netem-stack bench down setup
+.PHONY: demo test bench down setup
 
 PATH := $(CURDIR)/.venv/bin:$(PATH)
-# JUnit XML reports of the last `make test`, one a pytest run
+# JUnit XML reports of the last `make test`, one per pytest run
 REPORTS := .build/reports
 
 setup:
 	@./setup.sh
 
-# prompts of each set; the table of the runs is in runs/demo/report/table.md
+# number of prompts of each set; the table of the runs is in runs/demo/report/table.md
 LIMIT := 20
 
 demo: setup
@@ -44,15 +43,10 @@ test:
 	ruff check
 	ruff format --check
 	mypy
-	python -m pytest tests/unit --junitxml=$(REPORTS)/unit.xml
-	python -m pytest tests/net tests/stack --junitxml=$(REPORTS)/host.xml
-	tests/netem_kernel/run python -m pytest tests/net --junitxml=$(REPORTS)/netem.xml
-
-# Apart from `make test` until the stack comes up in time again on User-Mode Linux's one processor:
-# its devices had reported nothing after four minutes.
-netem-stack: setup
-	@tests/netem_kernel/run python -m pytest tests/stack/test_model.py tests/stack/test_shaping.py \
-	    tests/stack/test_links.py
+	python -m pytest tests/unit --durations=20 --junitxml=$(REPORTS)/unit.xml
+	python -m pytest tests/net tests/stack --durations=20 --junitxml=$(REPORTS)/host.xml
+	tests/netem_kernel/run python -m pytest tests/net tests/stack/test_model.py \
+	    tests/stack/test_shaping.py tests/stack/test_links.py --durations=20 --junitxml=$(REPORTS)/netem.xml
 
 bench:
 	@python -m benchmarks.selection

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Sets up what the testbed needs on this host, and nothing that is there already:
+# Installs what the testbed needs on this host, and skips what is there already:
 #   1. .venv with the project and its development tools
 #   2. with --tests: tmux and a browser, in which the tests look at `wdmoe top` and at reports,
 #      Grafana's types, and clients of OpenAI's API
-#   3. a Docker Engine that answers, with compose
+#   3. a running Docker Engine, with compose
 #   4. the container images; where no image registry answers, from Debian packages
-# Run it as often as you like. What its steps print goes to .build/*.log.
+# Run it as often as you like. The output of its steps goes to .build/*.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -17,8 +17,8 @@ readonly LOCAL_PROMETHEUS=wdmoe-prometheus:local
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
-# logged NAME COMMAND… : runs it with its output in .build/NAME.log, shown only if it fails; a minute
-# of silence ends with a line
+# logged NAME COMMAND… : runs COMMAND with its output in .build/NAME.log, shown only if it fails, and
+# prints a line of progress every minute
 logged() {
     local log=.build/$1.log ticker failed=0
     shift
@@ -29,7 +29,7 @@ logged() {
     [ $failed = 0 ] || { tail -n 20 "$log" >&2; fail "failed, see $log: $*"; }
 }
 
-# still_at LOG : says every minute how far a log is, until it is killed or set-up has ended
+# still_at LOG : prints the last line of a log every minute, until it is killed or set-up has ended
 still_at() {
     local began=$SECONDS
     trap 'kill $!; exit' TERM
@@ -52,7 +52,7 @@ python_environment() {
 
 engine_answers() { timeout 20 docker info >/dev/null 2>&1; }
 
-# may_install WHAT : stops with one line where this user cannot install packages
+# may_install WHAT : exits with one line if this user cannot install packages
 may_install() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         fail "$1 is missing and this user cannot install it: install $1 and run setup.sh again"
@@ -65,7 +65,7 @@ apt_install() {
         apt-get install -y --no-install-recommends "$@"
 }
 
-# In which the tests look at `wdmoe top`.
+# The tests look at `wdmoe top` in tmux.
 terminal() {
     command -v tmux >/dev/null && return
     may_install tmux
@@ -94,8 +94,8 @@ grafana_types() {
     cp tests/grafana_schema/package-lock.json $folder/installed.json
 }
 
-# client_environment EXTRA : an environment of its own for an extra of pyproject.toml; it sees .venv's
-# packages, so that torch is there once
+# client_environment EXTRA : a separate environment for an extra of pyproject.toml; it sees .venv's
+# packages, so that torch is installed only once
 client_environment() {
     local folder=.build/clients/$1 packages
     packages=$(.venv/bin/python -c 'import sys, tomllib
@@ -152,7 +152,7 @@ compose_plugin() {
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# The image that docker-compose.yml uses unless told otherwise.
+# The image that docker-compose.yml uses by default.
 default_image() { sed -nE "s/.*\\$\\{$1:-([^}]+)\\}.*/\\1/p" docker-compose.yml; }
 
 registry_answers() {
@@ -161,10 +161,10 @@ registry_answers() {
     has_image "$base" || timeout 300 docker pull -q "$base" >.build/pull.log 2>&1
 }
 
-# Without a registry, .env tells compose the names of the images made here.
+# Without a registry, .env gives compose the names of the images built here.
 local_images() {
     if grep -qs "^BASE_IMAGE=" .env; then
-        # what set-up wrote on its first run, or a base of the user's own
+        # written by the first run of set-up, or the user's own base image
         grep -q "^BASE_IMAGE=$LOCAL_BASE$" .env || return 0
     elif registry_answers; then
         return
@@ -185,7 +185,7 @@ local_images() {
 }
 
 stack_images() {
-    # asked every time: the engine's cache knows best what has changed
+    # every time, because the engine's cache knows what has changed
     has_image wdmoe-trunk || say "images: building"
     logged build docker compose build
 }

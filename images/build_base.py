@@ -3,7 +3,7 @@
 The result has the layout of the official Python image: `python` and `pip` in /usr/local/bin.
 pip inside it behaves as pip does on the host: every setting (PIP_* variables, pip's own files) is
 carried over as a PIP_* variable, and the files and folders that settings name by absolute path are
-copied in. `file:` URLs are left out: an index on the host's disk is no place a container reaches.
+copied in. `file:` URLs are left out: a container cannot reach an index on the host's disk.
 """
 
 import os
@@ -19,7 +19,7 @@ FOLDER_LIMIT_BYTES = 1 << 30
 
 
 def pip_settings() -> dict[str, str]:
-    """The host's pip settings as PIP_* variables; the environment wins, as it does in pip."""
+    """Return the host's pip settings as PIP_* variables; the environment wins, as in pip."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
     ).stdout
@@ -34,13 +34,13 @@ def pip_settings() -> dict[str, str]:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the size of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(f.stat().st_size for f in files if f.is_file())
 
 
-def carried(settings: dict[str, str]) -> tuple[dict[str, str], set[Path]]:
-    """What of the settings a container can use, and the paths to copy into it."""
+def portable(settings: dict[str, str]) -> tuple[dict[str, str], set[Path]]:
+    """Return the settings that a container can use, and the paths to copy into it."""
     kept: dict[str, str] = {}
     paths: set[Path] = set()
     for name, value in settings.items():
@@ -60,8 +60,8 @@ def carried(settings: dict[str, str]) -> tuple[dict[str, str], set[Path]]:
 
 def main(tag: str) -> None:
     """Bootstrap Debian with Python and import it into the Docker Engine as image `tag`."""
-    settings, paths = carried(pip_settings())
-    # The venv goes over /usr/local, so that `python` is found where the official image has it.
+    settings, paths = portable(pip_settings())
+    # The venv is in /usr/local, so that `python` is where the official image has it.
     hooks = ['chroot "$1" python3 -m venv /usr/local']
     for path in sorted(paths):
         folder = shlex.quote(str(path.parent))
@@ -76,7 +76,7 @@ def main(tag: str) -> None:
             check=True,
         )
     if debian.returncode:
-        # docker has imported half a system: take it away again
+        # docker has imported half a system: remove it again
         subprocess.run(["docker", "image", "rm", tag], check=False)
         sys.exit(debian.returncode)
 

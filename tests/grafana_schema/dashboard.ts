@@ -1,8 +1,8 @@
-// A dashboard as Grafana 11.6 publishes it, strictly: each kind of panel with its own options.
+// A strict type of Grafana 11.6 dashboards: each kind of panel with its own options.
 //
 // Grafana's Panel has options and custom fields of any shape, because panels are plug-ins; here
-// they are those of the kinds that the project uses. What a plug-in has a default for may be left
-// out. JSON knows no enums, so an enum is its values (Plain).
+// they are those of the panel kinds that the project uses. Options for which a plug-in has a default
+// may be omitted. JSON has no enums, so Plain replaces an enum by its values.
 import type * as grafana from "@grafana/schema/dist/esm/raw/dashboard/x/dashboard_types.gen";
 import type * as common from "@grafana/schema/dist/esm/common/common.gen";
 import type * as bargauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
@@ -50,7 +50,7 @@ type Panel =
   | PanelOf<"table", table.Options, table.FieldConfig>
   | PanelOf<"timeseries", timeseries.Options, timeseries.FieldConfig>;
 
-// What the Prometheus data source reads from an annotation, beside what all of them have.
+// The fields that the Prometheus data source reads from an annotation, beside the common ones.
 interface Annotation extends grafana.AnnotationQuery {
   expr: string;
   step: string;

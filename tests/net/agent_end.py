@@ -1,7 +1,7 @@
 """A device's link agent, run inside a network namespace (see test_agent.py).
 
 Arguments: the orchestrator's address, and the base station's on the radio. Answers each line on
-standard input with one, a JSON object: what the device's server and its health check would see.
+standard input with a JSON line: the link as the device's server and its health check see it.
 """
 
 import json
@@ -19,7 +19,7 @@ from services.net.radio_interface import interface_towards
 
 
 def main(orchestrator: str, base_station: str) -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # the agent tells of its errors
+    answers, sys.stdout = sys.stdout, sys.stderr  # the agent prints its errors
     conf = replace(settings.load(), curve=False, devices=1, orchestrator_host=orchestrator)
     shaper = Shaper(partial(interface_towards, base_station))
     agent = LinkAgent(conf, 0, shaper, device_metrics(), zmq.Context())

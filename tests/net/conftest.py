@@ -1,4 +1,4 @@
-"""A link of two network namespaces' width: this process, a veth pair, a shaped device.
+"""A link between two network namespaces: this process, a veth pair, a shaped device.
 
 this namespace [ veth, 10.77.0.1 ] ═════ [ veth, 10.77.0.2: Shaper ] namespace of the device
 """
@@ -32,9 +32,9 @@ class Link:
     """One shaped link and its far end."""
 
     def __init__(self) -> None:
-        inside = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.net.device_end"]
+        command = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.net.device_end"]
         self._end = subprocess.Popen(
-            [*inside, DEVICE_ADDRESS, HOST_ADDRESS],
+            [*command, DEVICE_ADDRESS, HOST_ADDRESS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -47,19 +47,19 @@ class Link:
     def shape(
         self, down: Mapping[str, float] | None = None, up: Mapping[str, float] | None = None
     ) -> Any:
-        """Change both directions; what the kernel says is in force, as `Applied`."""
+        """Shape both directions; return the kernel's settings, as `Applied`."""
         return self._ask("shape", down=down or {}, up=up or {})
 
     def shape_both(self, **direction: float) -> Any:
-        """Change both directions to the same."""
+        """Shape both directions alike."""
         return self.shape(direction, direction)
 
     def read(self) -> Any:
-        """What the kernel says is in force, as `Applied`."""
+        """Return the kernel's settings, as `Applied`."""
         return self._ask("read")
 
     def times_s(self, size: int, back: int) -> tuple[float, float]:
-        """Transmission times of `size` bytes down and `back` bytes up."""
+        """Return the transmission times of `size` bytes down and `back` bytes up."""
         sent_s = time.monotonic()
         self._connection.sendall(struct.pack("!II", size, back) + bytes(size))
         received_s, answered_s = struct.unpack("!dd", read_exactly(self._connection, 16))
@@ -67,7 +67,7 @@ class Link:
         return received_s - sent_s, time.monotonic() - answered_s
 
     def fastest_s(self, size: int, back: int, n: int = 9) -> tuple[float, float]:
-        """Least transmission times of n messages, down and up: a busy host only adds to them."""
+        """Return the shortest times of n messages, down and up: a busy host only adds to them."""
         measured = [self.times_s(size, back) for _ in range(n)]
         down, up = (min(values) for values in zip(*measured, strict=True))
         return down, up
@@ -80,7 +80,7 @@ class Link:
             self._ask("send", n=n, size=size)
 
     def arrivals(self, way: Way, quiet_s: float = 0.2) -> list[tuple[int, float]]:
-        """Number and time [s] of every datagram so far, once none has come for `quiet_s`."""
+        """Return number and time [s] of each datagram so far, once none has come for `quiet_s`."""
         seen: list[tuple[int, float]] = []
         while True:
             before = len(seen)
@@ -90,19 +90,19 @@ class Link:
                 return seen
 
     def change_by_hand(self, way: Way, qdisc: str) -> None:
-        """`tc qdisc change`, past the shaper."""
+        """Run `tc qdisc change` without the shaper."""
         dev = "ifb-radio" if way == "down" else DEVICE_END
         run("tc", "-n", NAMESPACE, "qdisc", "change", "dev", dev, *qdisc.split())
 
     def qdiscs(self) -> list[dict[str, Any]]:
-        """Every queue in the device's namespace."""
+        """Return every qdisc in the device's namespace."""
         listing: list[dict[str, Any]] = json.loads(
             run("tc", "-n", NAMESPACE, "-json", "qdisc", "show")
         )
         return listing
 
     def close(self) -> None:
-        """End the far end."""
+        """Stop the far end."""
         self._arrivals.close()
         self._connection.close()
         assert self._end.stdin is not None
@@ -128,7 +128,7 @@ def link() -> Iterator[Link]:
         run("ip", "link", "add", HOST_END, "type", "veth", "peer", "name", DEVICE_END)
         run("ip", "link", "set", DEVICE_END, "netns", NAMESPACE)
         run("ip", "address", "add", f"{HOST_ADDRESS}/30", "dev", HOST_END)
-        # no IPv6, whose announcements a test would count
+        # no IPv6: a test would count its announcements
         run("ip", "link", "set", HOST_END, "addrgenmode", "none", "up")
         pin_segmentation(HOST_END)
         inside = ("ip", "-n", NAMESPACE)
@@ -139,5 +139,6 @@ def link() -> Iterator[Link]:
         yield made
         made.close()
     finally:
-        run("ip", "link", "del", HOST_END)  # a namespace takes its time to let go of the other end
+        # deleting a namespace releases the other end only after a while
+        run("ip", "link", "del", HOST_END)
         run("ip", "netns", "del", NAMESPACE)

@@ -1,4 +1,4 @@
-"""Numbered UDP datagrams over the link: which arrive, in which order, and when."""
+"""Numbered UDP datagrams over the link, to record which arrive, in which order, and when."""
 
 import socket
 import struct
@@ -10,9 +10,9 @@ FULL_BYTES = 1472
 # Bytes on the wire of a datagram of FULL_BYTES: UDP, IP and Ethernet headers.
 FULL_WIRE_BYTES = 1514
 _NUMBER = struct.Struct("!I")
-# Linux's, for root; Python does not name them.
+# Linux socket options for root, which Python does not name.
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-# Enough that neither end's socket buffer limits or drops what a test sends.
+# Large enough that neither end's socket buffer limits or drops a test's datagrams.
 _BUFFER_BYTES = 1 << 26
 
 
@@ -25,7 +25,7 @@ def send(address: str, n: int, size: int = FULL_BYTES) -> None:
 
 
 class Arrivals(threading.Thread):
-    """Takes datagrams in until it is closed; `seen` has (number, CLOCK_MONOTONIC [s]) of each."""
+    """Receives datagrams until closed; `seen` has (number, CLOCK_MONOTONIC [s]) of each."""
 
     def __init__(self, address: str) -> None:
         super().__init__(daemon=True)

@@ -1,15 +1,16 @@
 """The device's end of a shaped link, run inside a network namespace (see conftest.py).
 
-Reads one JSON command a line from standard input and answers each with a line, {"error": …} when
+Reads one JSON command per line from standard input and answers each with a line, {"error": …} if
 the shaper fails:
 
-    {"shape": {"down": …, "up": …}}    what the kernel says is in force
-    {"read": {}}                       the same, nothing changed
-    {"send": {"n": …, "size": …}}      null, when the datagrams have been sent
+    {"shape": {"down": …, "up": …}}    the kernel's settings, after shaping
+    {"read": {}}                       the kernel's settings, unchanged
+    {"send": {"n": …, "size": …}}      null, once the datagrams have been sent
     {"arrivals": {}}                   the datagrams that have arrived, [number, time] each
 
-Meanwhile it serves messages: 8 bytes of request (how much follows, how much to send back), then
-the time at which all had arrived, the time of the answer, and the answer.
+At the same time it serves messages. A request has 8 bytes (number of bytes that follow, number of
+bytes to send back) and its data; the reply has the time at which the data had arrived, the time of
+the reply, and its data.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ PORT = 5000
 
 
 def pin(connection: socket.socket) -> None:
-    """Send at once, and with one congestion control whatever the host's is."""
+    """Send without delay, and with the same congestion control on every host."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
 
@@ -66,27 +67,27 @@ def main(address: str, host: str) -> None:
     threading.Thread(target=serve, args=[listener], daemon=True).start()
     arrivals = datagrams.Arrivals(address)
 
-    def answer(what: str, wanted: dict[str, Any]) -> Any:
-        match what:
+    def answer(command: str, options: dict[str, Any]) -> Any:
+        match command:
             case "shape":
-                down, up = Direction(**wanted["down"]), Direction(**wanted["up"])
+                down, up = Direction(**options["down"]), Direction(**options["up"])
                 return queues(shaper.apply(down, up))
             case "read":
                 return queues(shaper.read())
             case "send":
-                return datagrams.send(host, **wanted)
+                return datagrams.send(host, **options)
             case "arrivals":
                 return arrivals.seen
-        raise ValueError(what)
+        raise ValueError(command)
 
     print(json.dumps({"backend": shaper.backend}), flush=True)
     for line in sys.stdin:
-        for what, wanted in json.loads(line).items():
+        for command, options in json.loads(line).items():
             try:
-                answered = answer(what, wanted)
+                reply = answer(command, options)
             except StackError as error:
-                answered = {"error": str(error)}
-            print(json.dumps(answered), flush=True)
+                reply = {"error": str(error)}
+            print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

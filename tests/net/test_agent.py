@@ -1,4 +1,4 @@
-"""A link is shaped as the orchestrator says, whatever becomes of its interface, its queues or tc.
+"""A link follows the orchestrator, whatever happens to its interface, its queues or tc.
 
 this namespace [ control, 10.78.0.1: orchestrator ] ═══ [ 10.78.0.2: agent ] namespace of the
                [ radio,   10.77.0.1               ] ═══ [ 10.77.0.2        ] device
@@ -30,7 +30,7 @@ from tests.net.conftest import DEVICE_ADDRESS, HOST_ADDRESS, HOST_END, NAMESPACE
 INSIDE = ("ip", "-n", NAMESPACE)
 CONTROL_END, CONTROL_ADDRESS = "wdmoe-control", "10.78.0.1"
 PROFILE = "description: a link\nfading: {kind: none}\ndevices: [{down: {%s}, up: {%s}}]\n"
-# tc, but that instead of running a command it says once what a file holds, and ends.
+# A tc that, if a given file exists, prints it once instead of running a command, and exits.
 WRAPPED_TC = """#!{python} -IS
 import os, subprocess, sys
 if "-batch" not in sys.argv:
@@ -47,7 +47,7 @@ while line := os.read(0, 65536):
 
 
 def add_radio(name: str) -> None:
-    """Give the device its radio interface, as a container gets one that joins a network."""
+    """Give the device its radio interface, like a container that joins a network."""
     run("ip", "link", "add", HOST_END, "type", "veth", "peer", "name", name, "netns", NAMESPACE)
     run("ip", "address", "add", f"{HOST_ADDRESS}/30", "dev", HOST_END)
     run("ip", "link", "set", HOST_END, "up")
@@ -56,7 +56,7 @@ def add_radio(name: str) -> None:
 
 
 class Device:
-    """The agent in its namespace, and the orchestrator that it hears."""
+    """The agent in its namespace, and its orchestrator."""
 
     def __init__(self, folder: Path, control: ControlPlane) -> None:
         self.control = control
@@ -76,7 +76,7 @@ class Device:
         )
 
     def see(self) -> dict[str, Any]:
-        """What the device knows of its own link."""
+        """Return the device's view of its link."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -85,28 +85,34 @@ class Device:
         return seen
 
     def signal_tc(self, number: int) -> None:
-        """Send a signal to the tc that is kept running."""
+        """Send a signal to the agent's tc process."""
         for line in Path("/proc").glob("*/stat"):
             try:
                 fields = line.read_text().split()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             if fields[1] == "(tc)" and int(fields[3]) == self._process.pid:
                 os.kill(int(fields[0]), number)
 
     def use(self, down: str, up: str) -> None:
-        """Put rates into force."""
+        """Activate rates."""
         self.control.use(profiles.parse(PROFILE % (down, up), "p", "p.yaml"))
 
     def is_as_in_force(self) -> bool:
-        """Whether device and orchestrator find no fault, and the kernel has the rates."""
+        """Whether device and orchestrator report no fault and the kernel has the rates."""
         if self.see()["fault"] is not None or self.control.links.faults():
             return False
         status = self.control.status()
-        link = status["links"][0]
-        if link["applied_epoch"] != status["epoch"]:  # it may be about to be applied
+        link = status.links[0]
+        if link.applied_epoch != status.epoch:  # it may be about to be applied
             return False
-        return rates() == {"down": link["down"]["rate_bps"], "up": link["up"]["rate_bps"]}
+        return rates() == {"down": link.down.rate_bps, "up": link.up.rate_bps}
+
+    def packets_up(self) -> int:
+        """How many packets the device has reported of its uplink."""
+        queues = self.control.status().links[0].queues
+        assert queues is not None
+        return queues.up.packets
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -115,7 +121,7 @@ class Device:
 
 
 def rates() -> dict[str, float | None]:
-    """The rates of the token buckets that packets of each direction have to pass, as tc shows."""
+    """Return the token buckets' rate in each direction, as shown by tc."""
     qdiscs = json.loads(run("tc", "-n", NAMESPACE, "-json", "qdisc", "show"))
     buckets = {q["dev"]: 8 * q["options"]["rate"] for q in qdiscs if q["kind"] == "tbf"}
     ingress = [q["dev"] for q in qdiscs if q["kind"] == "ingress"]
@@ -144,7 +150,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
         run("ip", "link", "set", CONTROL_END, "up")
         run(*INSIDE, "address", "add", "10.78.0.2/30", "dev", "eth0")
         run(*INSIDE, "link", "set", "eth0", "up")
-        # as in a container: what is on no network of its own goes to the control network's gateway
+        # as in a container: traffic to other networks goes to the control network's gateway
         run(*INSIDE, "route", "add", "default", "via", CONTROL_ADDRESS)
         add_radio("eth1")
         control = ControlPlane(
@@ -173,13 +179,13 @@ def device(shared: Device) -> Device:
 
 
 @pytest.mark.parametrize(("name", "away_s"), [("eth2", 3), ("eth2", 0), ("eth1", 0)])
-def test_an_interface_that_comes_back_is_shaped_again(
+def test_an_interface_that_returns_is_shaped_again(
     device: Device, name: str, away_s: float
 ) -> None:
-    before = device.control.status()["links"][0]["queues"]["up"]["packets"]
+    before = device.packets_up()
     faults = device.see()["faults"]
     run("ip", "link", "del", HOST_END)
-    assert device.see()["fault"] is not None  # at once, so that nothing is served
+    assert device.see()["fault"] is not None  # at once, so that the device stops serving
     time.sleep(away_s)
     if away_s:
         assert "10.77.0.1: on no network of this container" in device.control.links.faults()[0]
@@ -187,31 +193,31 @@ def test_an_interface_that_comes_back_is_shaped_again(
     eventually(device.is_as_in_force)
     assert rates() == {"down": 20e6, "up": 5e6}
     assert device.see()["faults"] > faults
-    assert device.control.status()["links"][0]["queues"]["up"]["packets"] >= before
+    assert device.packets_up() >= before
     # the control network is not the radio, whatever was on it meanwhile
     qdiscs = json.loads(run("tc", "-n", NAMESPACE, "-json", "qdisc", "show", "dev", "eth0"))
     assert {qdisc["kind"] for qdisc in qdiscs} == {"noqueue"}
 
 
-def test_a_tc_that_is_killed_is_started_again(device: Device) -> None:
+def test_a_killed_tc_is_restarted(device: Device) -> None:
     faults = device.see()["faults"]
     device.signal_tc(signal.SIGKILL)
     eventually(lambda: device.see()["faults"] > faults)
     eventually(device.is_as_in_force)
 
 
-def test_a_tc_that_does_not_answer_is_a_fault_and_replaced(device: Device) -> None:
+def test_a_hanging_tc_is_a_fault_and_is_replaced(device: Device) -> None:
     device.signal_tc(signal.SIGSTOP)
     eventually(lambda: device.control.links.faults() == {0: "tc: no answer within 10 s"})
     eventually(device.is_as_in_force)
 
 
 @pytest.mark.parametrize(
-    "said", ['[{"kind":"tb', "Segmentation fault\n", "[]\n[]\n[]\n", "[1]\n[1]\n[1]\n"]
+    "output", ['[{"kind":"tb', "Segmentation fault\n", "[]\n[]\n[]\n", "[1]\n[1]\n[1]\n"]
 )
-def test_what_is_no_answer_is_counted_and_tried_again(device: Device, said: str) -> None:
+def test_invalid_tc_output_is_counted_and_retried(device: Device, output: str) -> None:
     faults = device.see()["faults"]
-    device.says.write_text(said)
+    device.says.write_text(output)
     eventually(lambda: device.see()["faults"] > faults)
     eventually(device.is_as_in_force)
     assert device.see()["alive"]
@@ -228,7 +234,7 @@ def test_what_is_no_answer_is_counted_and_tried_again(device: Device, said: str)
         "qdisc del dev ifb-radio root",
     ],
 )
-def test_queues_that_something_else_changed_are_put_right(device: Device, change: str) -> None:
+def test_queues_changed_by_another_program_are_restored(device: Device, change: str) -> None:
     faults = device.see()["faults"]
     run("tc", "-n", NAMESPACE, *change.split())
     assert rates() != {"down": 20e6, "up": 5e6}
@@ -237,7 +243,7 @@ def test_queues_that_something_else_changed_are_put_right(device: Device, change
     assert rates() == {"down": 20e6, "up": 5e6}
 
 
-def test_states_that_come_meanwhile_are_not_lost(device: Device) -> None:
+def test_states_received_while_tc_hangs_are_not_lost(device: Device) -> None:
     device.signal_tc(signal.SIGSTOP)
     device.use("rate_bps: 30e6", "rate_bps: 6e6")
     assert not device.is_as_in_force()

@@ -1,4 +1,4 @@
-"""Delay, jitter and loss: netem does them, a token bucket leaves them out."""
+"""Delay, jitter and loss: netem applies them, a token bucket ignores them."""
 
 import math
 from itertools import groupby
@@ -11,7 +11,7 @@ KIB = 1024
 
 
 @pytest.mark.parametrize("rate", [{}, {"rate_bps": 50e6}])
-def test_delay_is_added_in_its_own_direction_and_taken_away_again(
+def test_delay_is_added_in_its_own_direction_and_removed_again(
     link: Link, rate: dict[str, float]
 ) -> None:
     link.shape(rate, rate)
@@ -41,19 +41,19 @@ def test_jitter_spreads_the_delay_and_keeps_the_order(link: Link, way: Way) -> N
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_loss_has_the_rate_and_the_bursts_of_gilbert_and_elliott(link: Link, way: Way) -> None:
+def test_loss_has_the_rate_and_burst_length_of_gilbert_elliott(link: Link, way: Way) -> None:
     p, r, n = 0.05, 0.3, 20_000
     link.shape_both(loss_p=p, loss_r=r)
     link.send(way, n, size=64)
     arrived = {number for number, _ in link.arrivals(way)}
-    # the kernel's own packets are lost, too
+    # the kernel's own packets can be lost, too
     assert 0 <= link.read()[way]["drops"] - (n - len(arrived)) <= 5
     if link.backend == "tbf":
         assert len(arrived) == n
         return
     bursts = [len(list(run)) for got, run in groupby(i in arrived for i in range(n)) if not got]
-    # Five standard deviations: the variance of the mean of a two-state chain with memory 1 - p - r,
-    # and that of the mean of geometric burst lengths.
+    # Five standard deviations, from the variance of the mean of a two-state chain with memory
+    # 1 - p - r, and from that of the mean of geometric burst lengths.
     rate = p / (p + r)
     rate_deviation = math.sqrt(rate * (1 - rate) / n * (2 - p - r) / (p + r))
     assert (n - len(arrived)) / n == pytest.approx(rate, abs=5 * rate_deviation)

@@ -1,4 +1,4 @@
-"""A rate that changes while packets wait, as that of a fading radio does."""
+"""Rate changes while packets wait, as with a fading radio."""
 
 import threading
 import time
@@ -13,7 +13,9 @@ KIB = 1024
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("slow_bps", [10e3, 500e3])
-def test_a_change_holds_at_once_for_what_is_queued(link: Link, way: Way, slow_bps: float) -> None:
+def test_a_faster_rate_applies_at_once_to_queued_packets(
+    link: Link, way: Way, slow_bps: float
+) -> None:
     fast_bps, n = 20e6, 300
     link.shape_both(rate_bps=slow_bps)
     link.send(way, n)
@@ -29,16 +31,17 @@ def test_a_change_holds_at_once_for_what_is_queued(link: Link, way: Way, slow_bp
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_slower_rate_holds_at_once_for_what_is_queued(link: Link, way: Way) -> None:
-    n, slow_bps = 200, 2e6
-    link.shape_both(rate_bps=20e6)
+def test_a_slower_rate_applies_at_once_to_queued_packets(link: Link, way: Way) -> None:
+    # 0.9 s of packets: a host that is slow to change the rate still finds them in the queue
+    n, slow_bps = 150, 500e3
+    link.shape_both(rate_bps=2e6)
     link.send(way, n)
     link.shape_both(rate_bps=slow_bps)
     last = [time_s for _, time_s in link.arrivals(way)][n - 51 :]
     assert last[50] - last[0] == pytest.approx(8 * FULL_WIRE_BYTES * 50 / slow_bps, rel=0.3)
 
 
-def test_a_hundred_changes_under_way_lose_no_byte(link: Link) -> None:
+def test_a_hundred_changes_under_load_lose_no_byte(link: Link) -> None:
     done = threading.Event()
     messages = 0
 

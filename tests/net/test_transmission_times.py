@@ -1,6 +1,6 @@
-"""How long a message takes on an otherwise idle link, against its bits over the rate.
+"""Transmission times of messages on an idle link, compared with their bits over the rate.
 
-Prints the table that it judges: `pytest -s tests/net/test_transmission_times.py`.
+Prints the table of results: `pytest -s tests/net/test_transmission_times.py`.
 """
 
 import math
@@ -15,9 +15,9 @@ KIB = 1024
 SIZES = (KIB, 8 * KIB, 64 * KIB)
 RATES_BPS = (5e6, 20e6, 50e6, 100e6)
 N = 41
-# Ethernet, IP and TCP headers of a segment, and the data of a full one.
+# Ethernet, IP and TCP headers of a segment, and the data of a full segment.
 HEADERS_BYTES, SEGMENT_BYTES = 66, 1448
-# What a message carries beside its data: conftest.Link.times_s.
+# Bytes that a message carries beside its data: conftest.Link.times_s.
 FRAMING_BYTES = {"down": 8, "up": 16}
 
 
@@ -51,15 +51,15 @@ class Row:
 
 
 def measure(link: Link, size: int) -> Iterator[tuple[float, float, float]]:
-    """p10, median and p90 [s] of N messages, down and up."""
+    """Yield p10, median and p90 [s] of N messages, first down, then up."""
     for times_s in zip(*(link.times_s(size, size) for _ in range(N)), strict=True):
         ordered_s = sorted(times_s)
         yield ordered_s[N // 10], ordered_s[N // 2], ordered_s[N - 1 - N // 10]
 
 
-def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
+def test_a_message_takes_its_bits_over_the_rate(link: Link) -> None:
     print(f"\n{link.backend}, n = {N} [ms]           ideal      p10   median      p90    error")
-    # What a message costs without a rate; larger ones overlap it with their transmission.
+    # The time of a message without a rate; larger messages overlap it with their transmission.
     costs_s = [p10_s for p10_s, _, _ in measure(link, KIB)]
     rows = []
     for size, rate_bps in product(SIZES, RATES_BPS):
@@ -69,9 +69,9 @@ def test_a_message_takes_as_long_as_its_rate_says(link: Link) -> None:
             print(rows[-1])
     for row in rows:
         if row.size == KIB:
-            continue  # less than a bucket
+            continue  # smaller than a bucket
         expected_s = row.ideal_s
         if link.backend == "tbf":
             expected_s -= 8 * bucket_bytes(row.rate_bps) / row.rate_bps
-        # p10, because a busy host makes messages late; what the packets cost it comes on top
+        # p10, because a busy host delays messages; the host's cost per packet adds to it
         assert 0.9 * expected_s - 0.2e-3 < row.p10_s < 1.25 * expected_s + 1e-3, row

@@ -1,11 +1,11 @@
 #!/bin/bash
-# The first process of the netem kernel (see run): makes a system of it, runs the command, halts.
-# JOB is the folder of this run, BEGAN the time at which it was started; both come from run.
+# The first process of the netem kernel (see run): it sets up the system, runs the command and
+# halts. JOB is the folder of this run and BEGAN its start time; run sets both.
 exec >>"$JOB/output" 2>&1
 
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-# the kernel has mounted /dev
+# the kernel has already mounted /dev
 ln -s /proc/self/fd /dev/fd
 mkdir /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
@@ -28,7 +28,7 @@ control_groups() {
 }
 
 legacy_iptables() {
-    # this kernel has no nft nat
+    # this kernel has no nat for nft
     mkdir /run/legacy
     local tool
     for tool in iptables ip6tables iptables-save iptables-restore; do
@@ -49,7 +49,7 @@ engine() {
     echo "netem kernel: Docker Engine answers after $(seconds) s"
 }
 
-# halt CODE : hands the exit code out and ends the kernel
+# halt CODE : writes the exit code for run and stops the kernel
 halt() {
     sync
     echo "$1" >"$JOB/exit_code"
@@ -69,7 +69,7 @@ if [ -n "$(cat "${JOB%/*}/disk.images")" ]; then
     engine || halt 1
 fi
 
-# a health check takes 1.5 s of this kernel's one CPU, and a stack has eleven of them
+# a health check takes 1.5 s of this kernel's one CPU, and a stack has eleven health checks
 export WDMOE_HEALTH_INTERVAL=10m
 
 cd "$PWD" || halt 1

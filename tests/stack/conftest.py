@@ -1,4 +1,4 @@
-"""The whole stack, for real: brought up once by `wdmoe up`, taken down by `wdmoe down`."""
+"""The whole stack in real containers: started once by `wdmoe up`, stopped by `wdmoe down`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import pytest
 from orchestrator.process.root import ROOT
 
 BUNDLED = ROOT / "models" / "bundled"
-MODEL = Path(os.environ.get("WDMOE_MODEL", BUNDLED)).resolve()  # tests of the split take any
+# Tests of the split model accept any model.
+MODEL = Path(os.environ.get("WDMOE_MODEL", BUNDLED)).resolve()
 PROJECT = "wdmoe-test"
-# Its own project and ports: a stack that the user runs stays as it is. fp32, for exact logits.
+# A separate project and ports leave a stack of the user's alone. fp32 gives exact logits.
 ENVIRONMENT = {
     **os.environ,
     "COMPOSE_PROJECT_NAME": PROJECT,
@@ -30,29 +31,31 @@ ENVIRONMENT = {
     "WDMOE_GRAFANA_PORT": "13000",
     "WDMOE_WIRE_DTYPE": "fp32",
 }
+# Of the base station, the orchestrator and Prometheus.
+URLS = tuple(f"http://127.0.0.1:{port}" for port in (18000, 18080, 19090))
 EXPERTS = 8
 SLOW_KERNEL = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
 PATIENCE_S = 1200 if SLOW_KERNEL else 120
-if SLOW_KERNEL:  # one processor for ten processes: silence of seconds is no sign of death
+if SLOW_KERNEL:  # ten processes share one processor, so seconds of silence are normal
     ENVIRONMENT["WDMOE_DEVICE_TIMEOUT_S"] = "20"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the running stack answers."""
+    """HTTP clients of the running stack."""
 
     bs: httpx.Client
     orchestrator: httpx.Client
     prometheus: httpx.Client
 
     def wdmoe(self, *arguments: str, env: dict[str, str] | None = None) -> Any:
-        """Run a command that has to succeed; its JSON output."""
+        """Run a command that must succeed; return its JSON output."""
         done = wdmoe(*arguments, "--json", env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def use(self, profile: Path | str) -> None:
-        """Put a profile into force, and wait until every device has applied it."""
+        """Activate a profile, and wait until every device has applied it."""
         epoch = self.wdmoe("profile", "use", str(profile))["epoch"]
         until(
             lambda: all(link["applied_epoch"] == epoch for link in self.status()["links"]),
@@ -60,17 +63,17 @@ class Stack:
         )
 
     def status(self) -> dict[str, Any]:
-        """What the orchestrator says is in force."""
+        """Return the orchestrator's status."""
         answer: dict[str, Any] = self.orchestrator.get("/status").raise_for_status().json()
         return answer
 
     def health(self) -> dict[str, Any]:
-        """What the base station says of itself and its devices."""
+        """Return the base station's health, with that of its devices."""
         answer: dict[str, Any] = self.bs.get("/healthz").raise_for_status().json()
         return answer
 
     def admitted(self) -> set[int]:
-        """The devices that the base station would send work to."""
+        """Return the devices that the base station sends work to."""
         try:
             devices = self.health()["devices"]
         except httpx.HTTPError:
@@ -78,7 +81,7 @@ class Stack:
         return {int(q) for q, device in devices.items() if device["admitted"]}
 
     def complete(self, prompt: Any = "12 + 30 =", **fields: Any) -> dict[str, Any]:
-        """One completion, with its timings."""
+        """Return one completion, with its timings."""
         body = {"prompt": prompt, "max_tokens": 2, "timings": True, **fields}
         answer = self.bs.post("/v1/completions", json=body)
         assert answer.status_code == 200, answer.text
@@ -86,7 +89,7 @@ class Stack:
         return reply
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query of the real Prometheus."""
+        """Return the result of an instant query to the real Prometheus."""
         answer = self.prometheus.get("/api/v1/query", params={"query": expression})
         result: list[dict[str, Any]] = answer.raise_for_status().json()["data"]["result"]
         return result
@@ -111,7 +114,7 @@ def run_wdmoe(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProce
 
 
 def docker(*arguments: str) -> str:
-    """Run docker; its output."""
+    """Run docker; return its output."""
     done = subprocess.run(
         ["docker", *arguments],
         env=ENVIRONMENT,
@@ -126,7 +129,7 @@ def docker(*arguments: str) -> str:
 
 
 def container(service: str) -> str:
-    """The container's name of a service."""
+    """Return the name of a service's container."""
     return f"{PROJECT}-{service}-1"
 
 
@@ -139,7 +142,7 @@ def until(condition: Any, what: str, patience_s: float = PATIENCE_S) -> None:
 
 
 def leftovers() -> list[str]:
-    """Everything of the test's stack that Docker still holds."""
+    """Return everything of the test's stack that Docker still holds."""
     label = f"label=com.docker.compose.project={PROJECT}"
     found = docker("ps", "-aq", "--filter", label).split()
     for kind in ("network", "volume"):
@@ -152,16 +155,13 @@ def stack() -> Iterator[Stack]:
     """The stack with all devices admitted and the default profile applied."""
     interfaces = _host_interfaces()
     wdmoe("down")
-    # The slow kernel's engine has the images, but neither their layers' cache nor a network.
+    # The slow kernel's engine has the images, but no build cache and no network.
     build = "--no-build" if SLOW_KERNEL else "--build"
     up = wdmoe("up", "--json", build, "--timeout-s", str(PATIENCE_S))
     if up.returncode:
-        wdmoe("down")  # another checkout's tests would find it
+        wdmoe("down")  # or another checkout's tests would find it
     assert up.returncode == 0, up.stderr
-    clients = [
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False)
-        for port in (18000, 18080, 19090)
-    ]
+    clients = [httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) for url in URLS]
     running = Stack(*clients)
     until(lambda: running.admitted() == set(range(EXPERTS)), "all devices admitted")
     yield running
@@ -178,6 +178,6 @@ def _host_interfaces() -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def _everyone_is_back(stack: Stack) -> None:
-    """Each test begins with all devices, whatever the one before did to them."""
+def _all_devices_admitted(stack: Stack) -> None:
+    """Start each test with all devices, whatever the previous test did to them."""
     until(lambda: stack.admitted() == set(range(EXPERTS)), "all devices admitted")

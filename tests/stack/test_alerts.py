@@ -1,4 +1,4 @@
-"""A device that dies or stalls is told of within seconds, and no longer once it is back."""
+"""An alert fires within seconds for a device that dies or stalls, and clears on its return."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from tests.stack.conftest import EXPERTS, Stack, container, docker, until
 
-# 15 s are promised on a quiet host; it prints what it took.
+# The documented limit is 15 s on a quiet host; the test prints the actual times.
 PATIENCE_S = 30
 
 
 def gone(stack: Stack) -> dict[str, dict[str, Any]]:
-    """The firing alerts of devices that are gone, by device, as Prometheus has them."""
+    """Return Prometheus' firing alerts for missing devices, by device."""
     answer = stack.prometheus.get("/api/v1/alerts").raise_for_status().json()
     return {
         alert["labels"]["device"]: alert
@@ -24,9 +24,7 @@ def gone(stack: Stack) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("fault", "repair"), [("kill", "start"), ("pause", "unpause")])
-def test_a_device_that_is_gone_is_told_of_until_it_is_back(
-    stack: Stack, fault: str, repair: str
-) -> None:
+def test_an_alert_fires_while_a_device_is_gone(stack: Stack, fault: str, repair: str) -> None:
     until(lambda: not gone(stack), "no alert at the beginning")
     began_s = time.monotonic()
     docker(fault, container("device-5"))

@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and the right exit code, and the stack goes on serving."""
+"""Bad input gives one clear line and the right exit code, and the stack keeps serving."""
 
 import json
 import shutil
@@ -32,76 +32,76 @@ def _still_serving(stack: Stack) -> Iterator[None]:
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
 
 
-def refused(*arguments: str, code: int, env: dict[str, str] | None = None) -> str:
-    """The one line with which a command refuses."""
+def error_line(*arguments: str, code: int, env: dict[str, str] | None = None) -> str:
+    """Run a command that must fail; return its one line of error."""
     done = wdmoe(*arguments, env=env)
     lines = done.stderr.strip().splitlines()
     assert (done.returncode, len(lines)) == (code, 1), done.stderr
     return lines[0]
 
 
-def test_an_unknown_profile(stack: Stack) -> None:
-    line = refused("profile", "use", "no-such-profile", code=2)
+def test_an_unknown_profile_is_rejected(stack: Stack) -> None:
+    line = error_line("profile", "use", "no-such-profile", code=2)
     assert "no-such-profile" in line
     assert "near-far" in line
 
 
-def test_a_malformed_profile(stack: Stack, tmp_path: Path) -> None:
+def test_a_malformed_profile_is_rejected(stack: Stack, tmp_path: Path) -> None:
     before = stack.status()["profile"]
     path = tmp_path / "bad.yaml"
     path.write_text("description: x\nseed: 1\nfading: {kind: none}\ndevices: 3\n")
-    line = refused("profile", "use", str(path), code=2)
+    line = error_line("profile", "use", str(path), code=2)
     assert "bad.yaml" in line
     assert "devices" in line
     assert stack.status()["profile"] == before
 
 
-def test_a_profile_for_another_number_of_devices(stack: Stack, tmp_path: Path) -> None:
+def test_a_profile_for_another_number_of_devices_is_rejected(stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "three.yaml"
     devices = [{"distance_m": 50, "flops": 1e12}] * 3
     profile = {"description": "x", "seed": 1, "fading": {"kind": "none"}, "devices": devices}
     path.write_text(json.dumps(profile))
-    assert "devices has 3 entries" in refused("profile", "use", str(path), code=2)
+    assert "devices has 3 entries" in error_line("profile", "use", str(path), code=2)
 
 
-def test_a_missing_checkpoint(stack: Stack, tmp_path: Path) -> None:
-    line = refused("up", code=2, env={"WDMOE_MODEL": str(tmp_path / "nowhere")})
+def test_a_missing_checkpoint_is_rejected(stack: Stack, tmp_path: Path) -> None:
+    line = error_line("up", code=2, env={"WDMOE_MODEL": str(tmp_path / "nowhere")})
     assert str(tmp_path / "nowhere") in line
 
 
-def test_a_broken_checkpoint(stack: Stack, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_rejected(stack: Stack, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(MODEL, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert "model.safetensors" in refused("up", code=2, env={"WDMOE_MODEL": str(broken)})
+    assert "model.safetensors" in error_line("up", code=2, env={"WDMOE_MODEL": str(broken)})
 
 
-def test_a_port_in_use(stack: Stack) -> None:
+def test_a_port_in_use_is_reported(stack: Stack) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
         env = {"COMPOSE_PROJECT_NAME": "wdmoe-test-port", "WDMOE_BS_PORT": port}
-        line = refused("up", code=1, env=env)
+        line = error_line("up", code=1, env=env)
     assert port in line
     assert "WDMOE_BS_PORT" in line
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
-def test_a_compose_that_is_too_old(stack: Stack, tmp_path: Path, command: str) -> None:
-    line = refused(command, code=1, env=old_compose(tmp_path, "2.19.1"))
+def test_a_too_old_compose_is_rejected(stack: Stack, tmp_path: Path, command: str) -> None:
+    line = error_line(command, code=1, env=old_compose(tmp_path, "2.19.1"))
     assert line.endswith("docker compose is 2.19.1; allowed: 2.20 or newer")
 
 
-def test_a_compose_that_prints_containers_as_one_array(stack: Stack, tmp_path: Path) -> None:
+def test_a_compose_that_lists_containers_as_one_array_works(stack: Stack, tmp_path: Path) -> None:
     done = wdmoe("up", "--json", env=old_compose(tmp_path, "2.20.3"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["urls"]["bs"] == "http://127.0.0.1:18000"
 
 
 def old_compose(folder: Path, version: str) -> dict[str, str]:
-    """A docker that says it has this compose, and prints containers as 2.20 and older do."""
+    """Return a PATH with a docker that reports this version and lists containers as an array."""
     script = folder / "docker"
     script.write_text(f"""#!/bin/sh
     case "$*" in
@@ -114,7 +114,9 @@ def old_compose(folder: Path, version: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{ENVIRONMENT['PATH']}"}
 
 
-def test_a_device_with_another_checkpoints_experts(stack: Stack, tmp_path: Path) -> None:
+def test_a_device_with_another_checkpoints_experts_is_rejected(
+    stack: Stack, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(MODEL, other)
     tensors = load_file(other / "model.safetensors")
@@ -143,12 +145,12 @@ def test_a_device_with_another_checkpoints_experts(stack: Stack, tmp_path: Path)
     ("content", "word"),
     [("", "empty"), ("{", "line 1"), ('{"id": "a"}\n', "prompt"), ("[]\n", "line 1")],
 )
-def test_an_empty_or_malformed_prompt_file(
+def test_an_empty_or_malformed_prompt_file_is_rejected(
     stack: Stack, tmp_path: Path, content: str, word: str
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(content)
-    line = refused("replay", f"jsonl:{path}", "--out", str(tmp_path / "run"), code=2)
+    line = error_line("replay", f"jsonl:{path}", "--out", str(tmp_path / "run"), code=2)
     assert str(path) in line
     assert word in line
     assert not (tmp_path / "run").exists()
@@ -178,7 +180,7 @@ def test_an_empty_or_malformed_prompt_file(
         ({"prompt": "x", "no_such_field": 1, "strict": True}, "no_such_field: is not a field"),
     ],
 )
-def test_a_malformed_request(stack: Stack, body: Any, word: str) -> None:
+def test_a_malformed_request_is_rejected(stack: Stack, body: Any, word: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = stack.bs.post(
         "/v1/completions", content=content, headers={"Content-Type": "application/json"}
@@ -187,7 +189,7 @@ def test_a_malformed_request(stack: Stack, body: Any, word: str) -> None:
     assert word in answer.json()["error"]["message"]
 
 
-def test_an_unknown_address_and_an_oversized_body(stack: Stack) -> None:
+def test_an_unknown_path_and_an_oversized_body_are_rejected(stack: Stack) -> None:
     assert stack.bs.get("/v2/nothing").status_code == 404
     huge = b'{"prompt": "' + b"x" * (9 << 20) + b'"}'
     answer = httpx.post(f"{stack.bs.base_url}/v1/completions", content=huge, trust_env=False)

@@ -1,4 +1,4 @@
-"""Two checkouts on one host: neither starts, stops or half replaces the other's stack."""
+"""Two checkouts on one host: neither starts, stops or partly replaces the other's stack."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FILES = ("docker-compose.yml", "pyproject.toml", ".dockerignore", ".env")
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Another checkout, with one more source file, and settings in its .env alone."""
+    """Create another checkout, with an additional source file and settings only in its .env."""
     folder = tmp_path / "other"
     for name in COPIED:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder)
-    (folder / "orchestrator" / "another.py").write_text('"""Nothing."""\n')
+    (folder / "orchestrator" / "another.py").write_text('"""Empty."""\n')
     with (folder / ".env").open("a") as settings:
         settings.write(f"COMPOSE_PROJECT_NAME={PROJECT}\n")
         settings.write("WDMOE_BS_PORT=18000\nWDMOE_ORCHESTRATOR_PORT=18080\n")
@@ -49,7 +49,7 @@ def wdmoe_of(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def ids() -> dict[str, str]:
-    """The id of each container of the stack."""
+    """Return the id of each container of the stack."""
     label = f"label=com.docker.compose.project={PROJECT}"
     lines = docker("ps", "--filter", label, "--format", "{{.Names}} {{.ID}}").splitlines()
     return dict(line.split() for line in lines)
@@ -66,19 +66,19 @@ def test_another_checkouts_stack_is_left_alone(stack: Stack, other: Path, comman
     assert ids() == before
 
 
-def test_settings_in_the_file_hold_for_commands(stack: Stack, other: Path) -> None:
+def test_commands_read_settings_from_the_env_file(stack: Stack, other: Path) -> None:
     done = wdmoe_of(other, "status", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["orchestrator"]["epoch"] == stack.status()["epoch"]
 
 
-def test_containers_of_other_source_are_noticed_and_replaced(stack: Stack, other: Path) -> None:
+def test_containers_of_other_source_are_reported_and_replaced(stack: Stack, other: Path) -> None:
     assert stack.wdmoe("status")["warnings"] == []
     compose = ("compose", "--project-directory", str(ROOT))
-    docker("compose", "--project-directory", str(other), "build")  # in the images' place
+    docker("compose", "--project-directory", str(other), "build")  # replaces the images
     try:
         docker(*compose, "up", "-d", "--no-build", "--no-deps", "orchestrator", "device-5")
-        until(lambda: len(warnings()) == 2, "both containers are noticed")
+        until(lambda: len(warnings()) == 2, "both containers are reported")
         assert [line.split(",")[0].split(":")[0] for line in warnings()] == [
             f"the orchestrator runs source {source_of(other)}",
             "device-5",
@@ -93,13 +93,13 @@ def test_containers_of_other_source_are_noticed_and_replaced(stack: Stack, other
 
 
 def warnings() -> list[str]:
-    """What `wdmoe status` warns of; nothing as long as it does not work."""
+    """Return the warnings of `wdmoe status`, none if it fails."""
     done = wdmoe("status", "--json")
     return list(json.loads(done.stdout)["warnings"]) if done.returncode == 0 else []
 
 
 def source_of(checkout: Path) -> str:
-    """The digest that a checkout computes of itself."""
+    """Return a checkout's digest of its own source."""
     program = "from orchestrator.process.build import source; print(source())"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -112,7 +112,7 @@ def source_of(checkout: Path) -> str:
     return done.stdout.strip()
 
 
-def test_up_again_leaves_containers_as_they_are(stack: Stack) -> None:
+def test_a_second_up_leaves_containers_alone(stack: Stack) -> None:
     before = ids()
     stack.wdmoe("up")
     assert ids() == before

@@ -1,4 +1,4 @@
-"""Checkpoint folders as people have them: run by the containers, or refused before any starts."""
+"""Checkpoint folders from the field: the containers run them, or `up` rejects them at once."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ ANOTHER_USER = 12345
 
 
 def write_fp8(folder: Path, plain: Path) -> None:
-    """The bundled model with FP8 weights and scales, and one of the weights these stand for."""
+    """Write the bundled model with FP8 weights and scales, and one with the scaled weights."""
     shutil.copytree(BUNDLED, folder)
     shutil.copytree(BUNDLED, plain)
-    kept, meant = {}, {}
+    stored, scaled = {}, {}
     for name, weight in load_file(folder / "model.safetensors").items():
-        kept[name] = meant[name] = weight
+        stored[name] = scaled[name] = weight
         if "_proj" in name or ".experts." in name:
             scale = weight.float().abs().max() / 448
-            kept[name] = (weight.float() / scale).to(torch.float8_e4m3fn)
-            kept[f"{name}_scale"] = scale.reshape(1)
-            meant[name] = kept[name].float() * scale
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
-    save_file(meant, plain / "model.safetensors", {"format": "pt"})
+            stored[name] = (weight.float() / scale).to(torch.float8_e4m3fn)
+            stored[f"{name}_scale"] = scale.reshape(1)
+            scaled[name] = stored[name].float() * scale
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    save_file(scaled, plain / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "static"}
     (folder / "config.json").write_text(json.dumps(config))
 
 
 def as_snapshot(folder: Path, cache: Path) -> Path:
-    """A folder's files in the layout of Hugging Face's cache."""
+    """Copy a folder's files into the layout of Hugging Face's cache; return the snapshot."""
     snapshot = cache / "models--me--tiny-mixtral" / "snapshots" / "0123456789abcdef"
     blobs = cache / "models--me--tiny-mixtral" / "blobs"
     snapshot.mkdir(parents=True)
@@ -73,7 +73,7 @@ def bundled_again(stack: Stack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bundled_again")
-def test_an_fp8_snapshot_of_the_hubs_cache_computes_what_its_scaled_weights_compute(
+def test_an_fp8_snapshot_of_the_hubs_cache_has_the_logits_of_its_scaled_weights(
     stack: Stack, tmp_path: Path
 ) -> None:
     write_fp8(tmp_path / "fp8", tmp_path / "plain")
@@ -92,7 +92,7 @@ def test_an_fp8_snapshot_of_the_hubs_cache_computes_what_its_scaled_weights_comp
     assert np.abs(flat.reshape(expected.shape) - expected).max() <= 1e-4
 
 
-def test_a_model_that_only_another_user_may_read_is_refused_before_anything_starts(
+def test_a_model_readable_only_by_another_user_is_rejected_before_anything_starts(
     stack: Stack, tmp_path: Path
 ) -> None:
     before = docker("ps", "--no-trunc", "--quiet")
@@ -107,7 +107,7 @@ def test_a_model_that_only_another_user_may_read_is_refused_before_anything_star
 
 
 def close(folder: Path) -> None:
-    """Leave a folder to its owner, who is not the containers' root."""
+    """Make a folder readable only by its owner, who is not the containers' root."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o700 if path.is_dir() else 0o600)
         if os.getuid() == 0:
@@ -115,13 +115,13 @@ def close(folder: Path) -> None:
 
 
 def service(folder: Path) -> dict[str, object]:
-    """A service that runs as root without capabilities."""
+    """Return a service that runs as root without capabilities."""
     image = docker("inspect", "--format", "{{.Config.Image}}", container("bs")).strip()
     volume = {"type": "bind", "source": str(folder), "target": "/etc/dashboards"}
     return {"image": image, "volumes": [volume, {"type": "volume", "source": "a", "target": "/a"}]}
 
 
-def test_what_a_checkout_under_a_strict_umask_mounts_is_refused_by_name(
+def test_an_unreadable_mount_of_a_checkout_is_rejected_by_name(
     stack: Stack, tmp_path: Path
 ) -> None:
     folder = tmp_path / "dashboards"
@@ -135,8 +135,8 @@ def test_what_a_checkout_under_a_strict_umask_mounts_is_refused_by_name(
     readable.check([service(folder)], {folder: [folder / "open.json"]})
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="files of root need root")
-def test_what_root_alone_may_read_is_read_by_the_containers_root(
+@pytest.mark.skipif(os.getuid() != 0, reason="creating files of root needs root")
+def test_files_readable_only_by_root_are_readable_in_containers(
     stack: Stack, tmp_path: Path
 ) -> None:
     folder = tmp_path / "dashboards"

@@ -1,6 +1,6 @@
-"""Clients of OpenAI's API that people have, from their packages, against the running stack.
+"""Common clients of OpenAI's API, from their packages, against the running stack.
 
-Each runs in the environment that `setup.sh --tests` made for it, and asks no other host.
+Each runs in the environment that `setup.sh --tests` creates for it, and contacts no other host.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ print(json.dumps([
 
 @pytest.fixture
 def url(stack: Stack) -> str:
-    """Where the API is."""
+    """The base URL of the API."""
     stack.use("ideal")
     return str(stack.bs.base_url.join("/v1"))
 
 
 @pytest.fixture
 def answer(stack: Stack) -> str:
-    """What the model says to the first question."""
+    """The model's answer to the first question."""
     stack.use("ideal")
     text: str = stack.complete(QUESTION, max_tokens=40, stop="\n")["choices"][0]["text"]
     assert text.endswith(PROMPTS[0].answer)
@@ -81,7 +81,7 @@ def answer(stack: Stack) -> str:
 
 
 def run(folder: Path, *command: str | Path, **environment: str) -> str:
-    """A client's output; it has no account anywhere, and no host but this one."""
+    """Run a client offline, without any account; return its output."""
     offline = {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hub"),
@@ -114,7 +114,7 @@ def test_a_library_gets_the_answer_in_every_form(
 
 @pytest.mark.parametrize("kind", [{}, {"completion": True}, {"responses": True}], ids=str)
 @pytest.mark.parametrize("options", [[], ["--no-stream"]], ids=str)
-def test_llm(
+def test_llm_prints_the_answer(
     url: str, answer: str, tmp_path: Path, kind: dict[str, bool], options: list[str]
 ) -> None:
     model = {"model_id": "wdmoe", "model_name": MODEL.name, "api_base": url, **kind}
@@ -124,9 +124,9 @@ def test_llm(
 
 
 @pytest.mark.parametrize("request_format", ["/v1/completions", "/v1/chat/completions"])
-def test_guidellm(url: str, tmp_path: Path, request_format: str) -> None:
+def test_guidellm_completes_every_request(url: str, tmp_path: Path, request_format: str) -> None:
     items = tmp_path / "items.jsonl"
-    lines = [{"prompt": each.prompt, "output_tokens_count": 5} for each in PROMPTS]
+    lines = [{"prompt": prompt.prompt, "output_tokens_count": 5} for prompt in PROMPTS]
     items.write_text("".join(json.dumps(line) + "\n" for line in lines))
     backend = {"target": url.removesuffix("/v1"), "request_format": request_format}
     options: dict[str, dict[str, Any]] = {
@@ -144,19 +144,19 @@ def test_guidellm(url: str, tmp_path: Path, request_format: str) -> None:
     ]
     run(tmp_path, PYTHON, "-m", "guidellm", "run", *arguments, "--disable-console")
     (benchmark,) = json.loads((tmp_path / "report.json").read_text())["benchmarks"]
-    made = benchmark["requests"]["successful"]
-    assert len(made) == len(PROMPTS)
+    successful = benchmark["requests"]["successful"]
+    assert len(successful) == len(PROMPTS)
     assert benchmark["requests"]["errored"] == []
-    assert {each["output_metrics"]["text_tokens"] for each in made} == {5}
+    assert {request["output_metrics"]["text_tokens"] for request in successful} == {5}
 
 
 def task(folder: Path) -> str:
-    """A task of a few questions that the model knows, by its name."""
+    """Write a task of a few questions that the model can answer; return its name."""
     items = folder / "items.jsonl"
-    lines = [{"question": each.prompt, "answer": each.answer} for each in PROMPTS]
+    lines = [{"question": prompt.prompt, "answer": prompt.answer} for prompt in PROMPTS]
     items.write_text("".join(json.dumps(line) + "\n" for line in lines))
     last_word = {"function": "regex", "regex_pattern": r"(\w+)\s*$"}
-    described: dict[str, Any] = {
+    definition: dict[str, Any] = {
         "task": "compare_of_file",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(items)}},
@@ -168,12 +168,12 @@ def task(folder: Path) -> str:
         "filter_list": [{"name": "last", "filter": [last_word, {"function": "take_first"}]}],
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
-    (folder / "task.yaml").write_text(yaml.safe_dump(described))
-    return str(described["task"])
+    (folder / "task.yaml").write_text(yaml.safe_dump(definition))
+    return str(definition["task"])
 
 
 @pytest.mark.parametrize("version", HARNESSES)
-def test_lm_eval_chats(url: str, tmp_path: Path, version: str) -> None:
+def test_lm_eval_scores_chats(url: str, tmp_path: Path, version: str) -> None:
     name = task(tmp_path)
     where = f"model={MODEL.name},base_url={url}/chat/completions,num_concurrent=2,max_retries=1"
     command = [*HARNESSES[version], "--model", "local-chat-completions", "--model_args", where]

@@ -1,4 +1,4 @@
-"""Programs in their containers, run by the real Docker Engine."""
+"""The real Docker Engine runs programs in containers."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ TASK = {
 
 
 @pytest.fixture(autouse=True)
-def _everyone_is_back() -> None:
-    """No stack is needed here."""
+def _all_devices_admitted() -> None:
+    """Override the fixture of the stack, which these tests do not need."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +36,7 @@ def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
     tasks = [TASK | {"task_id": f"Own/{number}"} for number in range(6)]
     file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     prompts = prompt_sets.load(f"humaneval:{file}").prompts
-    asked = [
+    runs = [
         program(0, "    return 2 * x"),
         program(1, "    return x + 4"),
         program(2, "    return (2 * x"),
@@ -44,9 +44,9 @@ def test_right_code_passes_and_wrong_code_does_not(tmp_path: Path) -> None:
         program(4, "", error="the base station was gone"),
         program(5, "    return x << 1\n\nprint('a word of its own')"),
     ]
-    told: list[CodeResult] = []
-    results = code_judge.judge(asked, prompts, told.append)
-    assert list(results.values()) == told
+    reported: list[CodeResult] = []
+    results = code_judge.judge(runs, prompts, reported.append)
+    assert list(results.values()) == reported
     assert {number: result.outcome for number, result in results.items()} == {
         0: "passed",
         1: "failed",
@@ -63,10 +63,11 @@ def test_an_endless_loop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_judge, "TIME_LIMIT_S", 2)
     assert code_judge.run("while True: pass") == ("timeout", "no end after 2 s")
     stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass"
-    assert code_judge.run(stubborn)[0] in ("failed", "timeout")  # if it had not begun to ignore it
+    # The outcome depends on whether SIGTERM arrives before the program ignores it.
+    assert code_judge.run(stubborn)[0] in ("failed", "timeout")
 
 
-def test_an_engine_that_does_not_end_a_container_is_not_waited_for(
+def test_waiting_for_an_engine_that_does_not_end_a_container_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(code_judge, "GIVE_UP_S", 4)
@@ -90,23 +91,23 @@ def test_endless_output_is_stopped() -> None:
         ("import os\nos.setuid(0)", "Operation not permitted"),
     ],
 )
-def test_what_a_program_must_not_do_is_refused(source: str, detail: str) -> None:
-    outcome, told = code_judge.run(source)
+def test_forbidden_operations_of_a_program_fail(source: str, detail: str) -> None:
+    outcome, output = code_judge.run(source)
     assert outcome == "failed"
-    assert detail in told
+    assert detail in output
 
 
-def test_processes_are_few_and_their_memory_is_bounded_together() -> None:
+def test_the_number_of_processes_and_their_total_memory_are_limited() -> None:
     assert code_judge.run("import os\nfor _ in range(100): os.fork() or os._exit(0)")[0] != "passed"
     hungry = "import os\nfor _ in range(4): os.fork()\ndata = b'x' * (128 << 20)\nos.wait()"
     assert code_judge.run(hungry)[0] == "failed"
 
 
-def test_nothing_is_left_behind() -> None:
+def test_no_container_is_left_behind() -> None:
     assert docker("ps", "-aq", "--filter", "name=wdmoe-code-") == ""
 
 
-def test_an_image_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text(json.dumps(TASK) + "\n")
     prompts = prompt_sets.load(f"humaneval:{file}").prompts

@@ -1,4 +1,4 @@
-"""Clients side by side on the running stack: nobody's answer is another's affair."""
+"""Concurrent clients of the running stack do not affect each other's answers."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ CLIENTS = 16
 
 
 def prompts() -> list[str]:
-    """One a client, of every bundled set."""
+    """Return one prompt per client, from every bundled set."""
     files = sorted((ROOT / "prompts").glob("*.jsonl"))
     lines = [line for path in files for line in path.read_text().splitlines()[:4]]
     return [json.loads(line)["prompt"] for line in lines[:CLIENTS]]
 
 
 def outcomes(stack: Stack, outcome: str) -> float:
-    """Requests that ended so, as the base station itself counts them."""
-    wanted = f'wdmoe_requests_total{{outcome="{outcome}"}} '
+    """Return the base station's count of requests with an outcome."""
+    prefix = f'wdmoe_requests_total{{outcome="{outcome}"}} '
     lines = stack.bs.get("/metrics").raise_for_status().text.splitlines()
-    return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+    return sum(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))
 
 
-def test_every_answer_is_the_one_that_its_client_gets_alone(stack: Stack) -> None:
+def test_concurrent_answers_equal_those_of_single_clients(stack: Stack) -> None:
     stack.use("ideal")
-    asked = prompts()
-    alone = [stack.complete(prompt, max_tokens=24) for prompt in asked]
+    texts = prompts()
+    alone = [stack.complete(prompt, max_tokens=24) for prompt in texts]
     with ThreadPoolExecutor(CLIENTS) as clients:
-        together = list(clients.map(lambda prompt: stack.complete(prompt, max_tokens=24), asked))
+        together = list(clients.map(lambda prompt: stack.complete(prompt, max_tokens=24), texts))
     assert len(together) == CLIENTS
-    assert [said(answer) for answer in together] == [said(answer) for answer in alone]
+    assert [text_and_length(answer) for answer in together] == [
+        text_and_length(answer) for answer in alone
+    ]
     batches = [answer["timings"]["batch"] for answer in together]
     assert max(batches) > 1
     for answer in together:
@@ -48,28 +50,28 @@ def test_every_answer_is_the_one_that_its_client_gets_alone(stack: Stack) -> Non
         assert abs(parts_s - timings["end_to_end_s"]) < 1e-6
 
 
-def said(answer: dict[str, Any]) -> tuple[str, int]:
-    """An answer's text, and how many tokens it took."""
+def text_and_length(answer: dict[str, Any]) -> tuple[str, int]:
+    """Return an answer's text and its number of tokens."""
     return answer["choices"][0]["text"], answer["usage"]["completion_tokens"]
 
 
-def long(**fields: Any) -> dict[str, Any]:
-    """A request that nobody waits to see the end of."""
+def long_request(**fields: Any) -> dict[str, Any]:
+    """Return a long streaming request, whose end no client awaits."""
     return {"prompt": "12 + 30 =", "max_tokens": 1900, "temperature": 2.0, "stream": True, **fields}
 
 
-def test_a_client_that_leaves_frees_its_place(stack: Stack) -> None:
+def test_a_disconnecting_client_frees_its_place(stack: Stack) -> None:
     stack.use("near-far")
     before = outcomes(stack, "cancelled")
-    with stack.bs.stream("POST", "/v1/completions", json=long(seed=1)) as response:
+    with stack.bs.stream("POST", "/v1/completions", json=long_request(seed=1)) as response:
         next(response.iter_lines())
     until(lambda: outcomes(stack, "cancelled") == before + 1, "the request is cancelled")
     assert stack.complete()["timings"]["batch"] == 1
 
 
-def test_a_full_queue_refuses_and_is_free_again_when_clients_leave(stack: Stack) -> None:
+def test_a_full_queue_rejects_requests_until_clients_leave(stack: Stack) -> None:
     stack.use("near-far")
-    assert asyncio.run(refused(stack)) == 429
+    assert asyncio.run(first_error_status(stack)) == 429
     until(lambda: stack.bs.post("/v1/completions", json=PLAIN).status_code == 200, "there is room")
     assert stack.complete()["timings"]["batch"] == 1
 
@@ -77,7 +79,7 @@ def test_a_full_queue_refuses_and_is_free_again_when_clients_leave(stack: Stack)
 PLAIN = {"prompt": "12 + 30 =", "max_tokens": 1}
 
 
-def test_a_replay_of_more_at_a_time_than_fit_waits_and_fails_nothing(
+def test_a_replay_with_more_requests_than_fit_backs_off_without_errors(
     stack: Stack, tmp_path: Path
 ) -> None:
     stack.use("ideal")
@@ -90,28 +92,31 @@ def test_a_replay_of_more_at_a_time_than_fit_waits_and_fails_nothing(
     assert backoff["requests"] > 0 < backoff["mean_s"] <= backoff["most_s"]
 
 
-async def refused(stack: Stack) -> int | None:
-    """The first status but 200 of more clients than fit; then all of them leave."""
+async def first_error_status(stack: Stack) -> int | None:
+    """Start more clients than fit, return the first status other than 200, and end them all."""
     limits = httpx.Limits(max_connections=None)
     url = stack.bs.base_url
     async with httpx.AsyncClient(
         base_url=url, limits=limits, timeout=PATIENCE_S, trust_env=False
     ) as client:
 
-        async def ask(prompt: str | list[str]) -> int:
+        async def complete(prompt: str | list[str]) -> int:
             async with client.stream(
-                "POST", "/v1/completions", json=long(prompt=prompt)
+                "POST", "/v1/completions", json=long_request(prompt=prompt)
             ) as response:
                 async for _ in response.aiter_bytes():
                     pass
                 return response.status_code
 
-        # More sequences than may run, for as long as it takes to fill the queue.
-        asked: list[str | list[str]] = [*[["12 + 30 ="] * 64] * 3, *["12 + 30 ="] * 2 * MAX_WAITING]
-        clients = [asyncio.create_task(ask(prompt)) for prompt in asked]
+        # More sequences than may run, to occupy the engine while the queue fills.
+        requests: list[str | list[str]] = [
+            *[["12 + 30 ="] * 64] * 3,
+            *["12 + 30 ="] * 2 * MAX_WAITING,
+        ]
+        clients = [asyncio.create_task(complete(prompt)) for prompt in requests]
         statuses = (await answer for answer in asyncio.as_completed(clients))
         first = await anext((status async for status in statuses if status != 200), None)
-        for one in clients:
-            one.cancel()
+        for client_task in clients:
+            client_task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
         return first

@@ -1,4 +1,4 @@
-"""What dashboards and rules ask the real Prometheus, while a real replay runs, has an answer."""
+"""Every query of dashboards and rules returns data from Prometheus while a replay runs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ BOARDS = {
 }
 RULES = ROOT / "services/prometheus/rules"
 VERIFIED = "0"
-# A p99 takes 100 requests, or states, within five minutes.
+# A p99 needs 100 requests, or states, within five minutes.
 REQUESTS = 120
-# A minute's rate, two scrapes, two evaluations, on a busy host.
+# Time for a one-minute rate, two scrapes and two evaluations on a busy host.
 SOON_S = 60
 STEP_S = 10
 
 
 @pytest.fixture(scope="module", autouse=True)
 def replay(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A replay under the model's own policy; before, quick requests and a link's verification."""
+    """Replay under the model's own policy, after quick requests and a link verification."""
     stack.wdmoe("policy", "use", "topk")
     stack.use("mobility")
     with ThreadPoolExecutor(8) as clients:
@@ -58,33 +58,33 @@ def replay(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 def numbers(results: list[dict[str, Any]]) -> list[float]:
-    """The values of an instant query that are numbers."""
+    """Return the values of an instant query that are not NaN."""
     values = (float(result["value"][1]) for result in results)
     return [value for value in values if not math.isnan(value)]
 
 
-def answered(stack: Stack, panel: dict[str, Any], expression: str) -> bool:
-    """Whether a query shows anything; of a histogram, whether anything is in it."""
-    found = numbers(stack.query(expression))
-    counted = any(query["format"] == "heatmap" for query in panel["targets"])
-    return any(found) if counted else bool(found)
+def has_data(stack: Stack, panel: dict[str, Any], expression: str) -> bool:
+    """Whether a query returns numbers; for a heatmap, whether any is not zero."""
+    values = numbers(stack.query(expression))
+    heatmap = any(query["format"] == "heatmap" for query in panel["targets"])
+    return any(values) if heatmap else bool(values)
 
 
-def eventually_all(stack: Stack, asked: dict[str, tuple[dict[str, Any], list[str]]]) -> None:
-    """Wait until of each name at least one expression is answered."""
+def eventually_all(stack: Stack, pending: dict[str, tuple[dict[str, Any], list[str]]]) -> None:
+    """Wait until at least one expression of each name returns data."""
     deadline = time.monotonic() + SOON_S
-    while asked:
-        asked = {
-            name: (panel, some)
-            for name, (panel, some) in asked.items()
-            if not any(answered(stack, panel, one) for one in some)
+    while pending:
+        pending = {
+            name: (panel, expressions)
+            for name, (panel, expressions) in pending.items()
+            if not any(has_data(stack, panel, expression) for expression in expressions)
         }
-        assert not asked or time.monotonic() < deadline, "\n".join(asked)
+        assert not pending or time.monotonic() < deadline, "\n".join(pending)
         time.sleep(0.5)
 
 
 def of_device(query: dict[str, Any], device: str) -> str:
-    """A query's expression as the row of one device asks it."""
+    """Return a query's expression for the row of one device."""
     expression: str = query["expr"]
     return expression.replace("$device", device)
 
@@ -144,13 +144,14 @@ def test_the_variable_lists_every_device(stack: Stack) -> None:
 
 
 def marks(stack: Stack, name: str) -> list[dict[str, str]]:
-    """The labels of an annotation's marks on the last five minutes, asked as Grafana asks."""
-    (mark,) = (one for one in BOARDS["overview"]["annotations"]["list"] if one["name"] == name)
+    """Return the labels of an annotation's marks in the last five minutes, queried like Grafana."""
+    annotations = BOARDS["overview"]["annotations"]["list"]
+    (annotation,) = (item for item in annotations if item["name"] == name)
     now = time.time()
     answer: httpx.Response = stack.prometheus.get(
         "/api/v1/query_range",
         params={
-            "query": mark["expr"].replace("$__interval", f"{STEP_S}s"),
+            "query": annotation["expr"].replace("$__interval", f"{STEP_S}s"),
             "start": now - 300,
             "end": now,
             "step": STEP_S,
@@ -159,7 +160,7 @@ def marks(stack: Stack, name: str) -> list[dict[str, str]]:
     return [result["metric"] for result in answer.raise_for_status().json()["data"]["result"]]
 
 
-def test_changes_and_the_replay_are_marked(stack: Stack) -> None:
+def test_changes_and_the_replay_are_annotated(stack: Stack) -> None:
     for name, label, value in (
         ("Profile", "profile", "near-far"),
         ("Policy", "name", "wlr"),
@@ -174,7 +175,7 @@ def test_changes_and_the_replay_are_marked(stack: Stack) -> None:
         )
 
 
-def test_an_alert_is_marked(stack: Stack) -> None:
+def test_an_alert_is_annotated(stack: Stack) -> None:
     docker("pause", container("device-7"))
     try:
         until(

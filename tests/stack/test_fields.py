@@ -1,4 +1,4 @@
-"""What clients send beside the prompt, against transformers' generate() of the whole model."""
+"""Request fields beside the prompt, compared with transformers' generate() of the whole model."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def whole() -> MixtralForCausalLM:
             {"do_sample": True, "temperature": 2.0, "top_k": 40, "top_p": 0.95, "min_p": 0.01},
         ),
     ],
-    ids=["greedy", "repetition", "bias", "min_tokens", "drawn", "cut"],
+    ids=["greedy", "repetition", "bias", "min_tokens", "sampled", "truncated"],
 )
-def test_the_split_model_chooses_the_tokens_of_transformers(
+def test_the_split_model_generates_the_tokens_of_transformers(
     stack: Stack, whole: MixtralForCausalLM, fields: dict[str, Any], config: dict[str, Any]
 ) -> None:
     stack.use("ideal")
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     torch.manual_seed(fields.get("seed", 0))
-    made = whole.generate(
+    generated = whole.generate(
         ids,
         generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=TOKENS,
@@ -54,16 +54,16 @@ def test_the_split_model_chooses_the_tokens_of_transformers(
             **config,
         ),
     )
-    expected = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+    expected = tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
     reply = stack.complete(PROMPT, max_tokens=TOKENS, strict=True, **fields)
     assert reply["choices"][0]["text"] == expected
 
 
-def test_choices_are_those_of_the_next_seeds(stack: Stack) -> None:
+def test_choices_are_those_of_consecutive_seeds(stack: Stack) -> None:
     stack.use("ideal")
-    drawn: dict[str, Any] = {"max_tokens": 8, "temperature": 1.5}
-    several = stack.complete(PROMPT, n=3, seed=7, **drawn)
-    alone = [stack.complete(PROMPT, seed=seed, **drawn) for seed in (7, 8, 9)]
+    sampled: dict[str, Any] = {"max_tokens": 8, "temperature": 1.5}
+    several = stack.complete(PROMPT, n=3, seed=7, **sampled)
+    alone = [stack.complete(PROMPT, seed=seed, **sampled) for seed in (7, 8, 9)]
     texts = [choice["text"] for choice in several["choices"]]
     assert texts == [reply["choices"][0]["text"] for reply in alone]
     made = sum(reply["usage"]["completion_tokens"] for reply in alone)
@@ -71,7 +71,7 @@ def test_choices_are_those_of_the_next_seeds(stack: Stack) -> None:
     assert several["usage"]["prompt_tokens"] == alone[0]["usage"]["prompt_tokens"]
 
 
-def test_a_stop_text_that_is_a_special_token_ends_where_the_token_is(stack: Stack) -> None:
+def test_a_stop_text_that_is_a_special_token_stops_at_that_token(stack: Stack) -> None:
     stack.use("ideal")
     prompt = prompt_sets.load("arithmetic").prompts[0].prompt
     (ended,) = stack.complete(prompt, max_tokens=64)["choices"]
@@ -114,6 +114,6 @@ def test_bodies_of_common_clients_are_served(stack: Stack, path: str, body: Any)
 def test_an_unknown_field_is_named_in_a_header(stack: Stack) -> None:
     url = stack.bs.base_url.join("/v1/chat/completions")
     content = b'{"messages": [{"role": "user", "content": "a", "colour": 1}], "max_tokens": 1}'
-    reply = httpx.post(url, content=content, trust_env=False, timeout=60)  # and no Content-Type
+    reply = httpx.post(url, content=content, trust_env=False, timeout=60)  # without a Content-Type
     assert reply.status_code == 200
     assert reply.headers["x-wdmoe-ignored-fields"] == "messages[0].colour"

@@ -1,4 +1,4 @@
-"""Containers come and go: requests are answered, links are shaped again, nothing is left behind."""
+"""Containers stop and start: requests are answered, links are reshaped, nothing is left behind."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ from tests.stack.test_shaping import TOKENS, write_profile
 
 
 def qdiscs(q: int) -> list[tuple[str, str]]:
-    """Kind and handle of every queue in a device's container."""
+    """Return kind and handle of every qdisc in a device's container."""
     listing = json.loads(docker("exec", container(f"device-{q}"), "tc", "-json", "qdisc"))
     return sorted((item["kind"], item["handle"]) for item in listing)
 
 
 def ready(stack: Stack) -> None:
-    """Wait until every device is admitted and has applied what is in force now."""
+    """Wait until every device is admitted and has applied the current epoch."""
 
     def applied() -> bool:
         now = stack.status()
@@ -29,11 +29,11 @@ def ready(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", ["bs", "device-3", "orchestrator", "prometheus"])
-def test_a_service_that_was_stopped_comes_back_as_it_was(stack: Stack, service: str) -> None:
+def test_a_restarted_service_returns_to_its_previous_state(stack: Stack, service: str) -> None:
     before = [qdiscs(q) for q in range(EXPERTS)]
     docker("stop", container(service))
     if service == "device-3":
-        until(lambda: 3 not in stack.admitted(), "the base station misses the device")
+        until(lambda: 3 not in stack.admitted(), "the base station notices the missing device")
     docker("start", container(service))
     until(lambda: _answers(stack), "orchestrator and base station answer")
     ready(stack)
@@ -41,7 +41,7 @@ def test_a_service_that_was_stopped_comes_back_as_it_was(stack: Stack, service: 
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
 
 
-def test_what_is_in_force_survives_the_orchestrator(stack: Stack) -> None:
+def test_profile_and_policy_survive_an_orchestrator_restart(stack: Stack) -> None:
     stack.use("mobility")
     stack.wdmoe("policy", "use", "wlr", "--theta", "0.2")
     before = stack.status()
@@ -76,10 +76,11 @@ def test_the_whole_stack_restarts(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("fault", "repair"), [("kill", "start"), ("pause", "unpause")])
-def test_a_device_lost_in_the_middle_costs_its_share_and_not_the_answer(
+def test_a_device_lost_during_a_request_costs_its_share_but_not_the_answer(
     stack: Stack, tmp_path: Path, fault: str, repair: str
 ) -> None:
-    stack.use(write_profile(tmp_path, 2e6, 2e6))  # slow enough for the fault to hit the middle
+    # slow enough for the fault to occur during the request
+    stack.use(write_profile(tmp_path, 2e6, 2e6))
     lost, sent = counted(stack, "expert_dropped"), counted(stack, "radio_bytes")
     body = {"max_tokens": 20, "temperature": 2, "seed": 1}
     with ThreadPoolExecutor(1) as background:
@@ -99,7 +100,7 @@ def test_a_device_lost_in_the_middle_costs_its_share_and_not_the_answer(
     assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
 
 
-def test_without_its_last_device_a_request_fails(stack: Stack, tmp_path: Path) -> None:
+def test_a_request_without_any_device_fails(stack: Stack, tmp_path: Path) -> None:
     stack.use(write_profile(tmp_path, 2e6, 2e6))
     sent = counted(stack, "radio_bytes")
     devices = [container(f"device-{q}") for q in range(EXPERTS)]
@@ -118,12 +119,12 @@ def test_without_its_last_device_a_request_fails(stack: Stack, tmp_path: Path) -
     assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
 
 
-def counted(stack: Stack, what: str) -> float:
-    """What the base station has counted of device 5, over all other labels."""
+def counted(stack: Stack, metric: str) -> float:
+    """Return a counter of the base station for device 5, summed over all other labels."""
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in stack.bs.get("/metrics").text.splitlines()
-        if line.startswith(f'wdmoe_{what}_total{{device="5"')
+        if line.startswith(f'wdmoe_{metric}_total{{device="5"')
     )
 
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods through the radio are those of the whole model in one process."""
+"""Log-likelihoods over the radio equal those of the whole model in one process."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ def whole() -> MixtralForCausalLM:
 
 @torch.inference_mode()
 def expected(whole: MixtralForCausalLM, ids: list[int]) -> torch.Tensor:
-    """The log-probability of every token (positions × vocabulary), given those before it."""
+    """Return log-probabilities (positions × vocabulary) of each next token."""
     return torch.log_softmax(whole(torch.tensor([ids])).logits[0], dim=-1)
 
 
 def check(choice: dict[str, Any], ids: list[int], rows: torch.Tensor) -> None:
-    """Tokens from the second on, and the likeliest of each."""
-    told = choice["logprobs"]
-    assert told["token_logprobs"][0] is None
-    own = rows[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
-    assert told["token_logprobs"][1:] == pytest.approx(own.tolist(), abs=CLOSE)
-    likeliest = [max(top.values()) for top in told["top_logprobs"][1:]]
+    """Compare the log-probabilities from the second token on, and the likeliest ones."""
+    logprobs = choice["logprobs"]
+    assert logprobs["token_logprobs"][0] is None
+    expected_logprobs = rows[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    assert logprobs["token_logprobs"][1:] == pytest.approx(expected_logprobs.tolist(), abs=CLOSE)
+    likeliest = [max(top.values()) for top in logprobs["top_logprobs"][1:]]
     assert likeliest == pytest.approx(rows[:-1].max(dim=1).values.tolist(), abs=CLOSE)
 
 
-def test_of_choices_that_share_a_prompt(stack: Stack, whole: MixtralForCausalLM) -> None:
+def test_log_likelihoods_of_choices_that_share_a_prompt(
+    stack: Stack, whole: MixtralForCausalLM
+) -> None:
     stack.use("ideal")
     assert stack.health()["wire_dtype"] == "fp32"
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
@@ -52,7 +54,7 @@ def test_of_choices_that_share_a_prompt(stack: Stack, whole: MixtralForCausalLM)
             check(choice, ids, expected(whole, ids))
 
 
-def test_of_token_lists_that_share_nothing(stack: Stack, whole: MixtralForCausalLM) -> None:
+def test_log_likelihoods_of_unrelated_token_lists(stack: Stack, whole: MixtralForCausalLM) -> None:
     stack.use("ideal")
     prompts = [list(range(300, 340)), [5], list(range(600, 500, -1))]
     reply = stack.complete(prompts, max_tokens=0, echo=True, logprobs=1)
@@ -60,11 +62,11 @@ def test_of_token_lists_that_share_nothing(stack: Stack, whole: MixtralForCausal
         check(choice, ids, expected(whole, ids))
 
 
-def test_of_tokens_that_are_made(stack: Stack, whole: MixtralForCausalLM) -> None:
-    """What a harness asks for: an echo, and one token more."""
+def test_log_likelihoods_of_generated_tokens(stack: Stack, whole: MixtralForCausalLM) -> None:
+    """Evaluation harnesses request this: an echo and one generated token."""
     stack.use("ideal")
     prompts = AutoTokenizer.from_pretrained(MODEL)(CONTEXTS)["input_ids"]
     reply = stack.complete(prompts, max_tokens=1, echo=True, logprobs=1)
     for ids, choice in zip(prompts, reply["choices"], strict=True):
-        made = int(expected(whole, ids)[-1].argmax())
-        check(choice, [*ids, made], expected(whole, [*ids, made]))
+        generated = int(expected(whole, ids)[-1].argmax())
+        check(choice, [*ids, generated], expected(whole, [*ids, generated]))

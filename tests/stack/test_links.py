@@ -1,21 +1,34 @@
-"""The links are what was asked: verified on the radio, switched under load, driven by traces."""
+"""Links follow their profile: verified on the radio, switched under load, driven by traces."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.stack.conftest import EXPERTS, PROJECT, SLOW_KERNEL, Stack, container, docker, until
+from orchestrator.client.client import Client
+from orchestrator.radio import profiles
+from tests.stack.conftest import (
+    EXPERTS,
+    PROJECT,
+    SLOW_KERNEL,
+    URLS,
+    Stack,
+    container,
+    docker,
+    until,
+)
 from tests.stack.test_shaping import write_profile
 
 SWITCHES = 10 if SLOW_KERNEL else 50
-# Generous: what is promised, and how well it holds, is measured with a quiet host (docs/radio.md).
+# Generous limits: docs/radio.md has the accuracy measured on a quiet host.
 NETEM_ERROR, TBF_ERROR = 0.3, 0.4
 
 
-def test_a_link_is_verified_and_everything_says_so(stack: Stack, tmp_path: Path) -> None:
+def test_a_verification_appears_in_status_metrics_and_runs(stack: Stack, tmp_path: Path) -> None:
     stack.use(write_profile(tmp_path, 20e6, 10e6))
     before = stack.status()
     found = stack.wdmoe("link", "verify", "--device", "2")
@@ -38,7 +51,7 @@ def test_a_link_is_verified_and_everything_says_so(stack: Stack, tmp_path: Path)
         before["profile"],
         before["profile_sha256"],
     )
-    if not SLOW_KERNEL:  # Prometheus is one process too many for its only processor
+    if not SLOW_KERNEL:  # its only processor is too slow for Prometheus as well
         query = "wdmoe_link_error_ratio{device='2', direction='up', bytes='65536'}"
         until(lambda: len(stack.query(query)) == 1, "Prometheus has the error")
     stack.use("near-far")
@@ -47,10 +60,10 @@ def test_a_link_is_verified_and_everything_says_so(stack: Stack, tmp_path: Path)
     run = json.loads((out / "run.json").read_text())
     assert run["channel"]["verification"] == after["verification"]
     if not SLOW_KERNEL:
-        until(lambda: stack.query(query) == [], "Prometheus has no error of other links")
+        until(lambda: stack.query(query) == [], "Prometheus drops the error of the old links")
 
 
-def test_a_profile_that_is_switched_again_and_again_costs_no_packet_and_no_request(
+def test_repeated_profile_switches_lose_no_packet_and_no_request(
     stack: Stack, tmp_path: Path
 ) -> None:
     stack.use("near-far")
@@ -61,8 +74,11 @@ def test_a_profile_that_is_switched_again_and_again_costs_no_packet_and_no_reque
             *(stack.wdmoe, "replay", "facts", "--limit", limit, "--out", str(out)),
             *("--fading", "one"),
         )
-        for number in range(SWITCHES):
-            stack.wdmoe("profile", "use", "rayleigh-100m" if number % 2 else "mobility")
+        with closing(Client(URLS[0], URLS[1])) as client:
+            for number in range(SWITCHES):
+                name = "rayleigh-100m" if number % 2 else "mobility"
+                client.use_profile(profiles.find(name), allow_degraded=True)
+                time.sleep(0.2)
         summary = replay.result()
     assert summary["errors"] == 0
     assert all("dropped" not in warning for warning in summary["warnings"])
@@ -74,17 +90,17 @@ def test_a_profile_that_is_switched_again_and_again_costs_no_packet_and_no_reque
     requests = [json.loads(line) for line in (out / "requests.jsonl").read_text().splitlines()]
     assert all(request["timings"]["experts"]["dropped"] == {} for request in requests)
     applied = [json.loads(line) for line in (out / "intervals.jsonl").read_text().splitlines()]
-    assert {one["device"] for one in applied} == set(range(EXPERTS))
+    assert {interval["device"] for interval in applied} == set(range(EXPERTS))
     stack.use(write_profile(tmp_path, 20e6, 10e6))
-    chosen = ("--device", "0") if SLOW_KERNEL else ()
-    found = stack.wdmoe("link", "verify", *chosen)
+    selection = ("--device", "0") if SLOW_KERNEL else ()
+    found = stack.wdmoe("link", "verify", *selection)
     largest = [series for series in found["series"] if series["size_bytes"] == 1 << 16]
     assert len(largest) == 2 * (1 if SLOW_KERNEL else EXPERTS)
     worst = max(abs(series["error"]) for series in largest)
     assert worst < (NETEM_ERROR if found["backends"] == ["netem"] else TBF_ERROR)
 
 
-def test_a_recorded_trace_is_followed(stack: Stack, tmp_path: Path) -> None:
+def test_links_follow_a_recorded_trace(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "steps.csv").write_text(
         "time_s,down_bps,up_bps\n0,10000000,5000000\n0.5,20000000,8000000\n"
     )
@@ -102,7 +118,7 @@ def test_a_recorded_trace_is_followed(stack: Stack, tmp_path: Path) -> None:
         seen.add(status["links"][3]["up"]["rate_bps"])
         return seen == {5e6, 8e6} and status["interval"] > 2
 
-    until(both_steps, "both steps of the trace come up")
+    until(both_steps, "both steps of the trace are applied")
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
 
 
@@ -115,7 +131,7 @@ for process in filter(str.isdigit, os.listdir("/proc")):
 """
 
 
-def test_a_device_that_comes_back_to_the_radio_is_shaped_before_it_serves(
+def test_a_device_that_rejoins_the_radio_is_shaped_before_it_serves(
     stack: Stack, tmp_path: Path
 ) -> None:
     stack.use(write_profile(tmp_path, 20e6, 10e6))
@@ -123,7 +139,7 @@ def test_a_device_that_comes_back_to_the_radio_is_shaped_before_it_serves(
     firing = "ALERTS{alertname='LinkNotInForce', alertstate='firing', device='6'}"
     docker("network", "disconnect", network, device)
     try:
-        until(lambda: 6 not in stack.admitted(), "the base station misses the device")
+        until(lambda: 6 not in stack.admitted(), "the base station notices the missing device")
         fault = stack.status()["links"][6]["fault"]
         assert "on no network of this container" in fault
         assert stack.orchestrator.get("/healthz").json()["links"] == {"device-6": fault}
@@ -145,19 +161,19 @@ def test_a_device_that_comes_back_to_the_radio_is_shaped_before_it_serves(
 
 
 def test_a_tc_that_is_killed_does_not_leave_the_link_as_it_is(stack: Stack) -> None:
-    stack.use("mobility")
+    stack.use("block-fading")
     before = errors(stack, 2)
     docker("exec", container("device-2"), "python", "-c", KILL_TC)
     until(lambda: errors(stack, 2) > before, "the error is counted")
     applied = stack.status()["links"][2]["applied_interval"]
     until(lambda: stack.status()["links"][2]["applied_interval"] > applied, "intervals are applied")
-    until(lambda: stack.status()["links"][2]["fault"] is None, "the link is as in force")
+    until(lambda: stack.status()["links"][2]["fault"] is None, "the link has no fault")
     until(lambda: 2 in stack.admitted(), "the device serves")
     assert stack.complete()["timings"]["experts"]["dropped"] == {}
 
 
 def errors(stack: Stack, q: int) -> float:
-    """What a device has counted of its link."""
+    """Return a device's count of link errors."""
     fetch = (
         "import urllib.request as u\n"
         f"print(u.urlopen('http://device-{q}:9100/metrics').read().decode())"
@@ -168,5 +184,5 @@ def errors(stack: Stack, q: int) -> float:
 
 
 def netem(found: dict[str, Any]) -> bool:
-    """Whether a verification was of links that netem shapes."""
+    """Whether a verification was of links shaped by netem."""
     return bool(found["backends"] == ["netem"])

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, from its package, scores as `wdmoe replay` does, item by item."""
+"""lm-evaluation-harness, from its package, gives the same scores as `wdmoe replay`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stack.conftest import MODEL, PATIENCE_S, Stack
 
 ITEMS = 30
 OPTIONS = re.compile(r"(?P<question>.*) Options: (?P<options>.*)\.\nAnswer:")
-# As the harness' own arc_easy, with the items of a file.
+# Like the harness' own arc_easy, but with items from a file.
 TASK = {
     "task": "arc_of_facts",
     "dataset_path": "json",
@@ -34,9 +34,9 @@ TASK = {
 
 
 def arc(path: Path) -> None:
-    """Questions that the model knows, as ARC publishes its own.
+    """Write questions that the model can answer, in the format of ARC.
 
-    Of every second one the words are the choices: these differ in length.
+    The choices of every second question are words, which differ in length.
     """
     lines = []
     for number, prompt in enumerate(prompt_sets.load("facts").prompts[:ITEMS]):
@@ -52,7 +52,7 @@ def arc(path: Path) -> None:
 
 
 def harness(stack: Stack, items: Path, folder: Path) -> dict[str, Any]:
-    """Its results of the task, which it is to get without any host but the base station."""
+    """Run the harness with no host but the base station; return its results of the task."""
     task = TASK | {"dataset_kwargs": {"data_files": {"test": str(items)}}}
     (folder / "arc_of_facts.yaml").write_text(yaml.safe_dump(task))
     model = {
@@ -79,7 +79,7 @@ def harness(stack: Stack, items: Path, folder: Path) -> dict[str, Any]:
     return results
 
 
-def test_both_get_the_same_accuracy(stack: Stack, tmp_path: Path) -> None:
+def test_the_harness_and_a_replay_get_the_same_accuracy(stack: Stack, tmp_path: Path) -> None:
     stack.use("ideal")
     items = tmp_path / "facts.jsonl"
     arc(items)

@@ -1,4 +1,4 @@
-"""The model that is split over containers is the model: same logits, each weight in one place."""
+"""The model split over containers has the whole model's logits, and each weight in one place."""
 
 import base64
 from functools import partial
@@ -26,7 +26,7 @@ PROMPTS = [
     )
 ][:20]
 DECODED = 16
-CLOSE = 1e-4 if MODEL == BUNDLED else 1e-3  # rounding adds up over more layers
+CLOSE = 1e-4 if MODEL == BUNDLED else 1e-3  # rounding errors accumulate over more layers
 Rows = npt.NDArray[np.float32]
 
 
@@ -56,7 +56,7 @@ def test_logits_equal_those_of_one_process_with_the_whole_model(
 
 @torch.inference_mode()
 def _whole_logits(whole: MixtralForCausalLM, ids: list[int], tokens: list[int]) -> Rows:
-    """Prefill, then one token at a time, as the base station does it."""
+    """Prefill, then decode one token at a time, like the base station."""
     cache = DynamicCache(config=whole.config)
     rows = [whole(torch.tensor([ids]), past_key_values=cache).logits[0]]
     for token in tokens:
@@ -66,17 +66,17 @@ def _whole_logits(whole: MixtralForCausalLM, ids: list[int], tokens: list[int]) 
 
 
 def _split_logits(stack: Stack, ids: list[int]) -> tuple[Rows, list[int]]:
-    """Logits of the prompt and of 16 decoded tokens, whether or not one of them ends the text."""
+    """Return logits of the prompt and of 16 decoded tokens, even past an end of text."""
     rows: list[Rows] = []
     tokens: list[int] = []
     while len(tokens) <= DECODED:
-        asked = ids + tokens
-        reply = stack.complete(asked, max_tokens=DECODED + 1 - len(tokens), logits=True)
+        context = ids + tokens
+        reply = stack.complete(context, max_tokens=DECODED + 1 - len(tokens), logits=True)
         flat = np.frombuffer(base64.b64decode(reply["logits"]), dtype="<f4")
-        got = flat.reshape(len(asked) + reply["usage"]["completion_tokens"] - 1, -1)
-        fresh = got[len(asked) - 1 :] if rows else got
+        logits = flat.reshape(len(context) + reply["usage"]["completion_tokens"] - 1, -1)
+        fresh = logits[len(context) - 1 :] if rows else logits
         rows.append(fresh)
-        tokens += [int(row.argmax()) for row in got[len(asked) - 1 :]]
+        tokens += [int(row.argmax()) for row in logits[len(context) - 1 :]]
     return np.concatenate(rows), tokens[:DECODED]
 
 

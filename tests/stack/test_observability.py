@@ -1,4 +1,4 @@
-"""What is measured reaches a real Prometheus, and a replay's run folder."""
+"""Measurements reach a real Prometheus and a replay's run folder."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.stack.conftest import EXPERTS, Stack, until, wdmoe
 
 @pytest.fixture(scope="module", autouse=True)
 def traffic(stack: Stack) -> None:
-    """Requests before a scrape, and after it: a rate needs two samples."""
+    """Send requests before and after a scrape: a rate needs two samples."""
     stack.use("near-far")
     for _ in range(3):
         stack.complete("What is 120 + 45?", max_tokens=8)
@@ -21,7 +21,7 @@ def traffic(stack: Stack) -> None:
 
 
 def value(stack: Stack, expression: str) -> float:
-    """The one number that a query gives, once it gives one."""
+    """Wait until a query returns a number, and return it."""
     until(lambda: _number(stack, expression) is not None, expression, 30)
     number = _number(stack, expression)
     assert number is not None
@@ -34,14 +34,14 @@ def _number(stack: Stack, expression: str) -> float | None:
     return None if number != number else number
 
 
-def test_the_95th_percentile_of_end_to_end_latency(stack: Stack) -> None:
+def test_the_95th_percentile_of_latency_is_available(stack: Stack) -> None:
     rate = "sum by (le) (rate(wdmoe_request_seconds_bucket[2m]))"
     assert 0 < value(stack, f"histogram_quantile(0.95, {rate})") < 60
 
 
 @pytest.mark.parametrize("part", ["downlink", "compute", "uplink"])
 @pytest.mark.parametrize("device", range(EXPERTS))
-def test_per_device_times(stack: Stack, part: str, device: int) -> None:
+def test_per_device_times_are_available(stack: Stack, part: str, device: int) -> None:
     name = f"wdmoe_{part}_seconds"
     rate = (
         f'rate({name}_sum{{device="{device}"}}[2m]) / rate({name}_count{{device="{device}"}}[2m])'
@@ -53,9 +53,9 @@ def test_requested_and_applied_rates_agree(stack: Stack) -> None:
     for q in range(EXPERTS):
         for direction in ("down", "up"):
             labels = f'{{device="{q}",direction="{direction}"}}'
-            asked = value(stack, f"wdmoe_link_requested_rate_bps{labels}")
+            requested = value(stack, f"wdmoe_link_requested_rate_bps{labels}")
             assert value(stack, f"wdmoe_link_applied_rate_bps{labels}") == pytest.approx(
-                asked, rel=1e-3
+                requested, rel=1e-3
             )
 
 

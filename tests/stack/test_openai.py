@@ -30,19 +30,19 @@ def client(stack: Stack) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def answer(stack: Stack) -> str:
-    """What the model completes the prompt with."""
+    """The model's completion of the prompt."""
     stack.use("ideal")
     text: str = stack.complete(PROMPT.prompt, **WANTED)["choices"][0]["text"]
     assert text.endswith(PROMPT.answer)
     return text
 
 
-def test_models(client: OpenAI) -> None:
+def test_the_model_is_listed(client: OpenAI) -> None:
     (model,) = client.models.list().data
     assert model.id == client.models.retrieve(model.id).id == MODEL.name
 
 
-def test_a_completion(client: OpenAI, answer: str) -> None:
+def test_a_completion_gives_the_answer(client: OpenAI, answer: str) -> None:
     reply = client.completions.create(
         model=MODEL.name, prompt=PROMPT.prompt, max_tokens=PROMPT.max_tokens, stop=PROMPT.stop
     )
@@ -52,7 +52,7 @@ def test_a_completion(client: OpenAI, answer: str) -> None:
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
 
 
-def test_a_streamed_completion(client: OpenAI, answer: str) -> None:
+def test_a_streamed_completion_gives_the_answer(client: OpenAI, answer: str) -> None:
     stream = client.completions.create(
         model=MODEL.name,
         prompt=[PROMPT.prompt, PROMPT.prompt],
@@ -75,26 +75,26 @@ def test_a_streamed_completion(client: OpenAI, answer: str) -> None:
     assert last.usage.completion_tokens > 0
 
 
-def test_log_probabilities_of_a_prompt_and_its_completion(client: OpenAI, answer: str) -> None:
+def test_prompt_and_completion_have_log_probabilities(client: OpenAI, answer: str) -> None:
     reply = client.completions.create(
         model=MODEL.name, prompt=PROMPT.prompt, max_tokens=4, echo=True, logprobs=2
     )
     choice = reply.choices[0]
-    told = choice.logprobs
-    assert told is not None
-    assert told.tokens is not None
-    assert told.token_logprobs is not None
-    assert told.top_logprobs is not None
-    assert choice.text == "".join(told.tokens)
+    logprobs = choice.logprobs
+    assert logprobs is not None
+    assert logprobs.tokens is not None
+    assert logprobs.token_logprobs is not None
+    assert logprobs.top_logprobs is not None
+    assert choice.text == "".join(logprobs.tokens)
     assert (PROMPT.prompt + answer).startswith(choice.text)
-    assert told.token_logprobs[0] is None
+    assert logprobs.token_logprobs[0] is None
     for token, logprob, top in zip(
-        told.tokens[-4:], told.token_logprobs[-4:], told.top_logprobs[-4:], strict=True
+        logprobs.tokens[-4:], logprobs.token_logprobs[-4:], logprobs.top_logprobs[-4:], strict=True
     ):
         assert logprob == max(top.values()) == top[token]  # greedy
 
 
-def test_a_chat(client: OpenAI, answer: str) -> None:
+def test_a_chat_gives_the_answer(client: OpenAI, answer: str) -> None:
     reply = client.chat.completions.create(
         model=MODEL.name,
         messages=[
@@ -116,17 +116,19 @@ def test_a_chat(client: OpenAI, answer: str) -> None:
     assert all(token.top_logprobs[0].token == token.token for token in choice.logprobs.content)
 
 
-def test_a_chat_goes_on_with_what_was_answered(client: OpenAI, answer: str) -> None:
-    asked: ChatCompletionMessageParam = {"role": "user", "content": PROMPT.prompt}
-    first = client.chat.completions.create(model=MODEL.name, messages=[asked], stop=PROMPT.stop)
-    said = cast(ChatCompletionMessageParam, first.choices[0].message.model_dump(exclude_unset=True))
+def test_a_chat_continues_after_an_answer(client: OpenAI, answer: str) -> None:
+    question: ChatCompletionMessageParam = {"role": "user", "content": PROMPT.prompt}
+    first = client.chat.completions.create(model=MODEL.name, messages=[question], stop=PROMPT.stop)
+    reply = cast(
+        ChatCompletionMessageParam, first.choices[0].message.model_dump(exclude_unset=True)
+    )
     again = client.chat.completions.create(
-        model=MODEL.name, messages=[asked, said, asked], stop=PROMPT.stop
+        model=MODEL.name, messages=[question, reply, question], stop=PROMPT.stop
     )
     assert again.choices[0].message.content == answer
 
 
-def test_a_streamed_chat(client: OpenAI, answer: str) -> None:
+def test_a_streamed_chat_gives_the_answer(client: OpenAI, answer: str) -> None:
     stream = client.chat.completions.create(
         model=MODEL.name,
         messages=[{"role": "user", "content": PROMPT.prompt}],
@@ -142,13 +144,13 @@ def test_a_streamed_chat(client: OpenAI, answer: str) -> None:
     assert last.usage is not None
 
 
-def test_a_response(client: OpenAI, answer: str) -> None:
+def test_a_response_gives_the_answer(client: OpenAI, answer: str) -> None:
     response = client.responses.create(model=MODEL.name, input=PROMPT.prompt)
     assert response.output_text.startswith(answer)
     assert response.status == "completed"
 
 
-def test_a_streamed_response(client: OpenAI, answer: str) -> None:
+def test_a_streamed_response_gives_the_answer(client: OpenAI, answer: str) -> None:
     with client.responses.stream(model=MODEL.name, input=PROMPT.prompt) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
         whole = stream.get_final_response()
@@ -156,7 +158,7 @@ def test_a_streamed_response(client: OpenAI, answer: str) -> None:
     assert whole.output_text.startswith(answer)
 
 
-def test_errors_are_the_clients_own(client: OpenAI) -> None:
+def test_errors_map_to_the_clients_exceptions(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="is not served here") as missing:
         client.completions.create(model="gpt-4", prompt="a")
     assert missing.value.code == "model_not_found"

@@ -1,4 +1,4 @@
-"""Selection policies on the running stack: switched, seen, compared."""
+"""Selection policies on the running stack: switched, reported, compared."""
 
 import base64
 import io
@@ -24,17 +24,17 @@ def _as_published(stack: Stack) -> Iterator[None]:
 
 
 def use(stack: Stack, *arguments: str) -> dict[str, Any]:
-    """Put a policy into force; the first answer that it gave."""
-    asked = stack.wdmoe("policy", "use", *arguments)["policy"]
+    """Activate a policy; return an answer that it made."""
+    expected = stack.wdmoe("policy", "use", *arguments)["policy"]
 
     def in_force() -> bool:
-        return bool(stack.complete(PROMPT)["timings"]["policy"] == asked)
+        return bool(stack.complete(PROMPT)["timings"]["policy"] == expected)
 
-    until(in_force, f"answers are made with {asked}")
+    until(in_force, f"answers are made with {expected}")
     return stack.complete(PROMPT, max_tokens=4, logits=True)
 
 
-def test_a_policy_is_switched_between_requests_and_everything_says_so(
+def test_a_policy_switch_appears_in_timings_status_runs_and_metrics(
     stack: Stack, tmp_path: Path
 ) -> None:
     stack.use("near-far")
@@ -53,12 +53,12 @@ def test_a_policy_is_switched_between_requests_and_everything_says_so(
     assert summary["policy"] == in_force
     assert not [text for text in summary["warnings"] if "policy" in text or "profile" in text]
     assert json.loads((out / "run.json").read_text())["channel"]["policy"] == in_force
-    until(lambda: len(stack.query('wdmoe_policy_info{name="wlr"}')) == 1, "Prometheus knows")
+    until(lambda: len(stack.query('wdmoe_policy_info{name="wlr"}')) == 1, "policy is scraped")
     for metric in ('expert_dropped_total{reason="policy"}', "kappa_count", "token_experts_total"):
         until(lambda name=metric: stack.query(f"wdmoe_{name} > 0") != [], metric)
 
 
-def test_a_profile_switch_keeps_the_policy_and_a_policy_switch_the_profile(stack: Stack) -> None:
+def test_a_profile_switch_keeps_the_policy_and_vice_versa(stack: Stack) -> None:
     stack.use("rayleigh-100m")
     use(stack, "wlr", "--theta", "0.3", "--max-drops", "2")
     assert stack.status()["profile"] == "rayleigh-100m"
@@ -71,7 +71,7 @@ def test_a_profile_switch_keeps_the_policy_and_a_policy_switch_the_profile(stack
     assert stack.status()["interval"] > intervals
 
 
-def test_theta_zero_is_the_model_as_published_bit_for_bit(stack: Stack) -> None:
+def test_theta_zero_equals_the_published_model_bit_for_bit(stack: Stack) -> None:
     stack.use("near-far")
     published = use(stack, "topk")
     zero = use(stack, "wlr", "--theta", "0")
@@ -80,24 +80,24 @@ def test_theta_zero_is_the_model_as_published_bit_for_bit(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", ["top1", "random", "channel"])
-def test_every_rival_answers(stack: Stack, name: str) -> None:
+def test_every_other_policy_changes_the_logits_reproducibly(stack: Stack, name: str) -> None:
     stack.use("near-far")
     published = use(stack, "topk")
-    rival = use(stack, name)
-    assert rival["logits"] != published["logits"]
-    assert rival["timings"]["experts"]["dropped"] == {}
-    assert use(stack, name)["logits"] == rival["logits"]  # and the same again
+    answer = use(stack, name)
+    assert answer["logits"] != published["logits"]
+    assert answer["timings"]["experts"]["dropped"] == {}
+    assert use(stack, name)["logits"] == answer["logits"]  # reproducible
 
 
 def traced(stack: Stack) -> dict[str, NDArray[Any]]:
-    """What was decided for a prompt that gives every device work in some layers."""
+    """Return the routing trace of a prompt that uses every device in some layer."""
     reply = stack.complete(TOKENS, max_tokens=1, routing=True)
     return dict(np.load(io.BytesIO(base64.b64decode(reply["routing"]))))
 
 
-def test_wlr_selects_by_what_was_measured(stack: Stack) -> None:
+def test_wlr_selects_by_measured_latency(stack: Stack) -> None:
     stack.use("blockage")
-    # θ = 0 drops nobody here: every device goes on being measured.
+    # θ = 0 drops no expert here, so every device continues to be measured.
     use(stack, "wlr", "--theta", "0")
     trace = traced(stack)
     analytic_s = np.full(EXPERTS, np.nan)
@@ -105,14 +105,14 @@ def test_wlr_selects_by_what_was_measured(stack: Stack) -> None:
     assert np.unique(trace["expert"]).tolist() == list(range(EXPERTS))
 
     def ratio() -> NDArray[Any]:
-        """What a policy is told of each candidate, against Eq. 6."""
+        """Return each candidate's latency as the policy sees it, relative to Eq. 6."""
         trace = traced(stack)
-        told: NDArray[Any] = trace["latency_s"] / analytic_s[trace["expert"]]
-        return told
+        relative: NDArray[Any] = trace["latency_s"] / analytic_s[trace["expert"]]
+        return relative
 
     use(stack, "wlr", "--theta", "0", "--latency", "measured")
-    # From the eighth message of a device on, of which each of these has some.
-    until(lambda: bool((np.abs(ratio() - 1) > 1e-3).all()), "every device is known by measurement")
+    # Measurements count from a device's eighth message on; each pass adds some to every device.
+    until(lambda: bool((np.abs(ratio() - 1) > 1e-3).all()), "every device has a measured latency")
     use(stack, "wlr", "--theta", "0", "--latency", "larger")
     larger = ratio()
     assert (larger >= 1 - 1e-6).all()
@@ -121,7 +121,7 @@ def test_wlr_selects_by_what_was_measured(stack: Stack) -> None:
     assert sum(timings["experts"]["deselected"].values()) > 0
 
 
-def test_a_device_in_outage_is_not_asked(stack: Stack) -> None:
+def test_a_device_in_outage_gets_no_work(stack: Stack) -> None:
     stack.use("outage")
     gone = {str(link["device"]) for link in stack.status()["links"] if not link["reachable"]}
     assert gone
@@ -134,7 +134,7 @@ def test_a_device_in_outage_is_not_asked(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["fastest"], "policy 'fastest' is unknown; allowed: channel, random, top1, topk, wlr"),
         (["wlr", "--theta", "0.7"], "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
@@ -142,18 +142,18 @@ def test_a_device_in_outage_is_not_asked(stack: Stack) -> None:
         (["topk", "--theta", "0.1"], "policy topk has no parameter theta; allowed: none"),
     ],
 )
-def test_a_policy_that_cannot_be_leaves_the_old_one(
-    stack: Stack, arguments: list[str], told: str
+def test_an_invalid_policy_leaves_the_old_one_in_force(
+    stack: Stack, arguments: list[str], message: str
 ) -> None:
     use(stack, "wlr", "--theta", "0.1")
     before = stack.status()
     refused = wdmoe("policy", "use", *arguments)
-    assert (refused.returncode, refused.stderr) == (2, f"wdmoe: {told}\n")
+    assert (refused.returncode, refused.stderr) == (2, f"wdmoe: {message}\n")
     after = stack.status()
     assert (after["policy"], after["epoch"]) == (before["policy"], before["epoch"])
 
 
-def test_a_routing_trace_tells_each_choice(stack: Stack) -> None:
+def test_a_routing_trace_records_each_choice(stack: Stack) -> None:
     stack.use("near-far")
     use(stack, "wlr", "--theta", "0.2")
     reply = stack.complete(PROMPT, max_tokens=3, routing=True)
@@ -168,11 +168,11 @@ def test_a_routing_trace_tells_each_choice(stack: Stack) -> None:
     kappa = trace["wlr"].min(axis=1) / (trace["wlr"].min(axis=1) + trace["wlr"].max(axis=1))
     assert ((~trace["kept"]).any(axis=1) == (kappa <= 0.2)).all()
     used = np.bincount(trace["expert"][trace["kept"]], minlength=EXPERTS)
-    told = reply["timings"]["experts"]["used"]
-    assert used.tolist() == [told.get(str(q), 0) for q in range(EXPERTS)]
+    reported = reply["timings"]["experts"]["used"]
+    assert used.tolist() == [reported.get(str(q), 0) for q in range(EXPERTS)]
 
 
-def test_a_sweep_compares_policies_and_is_resumed(stack: Stack, tmp_path: Path) -> None:
+def test_a_sweep_compares_policies_and_resumes(stack: Stack, tmp_path: Path) -> None:
     stack.use("ideal")
     before = use(stack, "top1")["timings"]["policy"]
     out = tmp_path / "sweep"
@@ -180,9 +180,9 @@ def test_a_sweep_compares_policies_and_is_resumed(stack: Stack, tmp_path: Path) 
     stack.wdmoe(*arguments, "--limit", "3")
     lines = sorted(out.rglob("requests.jsonl"))
     assert [len(path.read_text().splitlines()) for path in lines] == [3, 3]
-    asked = [[json.loads(line)["prompt_id"] for line in path.open()] for path in lines]
-    assert asked[0] == asked[1]
-    # as if it had been stopped in the middle
+    prompt_ids = [[json.loads(line)["prompt_id"] for line in path.open()] for path in lines]
+    assert prompt_ids[0] == prompt_ids[1]
+    # the state of a sweep stopped in the second run
     kept = lines[1].read_text().splitlines(keepends=True)[:1]
     lines[1].write_text("".join(kept))
     (lines[1].parent / "summary.json").unlink()

@@ -1,4 +1,4 @@
-"""What the README shows a newcomer is what the stack answers."""
+"""The stack answers the README's example as shown there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.skipif(MODEL != BUNDLED, reason="the README's question is for the bundled model")
-def test_the_first_request_of_the_readme_is_answered_as_it_says_and_right(stack: Stack) -> None:
+def test_the_readmes_first_request_gets_the_answer_shown_there(stack: Stack) -> None:
     (body,) = re.findall(r"-d '(\{.*\})'", README)
     question = json.loads(body)
     answer = stack.bs.post("/v1/completions", json=question).json()["choices"][0]["text"]

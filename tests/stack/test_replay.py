@@ -1,4 +1,4 @@
-"""Replays on the running stack: on a schedule, killed in the middle, compared."""
+"""Replays on the running stack: scheduled, killed and resumed, compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPTS = 30
 
 @pytest.fixture(autouse=True)
 def _unshaped(stack: Stack) -> Iterator[None]:
-    """Quick links: what is tested is the sending."""
+    """Use unshaped links: these tests are about sending requests."""
     stack.use("ideal")
     yield
     stack.wdmoe("policy", "use", "topk")
@@ -31,7 +31,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
-def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
+def test_a_killed_poisson_replay_resumes_and_sends_every_request_once(
     stack: Stack, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -47,10 +47,10 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
         process.send_signal(signal.SIGKILL)
     before = lines(out)
     assert 5 <= len(before) < PROMPTS
-    until(lambda: not stack.status()["replay"]["running"], "the killed replay is given up", 30)
-    told = stack.status()["replay"]
-    assert (told["prompts"], told["planned"]) == ("compare", PROMPTS)
-    assert told["done"] <= len(before)
+    until(lambda: not stack.status()["replay"]["running"], "the killed replay counts as ended", 30)
+    replay = stack.status()["replay"]
+    assert (replay["prompts"], replay["planned"]) == ("compare", PROMPTS)
+    assert replay["done"] <= len(before)
     summary = stack.wdmoe(*arguments, "--resume")
     requests = lines(out)
     assert requests[: len(before)] == before
@@ -59,9 +59,9 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
     assert (summary["n"], summary["errors"]) == (PROMPTS, 0)
     assert summary["end_to_end"]["n"] == PROMPTS
     assert summary["end_to_end"]["p99_s"] is None
-    told = stack.status()["replay"]
-    assert (told["done"], told["failed"], told["running"]) == (PROMPTS, 0, False)
-    assert told["accuracy"] == summary["accuracy"]
+    replay = stack.status()["replay"]
+    assert (replay["done"], replay["failed"], replay["running"]) == (PROMPTS, 0, False)
+    assert replay["accuracy"] == summary["accuracy"]
     done = f"wdmoe_replay_done_requests == {PROMPTS} and wdmoe_replay_accuracy_ratio > 0"
     until(lambda: stack.query(done), "the end of the replay is scraped", 30)
     run = json.loads((out / "run.json").read_text())
@@ -69,19 +69,17 @@ def test_a_poisson_replay_killed_in_the_middle_goes_on_with_every_request_once(
     assert seeds == (4, 3, stack.status()["seed"])
 
 
-def test_two_policies_are_compared_on_the_prompts_that_both_had(
-    stack: Stack, tmp_path: Path
-) -> None:
+def test_two_policies_are_compared_on_their_common_prompts(stack: Stack, tmp_path: Path) -> None:
     stack.use("near-far")
     stack.wdmoe("policy", "use", "topk")
     a, b = tmp_path / "a", tmp_path / "b"
     stack.wdmoe("replay", "facts", "--limit", "6", "--warmup", "1", "--out", str(a))
     stack.wdmoe("policy", "use", "top1")
-    time.sleep(1)  # from the next request on
+    time.sleep(1)  # the policy applies from the next request on
     stack.wdmoe("replay", "facts", "--limit", "4", "--concurrency", "2", "--out", str(b))
     found = stack.wdmoe("compare", str(a), str(b))
     assert (found["prompts"], found["only_a"], found["only_b"], found["failed"]) == (4, 2, 0, 0)
-    fields = {one["field"]: (one["a"], one["b"]) for one in found["differences"]}
+    fields = {item["field"]: (item["a"], item["b"]) for item in found["differences"]}
     assert fields == {
         "prompts.items": ("6", "4"),
         "channel.policy": ("topk", "top1"),
@@ -95,7 +93,7 @@ def test_two_policies_are_compared_on_the_prompts_that_both_had(
     assert found["accuracy"]["n"] == 4
 
 
-def test_programs_are_tested_in_containers_when_asked_for(stack: Stack, tmp_path: Path) -> None:
+def test_run_code_tests_programs_in_containers(stack: Stack, tmp_path: Path) -> None:
     item = {
         "task_id": "Mine/0",
         "prompt": 'def add(a, b):\n    """The sum."""\n',
@@ -103,15 +101,15 @@ def test_programs_are_tested_in_containers_when_asked_for(stack: Stack, tmp_path
         "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
         "entry_point": "add",
     }
-    # Right before anything is generated, and so, or not, afterwards.
-    done = {**item, "task_id": "Mine/1", "prompt": item["prompt"] + "    return a + b\n\n\n# "}
+    # Correct before generation; the generated text may or may not break it.
+    complete = {**item, "task_id": "Mine/1", "prompt": item["prompt"] + "    return a + b\n\n\n# "}
     file, out = tmp_path / "mine.jsonl", tmp_path / "run"
-    file.write_text("".join(json.dumps(one) + "\n" for one in (item, done)))
+    file.write_text("".join(json.dumps(task) + "\n" for task in (item, complete)))
     summary = stack.wdmoe("replay", f"humaneval:{file}", "--run-code", "--out", str(out))
     results = [json.loads(line) for line in (out / "code.jsonl").read_text().splitlines()]
     assert [result["prompt_id"] for result in results] == ["Mine/0", "Mine/1"]
     passed = [result["outcome"] == "passed" for result in results]
-    assert not passed[0]  # a model of letters and sums has never seen a program
+    assert not passed[0]  # the bundled model has never seen a program
     assert summary["scored"] == 2
     assert summary["accuracy"] == sum(passed) / 2
     assert {request["score"] for request in lines(out)} == {None}

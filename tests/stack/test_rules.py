@@ -1,4 +1,4 @@
-"""Prometheus' own checks, by the image that the stack runs: configuration, rules, scrapes."""
+"""promtool, from the stack's own image, checks configuration, rules and scrapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def image() -> str:
 
 
 def promtool(image: str, *arguments: str, stdin: str = "") -> tuple[bool, str]:
-    """Whether it is content with the files in FOLDER or with what it reads; what it says."""
+    """Run promtool on files in FOLDER or on `stdin`; return its success and output."""
     command = ["docker", "run", "--rm", "--interactive", "--entrypoint", "promtool"]
     command += ["--volume", f"{FOLDER}:/prometheus-files:ro", "--workdir", "/prometheus-files"]
     done = subprocess.run(
@@ -31,20 +31,20 @@ def promtool(image: str, *arguments: str, stdin: str = "") -> tuple[bool, str]:
 
 
 def test_promtool_accepts_the_configuration_and_its_rules(image: str) -> None:
-    content, said = promtool(image, "check", "config", "prometheus.yml")
-    assert content, said
-    assert said.count("rules found") == len(list((FOLDER / "rules").glob("*.yml"))) == 2
-    content, said = promtool(image, "check", "rules", "rules/alerts.yml", "rules/recording.yml")
-    assert content, said
+    accepted, output = promtool(image, "check", "config", "prometheus.yml")
+    assert accepted, output
+    assert output.count("rules found") == len(list((FOLDER / "rules").glob("*.yml"))) == 2
+    accepted, output = promtool(image, "check", "rules", "rules/alerts.yml", "rules/recording.yml")
+    assert accepted, output
 
 
 @pytest.mark.parametrize("name", ["alerts", "recording"])
-def test_every_rule_gives_what_its_test_expects(image: str, name: str) -> None:
-    content, said = promtool(image, "test", "rules", f"tests/{name}.yml")
-    assert content, said
+def test_every_rule_passes_its_unit_test(image: str, name: str) -> None:
+    accepted, output = promtool(image, "test", "rules", f"tests/{name}.yml")
+    assert accepted, output
 
 
-def test_promtool_finds_nothing_to_better_in_what_is_scraped(stack: Stack, image: str) -> None:
+def test_promtool_accepts_every_scrape(stack: Stack, image: str) -> None:
     stack.complete()
     device = "import urllib.request as u; print(u.urlopen('http://localhost:9100/metrics').read().decode())"
     scraped = {
@@ -53,8 +53,8 @@ def test_promtool_finds_nothing_to_better_in_what_is_scraped(stack: Stack, image
         "device": docker("exec", container("device-0"), "python", "-c", device),
     }
     for text in scraped.values():
-        content, said = promtool(image, "check", "metrics", stdin=text)
-        assert content, said
+        accepted, output = promtool(image, "check", "metrics", stdin=text)
+        assert accepted, output
         for name in (
             "wdmoe_build_info",
             "process_cpu_seconds_total",
@@ -63,12 +63,12 @@ def test_promtool_finds_nothing_to_better_in_what_is_scraped(stack: Stack, image
             assert f"\n{name}" in text
 
 
-def test_prometheus_runs_every_rule(stack: Stack) -> None:
+def test_prometheus_runs_alerting_and_recording_rules(stack: Stack) -> None:
     answer = stack.prometheus.get("/api/v1/rules").raise_for_status().json()
     rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
     assert {rule["type"] for rule in rules} == {"alerting", "recording"}
 
 
-def test_every_target_answers(stack: Stack) -> None:
-    until(lambda: len(stack.query("up == 1")) == EXPERTS + 2, "all are scraped")
+def test_every_target_is_up(stack: Stack) -> None:
+    until(lambda: len(stack.query("up == 1")) == EXPERTS + 2, "all targets are scraped")
     assert len(stack.query("up")) == EXPERTS + 2

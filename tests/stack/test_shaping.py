@@ -1,4 +1,4 @@
-"""The links are shaped for real: measured times follow the rates, each direction by itself."""
+"""Shaped links on the real stack: measured times follow the rate of each direction."""
 
 import json
 from pathlib import Path
@@ -29,9 +29,9 @@ def write_profile(folder: Path, down_bps: float, up_bps: float, delay_s: float =
 
 
 def measure(stack: Stack, folder: Path, down_bps: float, up_bps: float) -> dict[str, Any]:
-    """The timings of one prompt's forward pass under a profile."""
+    """Return the timings of one prompt's forward pass at the given rates."""
     stack.use(write_profile(folder, down_bps, up_bps))
-    stack.complete(TOKENS, max_tokens=1)  # TCP has settled on the new rate
+    stack.complete(TOKENS, max_tokens=1)  # lets TCP adapt to the new rate
     timings: dict[str, Any] = stack.complete(TOKENS, max_tokens=1)["timings"]
     return timings
 
@@ -42,16 +42,16 @@ def test_downlink_and_uplink_times_follow_their_own_rate(stack: Stack, tmp_path:
     slow_up = measure(stack, tmp_path, fast, slow)
     assert slow_down["downlink_s"] > 3 * slow_down["uplink_s"]
     assert slow_up["uplink_s"] > 3 * slow_up["downlink_s"]
-    # Between perfectly even routing and all tokens of each layer on one device.
+    # The bounds are even routing, and all tokens of each layer on one device.
     pairs = sum(slow_up["experts"]["used"].values())
     serial_s = pairs * BITS_PER_TOKEN / slow
     for timings, direction in ((slow_down, "downlink_s"), (slow_up, "uplink_s")):
         assert 0.8 * serial_s / EXPERTS < timings[direction] < 1.3 * serial_s
 
 
-def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Path) -> None:
+def test_delay_is_applied_with_netem_and_rejected_without(stack: Stack, tmp_path: Path) -> None:
     rate_bps, delay_s = 20e6, 0.3
-    at_once = measure(stack, tmp_path, rate_bps, rate_bps)
+    undelayed = measure(stack, tmp_path, rate_bps, rate_bps)
     delayed = write_profile(tmp_path, rate_bps, rate_bps, delay_s)
     if stack.status()["links"][0]["backend"] == "netem":
         stack.use(delayed)
@@ -63,9 +63,9 @@ def test_delay_is_real_with_netem_and_refused_without(stack: Stack, tmp_path: Pa
         stack.wdmoe("profile", "use", str(delayed), "--allow-degraded")
         assert stack.status()["degraded"]
     stack.complete(TOKENS, max_tokens=1)
-    later = stack.complete(TOKENS, max_tokens=1)["timings"]
+    delayed_timings = stack.complete(TOKENS, max_tokens=1)["timings"]
     layers = stack.health()["model"]["layers"]
-    added_s = later["downlink_s"] - at_once["downlink_s"]
+    added_s = delayed_timings["downlink_s"] - undelayed["downlink_s"]
     assert added_s == pytest.approx(layers * delay_s, rel=0.3, abs=0.2)
 
 
@@ -79,16 +79,16 @@ def test_the_control_network_is_not_slowed(stack: Stack, tmp_path: Path) -> None
         "print(n, time.perf_counter() - t)"
     )
     size, seconds = docker("exec", container("bs"), "python", "-c", fetch).split()
-    # at the radio's rate it would take more than all of it
+    # at the radio's rate this would take twice the bound
     assert float(seconds) < 0.5 * 8 * int(size) / rate_bps
 
 
-def test_a_channel_that_changes_every_50_ms_is_followed(stack: Stack) -> None:
+def test_devices_follow_a_channel_that_changes_every_50_ms(stack: Stack) -> None:
     stack.use("mobility")
     first = stack.status()["interval"]
     until(
         lambda: all(link["applied_interval"] > first for link in stack.status()["links"]),
-        "every device goes on to later intervals",
+        "every device applies later intervals",
     )
     assert stack.complete(TOKENS)["timings"]["experts"]["dropped"] == {}
     assert all(link["error"] is None for link in stack.status()["links"])
@@ -108,7 +108,7 @@ def test_only_the_radio_interface_is_shaped(stack: Stack) -> None:
             assert 8 * rate == pytest.approx(requested[q][direction]["rate_bps"], rel=1e-3)
 
 
-def test_the_backend_is_what_the_kernel_has(stack: Stack) -> None:
+def test_the_reported_backend_matches_the_kernels_qdiscs(stack: Stack) -> None:
     backends = {link["backend"] for link in stack.status()["links"]}
     kinds = {
         q["kind"] for q in json.loads(docker("exec", container("device-0"), "tc", "-j", "qdisc"))

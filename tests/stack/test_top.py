@@ -20,7 +20,7 @@ WDMOE = str(Path(sys.executable).parent / "wdmoe")
 
 
 class Terminal:
-    """A shell in tmux, with a server of its own."""
+    """A shell in tmux, with a separate server."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self._server = f"wdmoe-test-{os.getpid()}"
@@ -30,14 +30,14 @@ class Terminal:
         self.shows("^ready>")
 
     def tmux(self, *arguments: str) -> str:
-        """A command of tmux; its output."""
+        """Run a tmux command; return its output."""
         command = ["tmux", "-L", self._server, *arguments]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def type(self, text: str) -> None:
-        """Type what a shell is to run."""
+        """Type a command line and Enter."""
         self.tmux("send-keys", "-l", text)
         self.tmux("send-keys", "Enter")
 
@@ -46,11 +46,11 @@ class Terminal:
         self.tmux("send-keys", "-l", key)
 
     def lines(self) -> list[str]:
-        """What it shows."""
+        """Return the displayed lines."""
         return self.tmux("capture-pane", "-p").splitlines()
 
     def shows(self, pattern: str) -> None:
-        """Wait until it does."""
+        """Wait until the display matches a pattern."""
         until(lambda: re.search(pattern, "\n".join(self.lines()), re.MULTILINE), pattern)
 
 
@@ -63,14 +63,14 @@ def terminal() -> Iterator[Terminal]:
 
 @pytest.fixture
 def replay(stack: Stack, tmp_path: Path) -> Iterator[None]:
-    """One that runs for as long as the test does."""
+    """Run a replay for the duration of the test."""
     stack.use("near-far")
     command = [WDMOE, "replay", "facts", "--fading", "one", "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        until(lambda: stack.status()["replay"] is not None, "the replay tells how far it is")
+        until(lambda: stack.status()["replay"] is not None, "the replay reports its progress")
         yield
-        assert process.poll() is None, "the replay was to last"
-        process.send_signal(signal.SIGTERM)  # tests in the background ignore SIGINT
+        assert process.poll() is None, "the replay ended before the test"
+        process.send_signal(signal.SIGTERM)  # a test run in the background ignores SIGINT
     stack.use("near-far")
     stack.wdmoe("policy", "use", "topk")
 
@@ -80,7 +80,7 @@ def devices(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("replay")
-def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Terminal) -> None:
+def test_top_shows_a_replay_and_switches_the_channel(stack: Stack, terminal: Terminal) -> None:
     terminal.type("stty -g | cksum")
     until(lambda: mode(terminal.lines()), "the shell answers")
     before = terminal.lines()
@@ -100,7 +100,7 @@ def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Te
     )
     assert not re.search(r"bit/s +got", "\n".join(terminal.lines()))
     terminal.tmux("resize-window", "-x", "130")
-    terminal.shows(r"asked bit/s +got bit/s ")
+    terminal.shows(r"set bit/s +got bit/s ")
 
     bundled = [profile.name for profile in profiles.bundled()]
     after = bundled[(bundled.index("near-far") + 1) % len(bundled)]
@@ -120,23 +120,23 @@ def test_a_replay_is_watched_and_the_channel_switched(stack: Stack, terminal: Te
     terminal.shows("^ready> .*top$")
     terminal.type("stty -g | cksum")
     until(lambda: len(mode(terminal.lines())) == 2, "the shell answers again")
-    told = terminal.lines()
-    assert told[:2] == before[:2]
-    assert len(set(mode(told))) == 1
+    restored = terminal.lines()
+    assert restored[:2] == before[:2]
+    assert len(set(mode(restored))) == 1
 
 
 def all_differ(before: list[str], after: list[str]) -> bool:
-    """Whether none of as many lines is as it was."""
+    """Whether both have the same number of lines and every line differs."""
     return len(before) == len(after) and all(a != b for a, b in zip(before, after, strict=True))
 
 
 def mode(lines: list[str]) -> list[str]:
-    """The checksum of the terminal's settings, each time that it was asked for."""
-    told = (re.fullmatch(r"(?:ready> )?(\d+ \d+)", line) for line in lines)
-    return [found[1] for found in told if found]
+    """Return every printed checksum of the terminal's settings."""
+    matches = (re.fullmatch(r"(?:ready> )?(\d+ \d+)", line) for line in lines)
+    return [match[1] for match in matches if match]
 
 
-def test_one_sample_as_json(stack: Stack) -> None:
+def test_top_prints_one_sample_as_json(stack: Stack) -> None:
     sample = stack.wdmoe("top")
     assert sample["faults"] == []
     assert [row["device"] for row in sample["devices"]] == list(range(EXPERTS))

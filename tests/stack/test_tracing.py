@@ -1,4 +1,4 @@
-"""Traces of the running stack: a replay's Chrome trace, and OTLP to a collector."""
+"""Traces of the running stack: a replay's Chrome trace, and OTLP export to a collector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITHIN = 0.02
 
 @pytest.fixture
 def collector(stack: Stack) -> Iterator[Collector]:
-    """One on the host, to which the base station exports meanwhile."""
+    """Run a collector on the host and have the base station export to it."""
     gateway = "{{(index .IPAM.Config 0).Gateway}}"
     host = docker("network", "inspect", f"{PROJECT}_control", "-f", gateway).strip()
     with collecting(host) as collector:
@@ -29,12 +29,14 @@ def collector(stack: Stack) -> Iterator[Collector]:
 
 
 def up(stack: Stack, **env: str) -> None:
-    """Have the stack run with these variables."""
+    """Restart the stack with these environment variables."""
     stack.wdmoe("up", "--timeout-s", str(PATIENCE_S), env=env)
     until(lambda: stack.admitted() == set(range(EXPERTS)), "all devices admitted")
 
 
-def test_a_replays_trace_adds_up_to_what_was_measured(stack: Stack, tmp_path: Path) -> None:
+def test_the_spans_of_a_replays_trace_add_up_to_the_measured_times(
+    stack: Stack, tmp_path: Path
+) -> None:
     stack.use("near-far")
     out, file = tmp_path / "run", tmp_path / "trace.json"
     where = ("--out", str(out), "--trace-file", str(file))
@@ -59,30 +61,30 @@ def test_a_replays_trace_adds_up_to_what_was_measured(stack: Stack, tmp_path: Pa
         client_us -= 1e6 * line["actual_start_s"]
         assert took_us["HTTP"] == pytest.approx(client_us, rel=WITHIN)
     threads = [
-        one["args"]["name"] for one in document["traceEvents"] if one["name"] == "thread_name"
+        event["args"]["name"] for event in document["traceEvents"] if event["name"] == "thread_name"
     ]
     assert sorted(threads) == [*(f"device-{q}" for q in range(EXPERTS)), "steps"]
 
 
-def test_every_request_is_exported_and_adds_up_to_what_was_measured(
+def test_every_exported_trace_adds_up_to_the_measured_times(
     stack: Stack, collector: Collector
 ) -> None:
     stack.use("near-far")
     replies = [stack.complete("What is 120 + 45?", max_tokens=8) for _ in range(3)]
-    until(lambda: len(collector.whole()) == 3, "traces come", 60)
+    until(lambda: len(collector.whole()) == 3, "all traces are exported", 60)
     by_request = {_attribute(trace, "gen_ai.response.id"): trace for trace in collector.whole()}
     for reply in replies:
         trace, timings = by_request[reply["id"]], reply["timings"]
         assert trace.services == {"wdmoe-bs"}
-        told = trace.told()
-        check_spans(told)
+        spans = trace.reported_spans()
+        check_spans(spans)
         sums: dict[str, int] = defaultdict(int)
-        for _, name, start_ns, end_ns, _ in told:
+        for _, name, start_ns, end_ns, _ in spans:
             sums[name] += end_ns - start_ns
         whole_ns = 1e9 * timings["end_to_end_s"]
         assert sums["request"] == pytest.approx(whole_ns, rel=WITHIN)
         assert sum(sums[part] for part in SEQUENCE) == pytest.approx(whole_ns, rel=WITHIN)
-        trips = [about for _, name, _, _, about in told if name == "round_trip"]
+        trips = [attrs for _, name, _, _, attrs in spans if name == "round_trip"]
         assert len(trips) == timings["device_messages"]
 
 
