@@ -1,23 +1,43 @@
-"""How a command ends badly, and how its one line shows a value.
+"""Errors that end a command, and how an error message shows a value.
 
-An error has no traceback: its message is all that the user reads.
+The message is all that the user reads: no traceback is printed.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # devices have no pydantic
+    from pydantic import ValidationError
 
 
 class InputError(Exception):
-    """What the user gave cannot be used (exit code 2).
+    """The user's input cannot be used (exit code 2).
 
-    The message names the file or option, the field, the value and what is allowed.
+    The message names the file or option, the field, the value, and what is allowed.
     """
 
 
 class StackError(Exception):
-    """The input was fine, the stack or the host could not do it (exit code 1)."""
+    """The input is valid, but the stack or the host failed (exit code 1)."""
 
 
-def short(value: Any) -> str:
-    """A value as an error message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+def cut(text: str, most: int = 60) -> str:
+    """Return a text of at most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def short(value: Any, most: int = 60) -> str:
+    """Return a value as an error message shows it."""
+    return cut(repr(value), most)
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Return a text of any origin in one line, for use in a message."""
+    return cut(" ".join(text.split()), most)
+
+
+def first_fault(error: ValidationError, document: str = "JSON") -> str:
+    """Return field, or `document`, and message of the first fault that pydantic found."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or document}: {first['msg']}"

@@ -1,4 +1,4 @@
-"""The command line `wdmoe`: commands parse and print, the packages below act."""
+"""The command line `wdmoe`: commands parse and print, other packages do the work."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ app.add_typer(model.app, name="model")
 
 
 def main() -> None:
-    """Run one command: exit code 0 done, 1 failed, 2 wrong usage; errors are one line each."""
+    """Run one command; exit code 0: done, 1: failed, 2: wrong usage. An error is one line."""
     try:
         app()
     except InputError as error:

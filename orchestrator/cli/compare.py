@@ -1,4 +1,4 @@
-"""`wdmoe compare`: two runs against each other, on the prompts that both had."""
+"""`wdmoe compare`: compare two runs on the prompts that both have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli import common
+from orchestrator.errors import cut
 from orchestrator.files.text_file import user_path
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Folder = Annotated[
 
 
 def compare(dir_a: Folder, dir_b: Folder, as_json: common.Json = False) -> None:
-    """What the run in DIR_B changes against the one in DIR_A: latency, accuracy, conditions."""
+    """Compare the run in DIR_B with the one in DIR_A: latency, accuracy, conditions."""
     from orchestrator.results.compare import compare as compare_runs  # scipy takes a second to load
 
     found = compare_runs(dir_a, dir_b)
@@ -33,10 +34,13 @@ def compare(dir_a: Folder, dir_b: Folder, as_json: common.Json = False) -> None:
     if found.differences:
         common.print_table(
             ["Differs", "A", "B"],
-            [[one.field, _short(one.a), _short(one.b)] for one in found.differences],
+            [
+                [item.field, cut(item.a, SHOWN_CHARACTERS), cut(item.b, SHOWN_CHARACTERS)]
+                for item in found.differences
+            ],
         )
     else:
-        typer.echo("Nothing differs in what they were run with.")
+        typer.echo("Both runs had the same conditions.")
     typer.echo(_prompts(found))
     rows = [
         *_times("End to end p50, ms", found.end_to_end),
@@ -74,12 +78,8 @@ def _scores(name: str, scores: Scores | None) -> list[list[str]]:
 
 
 def _estimate(estimate: Estimate, factor: float, form: str) -> str:
-    """A value and its interval."""
+    """Format a value and its interval."""
     text = format(factor * estimate.value, form)
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} [{factor * estimate.low:{form}}, {factor * estimate.high:{form}}]"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

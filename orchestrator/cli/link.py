@@ -1,15 +1,14 @@
-"""`wdmoe link verify`: what each link does against what was asked of it, on the real radio."""
+"""`wdmoe link verify`: measure each link and compare it with the channel requested."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
-from orchestrator.client.client import Client
+from orchestrator.contracts.http import Link, Status
 from orchestrator.contracts.verification import Loss, Verification
 from orchestrator.errors import InputError, StackError
 from orchestrator.host.progress_display import progress_display
@@ -20,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Radio links.")
 
 @app.callback()
 def _group() -> None:
-    """Keep `verify` a command of its group, the only one though it is."""
+    """Keep `verify` a command of its group, although it is the only one."""
 
 
 @app.command()
@@ -30,28 +29,18 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Probe each link both ways, shaped as it is and then not shaped; compare with what was asked.
+    """Probe each link both ways, shaped and then unshaped; compare with the requested channel.
 
-    The links are out of shape for the second half: not to be run beside a replay. Afterwards the
-    stack has the profile and policy that it had before, also when interrupted.
+    The second half runs with shaping off: do not run it during a replay. Afterwards, also when
+    interrupted, the previous profile and policy are restored.
     """
-    status = common.ask_orchestrator("/status")
-    links = status["links"]
-    if device is not None and device >= len(links):
-        raise InputError(f"--device is {device}; allowed: 0 to {len(links) - 1}")
-    chosen = [link for link in links if device in (None, link["device"]) and link["reachable"]]
-    if not chosen:
-        raise InputError(f"profile {status['profile']!r} has no such device in reach")
-    silent = [f"device-{link['device']}" for link in chosen if link["backend"] is None]
-    if silent:
-        raise StackError(f"{', '.join(silent)} did not report a shaped link yet")
-    with (
-        closing(Client(common.bs_url(), common.orchestrator_url())) as client,
-        progress_display() as progress,
-    ):
-        task = progress.add_task("probing", total=STEPS * len(chosen))
-        found = verify_links(client, status, chosen, lambda: progress.advance(task))
-    common.ask_orchestrator("/verification", found.model_dump())
+    with common.client() as client:
+        status = client.status()
+        chosen = _chosen(status, device)
+        with progress_display() as progress:
+            task = progress.add_task("probing", total=STEPS * len(chosen))
+            found = verify_links(client, status, chosen, lambda: progress.advance(task))
+        client.verified(found)
     if as_json:
         series = [
             {**item.model_dump(), "error": item.error, "error_as_is": item.error_as_is}
@@ -62,12 +51,26 @@ def verify(
         _print(found)
 
 
+def _chosen(status: Status, device: int | None) -> list[Link]:
+    """Return the links to verify: all in reach, or one device's."""
+    links = status.links
+    if device is not None and device >= len(links):
+        raise InputError(f"--device is {device}; allowed: 0 to {len(links) - 1}")
+    chosen = [link for link in links if device in (None, link.device) and link.reachable]
+    if not chosen:
+        raise InputError(f"profile {status.profile!r} has no such device in reach")
+    silent = [f"device-{link.device}" for link in chosen if link.backend is None]
+    if silent:
+        raise StackError(f"{', '.join(silent)} did not report a shaped link yet")
+    return chosen
+
+
 def _print(found: Verification) -> None:
     typer.echo(
         f"profile {found.profile}, backend {', '.join(found.backends)}; times in ms; "
-        "error = (median - cost - expected) / expected, where cost is the smallest size unshaped, "
-        "and what a larger one takes more on loopback; "
-        "as is: cost and all"
+        "error = (median - cost - expected) / expected, where cost is the smallest size's "
+        "unshaped time, and the extra time of a larger size on loopback; "
+        "as is: cost included"
     )
     heads = [
         "Device",
@@ -112,5 +115,5 @@ def _loss_line(loss: Loss) -> str:
     seen = f"{loss.lost / total:.3%}" if total else "none"
     return (
         f"device-{loss.device} {loss.direction}: {loss.lost} of {total} packets lost, {seen}; "
-        f"asked {loss.asked:.3%}"
+        f"requested {loss.asked:.3%}"
     )

@@ -1,4 +1,4 @@
-"""`wdmoe model`: what a checkpoint is, whether the stack can use it, and building one."""
+"""`wdmoe model`: describe and check a checkpoint, and build one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def info(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check that a folder is a whole, supported mixture of experts, and describe it."""
+    """Check that a folder holds a complete, supported mixture of experts; describe it."""
     from orchestrator.moe import model_folder  # torch takes seconds: not for every command
 
     checkpoint = model_folder.check(folder)
@@ -52,17 +52,17 @@ def build(
         typer.Option(
             parser=user_path,
             metavar="FILE",
-            help="A text to carve with, instead of text the model samples.",
+            help="A text to carve with, instead of text sampled from the model.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of texts and clusters.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampled texts and clusters.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(parser=user_path, metavar="DIR", help="Folder to make; default: models/NAME."),
+        typer.Option(parser=user_path, metavar="DIR", help="Folder (default: models/NAME)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a language model with experts on the CPU; interrupted, it goes on where it was."""
+    """Build a language model with experts on the CPU; a repeated call resumes it."""
     if name != BUILDABLE:
         raise InputError(f"model {name!r} is unknown; allowed: {BUILDABLE}")
     try:
@@ -88,7 +88,7 @@ def build(
         print_json({"model": str(path), **report.model_dump()})
         return
     typer.echo(
-        f"Perplexity on text held out: {report.perplexity:.2f}; "
+        f"Perplexity on held-out text: {report.perplexity:.2f}; "
         f"of the dense model: {report.dense_perplexity:.2f}"
     )
     typer.echo(f"Written to {path}")

@@ -1,4 +1,4 @@
-"""`wdmoe policy`: the selection policies there are, which is in force, and switching it."""
+"""`wdmoe policy`: list the selection policies, show the one in force, and switch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pydantic_core import to_jsonable_python
 from orchestrator import selection
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
-from orchestrator.errors import InputError
-from orchestrator.results import schema
+from orchestrator.contracts.http import Status
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.errors import InputError, short
 from orchestrator.selection import Policy
 from orchestrator.sweep.plan import value_of
 
@@ -23,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Expert selection policies.")
 
 @app.command("list")
 def list_policies(as_json: Json = False) -> None:
-    """The policies there are, and their parameters: NAME=DEFAULT, and what is allowed."""
+    """List the policies and their parameters: NAME=DEFAULT and the allowed values."""
     rows = [_describe(name) for name in selection.names()]
     if as_json:
         common.print_json(rows)
@@ -43,26 +44,29 @@ def list_policies(as_json: Json = False) -> None:
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """The policy in force and all its parameters."""
-    status = common.ask_orchestrator("/status")
-    policy = status["policy"]
+    """Show the policy in force and all its parameters."""
+    with common.client() as client:
+        status = client.status()
+    policy = status.policy
     if as_json:
-        shown = {**policy, "label": schema.Policy.model_validate(policy).label}
-        common.print_json({**shown, "epoch": status["epoch"], "apply_at_s": status["apply_at_s"]})
+        shown = {**policy.model_dump(), "label": policy.label}
+        common.print_json({**shown, "epoch": status.epoch, "apply_at_s": status.apply_at_s})
         return
     typer.echo(_in_force(status))
-    for name, value in policy["params"].items():
+    for name, value in policy.params.items():
         typer.echo(f"  {name} {value if isinstance(value, str) else json.dumps(value)}")
 
 
 @app.command()
 def use(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `wdmoe policy list`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name that `wdmoe policy list` shows.")
+    ],
     theta: Annotated[
         float | None, typer.Option(metavar="X", help="θ of wlr: an expert is dropped when κ ≤ θ.")
     ] = None,
     max_drops: Annotated[
-        int | None, typer.Option(metavar="N", help="Experts that wlr drops from a token at most.")
+        int | None, typer.Option(metavar="N", help="Most experts wlr drops from a token.")
     ] = None,
     strict: Annotated[
         bool | None, typer.Option("--strict/--no-strict", help="wlr drops when κ < θ.")
@@ -72,14 +76,15 @@ def use(
         typer.Option(metavar="SOURCE", help="Latency: analytic, compute, measured, or larger."),
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(metavar="N", help="Heaviest experts that channel chooses from.")
+        int | None,
+        typer.Option(metavar="N", help="channel: number of heaviest experts to choose from."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of another policy.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a policy into force from the next request on; what is not given is at its default."""
+    """Put a policy into force from the next request on; other parameters get their defaults."""
     options = {
         "theta": theta,
         "max_drops": max_drops,
@@ -90,22 +95,24 @@ def use(
     params: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     params |= dict(map(_named, param or []))
     for key, value in params.items():
-        if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it
+        if isinstance(value, float) and not math.isfinite(value):  # JSON cannot express it
             raise InputError(f"{key} is {value}; allowed: a finite number")
-    status = common.ask_orchestrator("/policy", {"name": name, "params": params})
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(f"{key} is {short(value)}; allowed: a number, true, false or a text")
+    with common.client() as client:
+        status = client.use_policy(PolicySpec(name=name, params=params))
     if as_json:
-        common.print_json(status)
+        common.print_json(status.model_dump())
     else:
         typer.echo(_in_force(status))
 
 
-def _in_force(status: dict[str, Any]) -> str:
-    label = schema.Policy.model_validate(status["policy"]).label
-    return f"in force: {label}, epoch {status['epoch']}"
+def _in_force(status: Status) -> str:
+    return f"in force: {status.policy.label}, epoch {status.epoch}"
 
 
 def _named(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a number, true or false if it looks like one."""
+    """Parse NAME=VALUE; the value becomes a number, true or false if it looks like one."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise InputError(f"--param is {text!r}; allowed: NAME=VALUE")
@@ -115,7 +122,7 @@ def _named(text: str) -> tuple[str, Any]:
 def _describe(name: str) -> dict[str, Any]:
     try:
         policy = selection.load(name)
-    except InputError as error:  # somebody's own file; the others are as good as before
+    except InputError as error:  # in a user's own file; the other policies still work
         return {"name": name, "summary": "", "parameters": [], "error": str(error)}
     return {
         "name": name,
@@ -139,7 +146,7 @@ def _parameters(policy: type[Policy]) -> list[dict[str, Any]]:
 
 
 def _default(field: FieldInfo) -> Any:
-    """As JSON has it."""
+    """Return a parameter's default as JSON."""
     return to_jsonable_python(field.get_default(call_default_factory=True), fallback=str)
 
 

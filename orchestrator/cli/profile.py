@@ -1,4 +1,4 @@
-"""`wdmoe profile`: the scenarios there are, what they amount to, and which is in force."""
+"""`wdmoe profile`: list, show, check and import channel profiles; put one into force."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from orchestrator.cli import common
 from orchestrator.cli.common import Json
 from orchestrator.contracts.channel_state import DeviceState
+from orchestrator.contracts.http import Direction
 from orchestrator.errors import InputError
 from orchestrator.files.text_file import user_path
 from orchestrator.radio import link_trace, mahimahi, profiles
@@ -27,7 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Channel profiles.")
 
 @app.command("list")
 def list_profiles(as_json: Json = False) -> None:
-    """The bundled profiles; rates are those without fading, from the slowest to the fastest."""
+    """List the bundled profiles; rates are without fading, from the slowest to the fastest."""
     rows = [_summary(profile) for profile in profiles.bundled()]
     if as_json:
         common.print_json(rows)
@@ -57,7 +58,7 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What a profile gives each device: without fading (mean), and drawn for the first interval."""
+    """Show each device's channel: without fading (mean), and drawn for the first interval."""
     profile = profiles.find(name)
     common.warn(profile.warnings)
     picture = _plot(profile) if plot else None
@@ -111,9 +112,9 @@ def show(
                 _place(spec.devices[number]),
                 common.quantity(drawn.flops, "FLOP/s"),
                 common.rate(mean.down.rate_bps),
-                common.link(asdict(drawn.down)),
+                common.link(Direction(**asdict(drawn.down))),
                 common.rate(mean.up.rate_bps),
-                common.link(asdict(drawn.up)),
+                common.link(Direction(**asdict(drawn.up))),
             ]
             for number, (mean, drawn) in enumerate(pairs)
         ],
@@ -127,7 +128,7 @@ def check(
     file: Annotated[Path, typer.Argument(parser=user_path, metavar="FILE", help="A profile file.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile file; the first thing wrong with it is the error."""
+    """Check a profile file; the error names the first fault."""
     profile = profiles.load(file)
     common.warn(profile.warnings)
     if as_json:
@@ -144,32 +145,25 @@ def use(
     allow_degraded: common.AllowDegraded = False,
     as_json: Json = False,
 ) -> None:
-    """Put a profile into force, and print what each link is asked to be from now on."""
+    """Put a profile into force, and print the state requested of each link from now on."""
     profile = profiles.find(name)
     common.warn(profile.warnings)
-    status = common.ask_orchestrator(
-        "/profile",
-        {
-            "name": profile.name,
-            "text": profile.text,
-            "traces": dict(profile.traces),
-            "allow_degraded": allow_degraded,
-        },
-    )
+    with common.client() as client:
+        status = client.use_profile(profile, allow_degraded=allow_degraded)
     if as_json:
-        common.print_json(status)
+        common.print_json(status.model_dump())
         return
-    typer.echo(f"in force: {status['profile']}, seed {status['seed']}, epoch {status['epoch']}")
+    typer.echo(f"in force: {status.profile}, seed {status.seed}, epoch {status.epoch}")
     common.print_table(
         ["Device", ">Speed", "Down", "Up"],
         [
             [
-                _label(item["device"], item["reachable"]),
-                common.quantity(item["flops"], "FLOP/s"),
-                common.link(item["down"]),
-                common.link(item["up"]),
+                _label(link.device, link.reachable),
+                common.quantity(link.flops, "FLOP/s"),
+                common.link(link.down),
+                common.link(link.up),
             ]
-            for item in status["links"]
+            for link in status.links
         ],
     )
 
@@ -191,7 +185,7 @@ def import_mahimahi(
     ] = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Make a trace for profiles of two packet-delivery files of the Mahimahi emulator."""
+    """Convert two packet-delivery files of the Mahimahi emulator to a trace for profiles."""
     step_ms = round(1000 * step_s) if 0.001 <= step_s <= 3600 else 0
     if not step_ms or not math.isclose(step_ms, 1000 * step_s):
         raise InputError(
@@ -246,7 +240,7 @@ def _summary(profile: Profile) -> dict[str, Any]:
 
 
 def _rates(devices: tuple[DeviceState, ...], name: str) -> list[float]:
-    """The slowest and the fastest; empty if no link is shaped."""
+    """Return the slowest and the fastest rate; empty if no link is shaped."""
     rates = [getattr(device, name).rate_bps for device in devices if device.reachable]
     shaped = [rate for rate in rates if rate is not None]
     return [min(shaped), max(shaped)] if shaped else []
@@ -260,7 +254,7 @@ def _range(rates: list[float]) -> str:
 
 
 def _fading(profile: Profile) -> str:
-    """How the channel varies: kind, speed, interval."""
+    """Describe how the channel varies: kind, speed, interval."""
     fading = profile.spec.fading
     parts: list[str] = []
     if fading.kind == "rayleigh":
@@ -282,7 +276,7 @@ def _correlation(profile: Profile) -> str:
 
 
 def _place(device: Device) -> str:
-    """Where a device's rates come from."""
+    """Return the source of a device's rates: its trace or its distance."""
     return device.trace or common.quantity(device.distance_m, "m")
 
 

@@ -1,4 +1,4 @@
-"""`wdmoe prompts`: the bundled prompt sets, the formats, and a check of one's own."""
+"""`wdmoe prompts`: list the bundled prompt sets and the formats, and check a set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import common
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, one_line
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.formats import FORMATS
-from orchestrator.prompts.prompt import ChoicePrompt, Prompt
+from orchestrator.prompts.prompt import Prompt
 
 SHOWN_CHARACTERS = 54
 
@@ -20,17 +20,17 @@ app = typer.Typer(no_args_is_help=True, help="Prompt sets.")
 
 @app.command("list")
 def list_sets(as_json: common.Json = False) -> None:
-    """The bundled prompt sets (name, number of items, first prompt), and the formats of files."""
+    """List the bundled prompt sets (name, number of items, first prompt) and the file formats."""
     sets = [prompt_sets.load(name) for name in prompt_sets.bundled()]
     rows = [(item.name, len(item.prompts), _beginning(item.prompts[0].prompt)) for item in sets]
     if as_json:
-        told = [{"name": name, "items": n, "first": first} for name, n, first in rows]
-        common.print_json({"sets": told, "formats": list(FORMATS)})
+        listed = [{"name": name, "items": n, "first": first} for name, n, first in rows]
+        common.print_json({"sets": listed, "formats": list(FORMATS)})
         return
     common.print_table(
         ["Set", ">Items", "First prompt"], [[name, str(n), first] for name, n, first in rows]
     )
-    typer.echo(f"One's own, as FORMAT:PATH: {', '.join(FORMATS)}")
+    typer.echo(f"Your own sets, as FORMAT:PATH: {', '.join(FORMATS)}")
 
 
 @app.command()
@@ -43,11 +43,11 @@ def check(
     ] = 0,
     show: Annotated[
         int | None,
-        typer.Option(min=0, metavar="I", help="Print prompt I as it is sent, the first being 0."),
+        typer.Option(min=0, metavar="I", help="Print prompt I as it is sent, counted from 0."),
     ] = None,
     as_json: common.Json = False,
 ) -> None:
-    """Check that a prompt set can be replayed; the first thing wrong with it is the error."""
+    """Check that a prompt set can be replayed; the error names the first fault."""
     checked = prompt_sets.load(prompts, shots)
     items = len(checked.prompts)
     if show is not None and show >= items:
@@ -55,14 +55,14 @@ def check(
     kinds = Counter(prompt.scoring for prompt in checked.prompts)
     shown = None if show is None else checked.prompts[show]
     if as_json:
-        told = {
+        payload = {
             "name": checked.name,
             "items": items,
             "scoring": dict(kinds),
             "template": checked.template,
             "sha256": checked.sha256,
         }
-        common.print_json(told | ({} if shown is None else {"prompt": shown.model_dump()}))
+        common.print_json(payload | ({} if shown is None else {"prompt": shown.model_dump()}))
         return
     scored = ", ".join(f"{n} by {kind}" for kind, n in kinds.items())
     template = f"; template {checked.template}" if checked.template else ""
@@ -73,13 +73,9 @@ def check(
 
 def _print(prompt: Prompt) -> None:
     typer.echo(f"--- {prompt.id}\n{prompt.prompt}")
-    if isinstance(prompt, ChoicePrompt):
-        for at, choice in enumerate(prompt.choices):
-            typer.echo(f"--- choice {at}{', the right one' if at == prompt.gold else ''}\n{choice}")
-    else:
-        typer.echo(f"--- right ({prompt.scoring})\n{prompt.answer}")
+    for label, answer in prompt.labelled_answers:
+        typer.echo(f"--- {label}\n{answer}")
 
 
 def _beginning(prompt: str) -> str:
-    text = " ".join(prompt.split())
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    return one_line(prompt, SHOWN_CHARACTERS)

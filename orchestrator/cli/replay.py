@@ -1,9 +1,8 @@
-"""`wdmoe replay`: send a prompt set through the stack and keep what was measured."""
+"""`wdmoe replay`: send a prompt set through the stack and record the measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.files.text_file import user_path
 from orchestrator.host.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
-from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
+from orchestrator.prompts.prompt import Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
 from orchestrator.replay import chrome_trace, code_judge, context
@@ -59,7 +58,7 @@ def replay(
     ] = None,
     time_scale: Annotated[
         float | None,
-        typer.Option(metavar="X", help="All but closed: times between requests are multiplied."),
+        typer.Option(metavar="X", help="All but closed: factor for the times between requests."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="S", help="poisson, gamma: the schedule's seed.")
@@ -70,19 +69,19 @@ def replay(
             min=1,
             max=4096,
             metavar="C",
-            help="Requests in flight: closed so many (1), others at most.",
+            help="Requests in flight: exactly C if closed (default 1), else at most C.",
         ),
     ] = None,
     warmup: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Send N prompts ahead that do not count.")
+        int, typer.Option(min=0, metavar="N", help="Send N prompts first that do not count.")
     ] = 0,
     goodput_limit_s: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Tell how many requests were answered within X seconds."),
+        typer.Option(metavar="X", help="Report how many requests were answered within X seconds."),
     ] = None,
     run_code: Annotated[
         bool,
-        typer.Option("--run-code", help="Run programs that were answered, and their tests."),
+        typer.Option("--run-code", help="Run the programs in the answers, and their tests."),
     ] = False,
     out: Annotated[
         Path | None,
@@ -95,7 +94,7 @@ def replay(
     routing: Annotated[
         bool,
         typer.Option(
-            "--routing", help="Keep how experts were chosen for each token, in DIR/routing/ID.npz."
+            "--routing", help="Record each token's choice of experts in DIR/routing/ID.npz."
         ),
     ] = False,
     trace_file: Annotated[
@@ -103,12 +102,12 @@ def replay(
         typer.Option(
             parser=user_path,
             metavar="FILE",
-            help="Draw when what happened where: a Chrome trace, for ui.perfetto.dev.",
+            help="Write a Chrome trace of all requests and devices, for ui.perfetto.dev.",
         ),
     ] = None,
     fading: common.Fading = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that was stopped in --out DIR.")
+        bool, typer.Option("--resume", help="Resume the run that was stopped in --out DIR.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")
@@ -116,10 +115,11 @@ def replay(
 ) -> None:
     """Send a prompt set's prompts; measure, score and record every request.
 
-    One after another, or as --arrivals says. Times count from when a request was to start.
+    Requests run one after another, or as --arrivals schedules them. Times count from a request's
+    scheduled start.
     """
     if resume and out is None:
-        raise InputError("--resume: --out is missing; allowed: the folder of the run to go on with")
+        raise InputError("--resume: --out is missing; allowed: the folder of the run to resume")
     if goodput_limit_s is not None and not 0 < goodput_limit_s < float("inf"):
         raise InputError(f"--goodput-limit-s is {goodput_limit_s:g}; allowed: a number above 0")
     schedule = arrival_kinds.choose(
@@ -145,23 +145,23 @@ def replay(
     if shuffle_seed is not None:
         chosen = chosen.shuffled(shuffle_seed)
     chosen = chosen.head(limit)
-    if run_code and not any(isinstance(one, CodePrompt) for one in chosen.prompts):
+    if run_code and not any(prompt.needs_tests for prompt in chosen.prompts):
         raise InputError(f"--run-code: {prompts} asks for no programs; allowed: humaneval:PATH")
-    if routing and any(isinstance(one, ChoicePrompt) for one in chosen.prompts):
+    if routing and not all(prompt.generates for prompt in chosen.prompts):
         raise InputError(
             f"--routing: {prompts} has multiple choices, each several sequences in one request; "
             "allowed: with sets of single prompts"
         )
     _announce(schedule, len(chosen.prompts))
     common.interrupt_when_terminated()
-    with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
+    with common.client() as client:
         common.warn(context.warnings(chosen.prompts, client))
         outcome = _replay(chosen, client, out, options, run_code=run_code, resume=resume)
     if as_json:
         common.print_json(outcome.summary.model_dump())
     else:
         console = Console()
-        console.width = max(console.width, table.WIDTH)  # a pipe, say, has no width of its own
+        console.width = max(console.width, table.WIDTH)  # a pipe has no width
         console.print(table.render([outcome.summary]))
         console.print(f"Written to {outcome.path}", markup=False, highlight=False, soft_wrap=True)
     failed = [request for request in outcome.requests if request.error]
@@ -193,17 +193,17 @@ def _replay(
     run_code: bool,
     resume: bool,
 ) -> Outcome:
-    """The run, and how far it is."""
+    """Run the replay and show its progress."""
     with progress_display(SPEED_OVER_S) as progress:
         task = progress.add_task(prompts.name, total=len(prompts.prompts))
 
         def judge(
             requests: Sequence[Request],
-            asked: Sequence[Prompt],
+            sent: Sequence[Prompt],
             on_done: Callable[[CodeResult], None],
         ) -> None:
             programs = sum(
-                isinstance(asked[one.id], CodePrompt) and one.error is None for one in requests
+                sent[request.id].needs_tests and request.error is None for request in requests
             )
             tests = progress.add_task("tests", total=programs)
 
@@ -211,7 +211,7 @@ def _replay(
                 on_done(result)
                 progress.advance(tests)
 
-            code_judge.judge(requests, asked, done)
+            code_judge.judge(requests, sent, done)
 
         return run_replay(
             *(prompts, client, out, lambda request: progress.advance(task)),

@@ -1,4 +1,4 @@
-"""`wdmoe report`: a page to look at, of runs and sweeps."""
+"""`wdmoe report`: make one HTML page of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def report(
         )
         return
     console = Console()
-    console.width = max(console.width, WIDTH)  # a pipe, say, has no width of its own
+    console.width = max(console.width, WIDTH)  # a pipe has no width
     console.print(written.runs.rich())
     typer.echo(f"{written.page}; beside it the table (table.md), and the figures as PNG and SVG")

@@ -32,16 +32,16 @@ from orchestrator.process.build import source
 from orchestrator.process.root import ROOT
 from orchestrator.results.provenance import code_warnings
 
-# How long a registry may take to say that it has an image.
+# Limit for a registry to answer whether it has an image.
 REGISTRY_TIMEOUT_S = 15
-# The engine may take a moment to let go of a container that was killed, and of its network.
+# The engine may take a moment to release a container that was killed, and its network.
 DOWN_TRIES = 5
-# What engine 20.10 says of a network without containers once it has lost count of its endpoints.
+# Error of engine 20.10 for a network without containers after it miscounted the endpoints.
 MISCOUNT = "has active endpoints"
-# What stopping one container, or removing all of them, may take before it is tried again.
+# Limit for stopping one container, or removing all of them, before another try.
 DOWN_TIMEOUT_S = 60
 
-# As compose understands them, by name.
+# Services of compose's configuration, by name.
 Services: TypeAlias = dict[str, dict[str, Any]]
 
 
@@ -79,8 +79,8 @@ def up(
     done = compose("up", "-d", *started)
     if done.returncode:
         raise StackError(f"docker compose up: {last_line(done.stderr)}")
-    _wait(project["name"], urls, began + timeout_s)
     with closing(Client(urls["bs"], urls["orchestrator"])) as client:
+        _wait(project["name"], client, urls.get("prometheus"), began + timeout_s)
         warnings = code_warnings(client.health(), client.orchestrator(), source())
         warnings += client.profile().warnings
     warn(warnings)
@@ -92,18 +92,18 @@ def up(
 
 
 def down(as_json: Json = False) -> None:
-    """Stop the stack; no container, network or volume of it stays."""
+    """Stop the stack and remove all its containers, networks and volumes."""
     project = configuration()["name"]
     before = containers(project)
     for checkout in {container.checkout for container in before} - {ROOT}:
-        if checkout.exists():  # else nobody can stop it there
+        if checkout.exists():  # else it cannot be stopped from there
             raise StackError(_of_another(project, checkout))
     # One after another: Docker Engine 20.10 miscounts a network's endpoints when many containers
-    # leave it at once, and cannot remove the network any more.
+    # leave it at once, and then cannot remove the network.
     for container in before:
-        _patiently("stop", container.name)
+        _try_docker("stop", container.name)
     for _ in range(DOWN_TRIES):
-        fault = _patiently("compose", "down", "--volumes", "--remove-orphans")
+        fault = _try_docker("compose", "down", "--volumes", "--remove-orphans")
         if fault is None:
             break
         time.sleep(1)
@@ -118,7 +118,7 @@ def down(as_json: Json = False) -> None:
 def _of_another(project: str, checkout: Path) -> str:
     return (
         f"the stack {project} here is of the checkout {checkout}, not of {ROOT}: run `wdmoe down` "
-        "there, or give this checkout's another name with COMPOSE_PROJECT_NAME"
+        "there, or give this checkout's stack another name with COMPOSE_PROJECT_NAME"
     )
 
 
@@ -126,7 +126,7 @@ def _build(services: Services) -> None:
     """Build the images, from the engine's cache where nothing has changed.
 
     Raises:
-        StackError: they cannot be built, and those that are here do not have this source.
+        StackError: they cannot be built, and the existing images have other source.
     """
     images = {service["image"] for service in services.values() if "build" in service}
     with progress_display() as progress:
@@ -135,29 +135,29 @@ def _build(services: Services) -> None:
     if done.returncode:
         fault = f"docker compose build: {last_line(done.stderr)}"
         if any(_source(image) != source() for image in images):
-            raise StackError(f"{fault}; --no-build starts the images that are here")
-        typer.echo(f"{fault}; the images here have this checkout's source", err=True)
+            raise StackError(f"{fault}; --no-build starts the existing images")
+        typer.echo(f"{fault}; the existing images have this checkout's source", err=True)
 
 
 def _stop_outdated(services: Services, before: Sequence[Container]) -> None:
-    """Stop containers whose image was built anew: compose would stop them at once, see `down`."""
+    """Stop containers whose image was rebuilt: compose would stop all at once, see `down`."""
     for container in before:
         image = services.get(container.service, {}).get("image")
         if image and container.image != _image_id(image):
-            _patiently("stop", container.name)
+            _try_docker("stop", container.name)
 
 
-def _patiently(*arguments: str) -> str | None:
-    """Run docker for at most DOWN_TIMEOUT_S; what went wrong, if anything."""
+def _try_docker(*arguments: str) -> str | None:
+    """Run docker for at most DOWN_TIMEOUT_S; return the error, None if there is none."""
     try:
         done = docker(*arguments, timeout_s=DOWN_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return f"no end after {DOWN_TIMEOUT_S} s"
+        return f"did not end within {DOWN_TIMEOUT_S} s"
     return last_line(done.stderr) if done.returncode else None
 
 
 def _check_model(model: ModelMount, services: Services) -> list[Path]:
-    """The model's files; InputError for a model with which base station or devices would fail."""
+    """Return the model's files; InputError if base station or devices cannot use the model."""
     from orchestrator.moe import model_folder  # torch takes seconds, and only `up` needs it
 
     try:
@@ -168,7 +168,7 @@ def _check_model(model: ModelMount, services: Services) -> list[Path]:
     devices = int(services["bs"]["environment"]["WDMOE_DEVICES"])
     if experts != devices:
         raise InputError(
-            f"WDMOE_MODEL: {model.folder} has {experts} experts; allowed: {devices}, one a device"
+            f"WDMOE_MODEL: {model.folder} has {experts} experts; allowed: {devices}, one per device"
         )
     files = model_folder.files(checkpoint)
     model.check_links(files)
@@ -176,10 +176,10 @@ def _check_model(model: ModelMount, services: Services) -> list[Path]:
 
 
 def _check_ports(services: Services, before: Sequence[Container]) -> None:
-    """Refuse a published port that something other than this stack listens on."""
-    own = {port for container in before for port in container.ports}
+    """Raise StackError if something other than this stack listens on a published port."""
+    ours = {port for container in before for port in container.ports}
     for name, service in services.items():
-        for port in set(_ports(service)) - own:
+        for port in set(_ports(service)) - ours:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -192,12 +192,12 @@ def _check_ports(services: Services, before: Sequence[Container]) -> None:
 
 
 def _ports(service: dict[str, Any]) -> list[int]:
-    """The host's ports that a service publishes."""
+    """Return the host's ports that a service publishes."""
     return [int(port["published"]) for port in service.get("ports", [])]
 
 
 def _source(image: str) -> str | None:
-    """Digest of the source in an image; None if it has none, or is not here."""
+    """Return the digest of the source in an image; None without source, or without the image."""
     program = "from orchestrator.process.build import source; print(source())"
     done = docker(
         "run", "--rm", "--pull", "never", "--network", "none", image, "python", "-c", program
@@ -211,7 +211,7 @@ def _image_id(image: str) -> str | None:
 
 
 def _obtainable(service: dict[str, Any]) -> bool:
-    """Whether the service's image is here, is built here, or a registry offers it."""
+    """Return whether the service's image exists, is built here, or is offered by a registry."""
     image = service["image"]
     if service.get("pull_policy") == "never" or _image_id(image):
         return True
@@ -222,48 +222,60 @@ def _obtainable(service: dict[str, Any]) -> bool:
     return not offer.returncode
 
 
-def _wait(project: str, urls: dict[str, str], deadline_s: float) -> None:
-    """Wait until all services are ready; StackError for one that ended, or is late.
+def _wait(project: str, client: Client, prometheus: str | None, deadline_s: float) -> None:
+    """Wait until all services are ready; StackError if one has ended, or is late.
 
-    The services themselves are asked: the engine runs its health checks too seldom to wait for, so
-    that they do not disturb what the testbed measures.
+    Query the services, not the engine: its health checks are rare, so that they do not disturb
+    measurements, and waiting for the next one would take too long.
     """
     with progress_display() as progress:
         task = progress.add_task("waiting", total=None)
-        while missing := _not_ready(urls):
+        since_s = time.monotonic()
+        while missing := _not_ready(client, prometheus, since_s):
+            looked_s = time.monotonic()
             progress.update(task, description=f"waiting for {', '.join(missing)}")
-            ended = [one for one in containers(project) if one.status in ("exited", "dead")]
+            ended = [item for item in containers(project) if item.status in ("exited", "dead")]
             if ended:
                 raise StackError("; ".join(map(_why, ended)))
             if time.monotonic() > deadline_s:
-                late = [one for one in containers(project) if one.service in missing]
-                said = "; ".join(map(_why, late))
-                raise StackError(f"not ready in time: {said or ', '.join(missing)}")
-            time.sleep(0.5)
+                late = [item for item in containers(project) if item.service in missing]
+                reasons = "; ".join(map(_why, late))
+                raise StackError(f"not ready in time: {reasons or ', '.join(missing)}")
+            # Querying the engine takes processor time that the services need to start.
+            time.sleep(max(0.5, 5 * (time.monotonic() - looked_s)))
 
 
-def _not_ready(urls: dict[str, str]) -> list[str]:
-    """The services that do not answer yet; a device is ready when the base station admitted it."""
-    probes = {"orchestrator": "/healthz", "bs": "/healthz", "prometheus": "/-/ready"}
-    for name, path in probes.items():
-        if name not in urls:  # its image cannot be had
-            continue
-        try:
-            answer = httpx.get(urls[name] + path, timeout=10, trust_env=False)
-        except httpx.TransportError:
-            return [name]
-        if not answer.is_success:
-            return [name]
-        if name == "bs":
-            devices = answer.json()["devices"]
-            absent = [f"device-{q}" for q, device in devices.items() if not device["admitted"]]
-            if absent:
-                return absent
-    return []
+def _not_ready(client: Client, prometheus: str | None, since_s: float) -> list[str]:
+    """Return the services that are not ready.
+
+    A device is ready once the base station has admitted it and heard of it since `since_s`: of one
+    whose container was replaced, it may not have noticed yet.
+    """
+    try:
+        client.orchestrator()
+    except StackError:
+        return ["orchestrator"]
+    try:
+        devices = client.health().devices
+    except StackError:
+        return ["bs"]
+    waited_s = time.monotonic() - since_s
+    absent = [
+        f"device-{q}"
+        for q, device in devices.items()
+        if not device.admitted or (device.last_seen_age_s or 0.0) > waited_s
+    ]
+    if absent or prometheus is None:
+        return absent
+    try:
+        answer = httpx.get(f"{prometheus}/-/ready", timeout=10, trust_env=False)
+    except httpx.TransportError:
+        return ["prometheus"]
+    return [] if answer.is_success else ["prometheus"]
 
 
 def _why(container: Container) -> str:
-    """What a container says for itself."""
+    """Return a container's state and the last line of its log."""
     logs = compose("logs", "--no-log-prefix", "--tail", "1", container.service).stdout
     state = container.status
     if state == "exited":

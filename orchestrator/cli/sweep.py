@@ -1,9 +1,8 @@
-"""`wdmoe sweep`: policies against each other, on the same prompts under the same fading."""
+"""`wdmoe sweep`: compare policies on the same prompts under the same fading."""
 
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.sweep.plan import Plan, policies
 from orchestrator.sweep.run import Runner, recorded
 
-# Short and long prompts, slow and fast policies: the rate at which requests end is an average.
+# Average the speed: prompts are short and long, policies slow and fast.
 SPEED_OVER_S = 600.0
 
 
@@ -42,7 +41,7 @@ def sweep(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A profile, or its file; repeatedly for more (default: in force)."
+            metavar="NAME", help="A profile or its file; repeatable (default: the one in force)."
         ),
     ] = None,
     limit: Annotated[
@@ -53,7 +52,7 @@ def sweep(
         typer.Option(parser=user_path, metavar="DIR", help="Folder (default: runs/TIME-sweep)."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the sweep that was stopped in --out DIR.")
+        bool, typer.Option("--resume", help="Resume the sweep that was stopped in --out DIR.")
     ] = False,
     fading: common.Fading = None,
     allow_degraded: common.AllowDegraded = False,
@@ -63,34 +62,35 @@ def sweep(
 ) -> None:
     """Compare policies with topk: accuracy and latency, by prompt set and profile.
 
-    The stack gets back the policy and the profile that it had before, also when interrupted.
+    Afterwards, also when interrupted, the previous policy and profile are restored.
     """
     if resume and out is None:
-        raise InputError(
-            "--resume: --out is missing; allowed: the folder of the sweep to go on with"
-        )
+        raise InputError("--resume: --out is missing; allowed: the folder of the sweep to resume")
     begins = parse_fading(fading) or "each"
     chosen = policies(_thetas(theta), policy or [])
     prompts = tuple(prompt_sets.load(spec).head(limit) for spec in sets)
     path = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"
     found = tuple(map(profiles.find, profile or []))
-    for one in found:
-        common.warn(one.warnings)
-    with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
+    for scenario in found:
+        common.warn(scenario.warnings)
+    with common.client() as client:
         plan = Plan(path, found or (client.profile(),), prompts, chosen, begins)
-        asked = plan.claim(resume=resume)
-        for each in prompts if recorded(plan) < plan.requests else ():
-            common.warn(f"{each.name}: {line}" for line in context.warnings(each.prompts, client))
+        record = plan.claim(resume=resume)
+        for prompt_set in prompts if recorded(plan) < plan.requests else ():
+            common.warn(
+                f"{prompt_set.name}: {line}"
+                for line in context.warnings(prompt_set.prompts, client)
+            )
         with plan.alone():
             _run(plan, client, allow_degraded=allow_degraded)
     from orchestrator.sweep import report, tables  # scipy and matplotlib take a second to load
 
-    summary = report.write(plan, asked)
+    summary = report.write(plan, record)
     if as_json:
         common.print_json(summary.model_dump())
     else:
         console = Console()
-        console.width = max(console.width, tables.WIDTH)  # a pipe, say, has no width of its own
+        console.width = max(console.width, tables.WIDTH)  # a pipe has no width
         console.print(tables.render(summary))
         console.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
     failed = sum(cell.errors for cell in summary.cells)
@@ -102,7 +102,7 @@ def sweep(
 
 
 def _run(plan: Plan, client: Client, *, allow_degraded: bool) -> None:
-    """The sweep, and how far it is."""
+    """Run the sweep and show its progress."""
     with progress_display(SPEED_OVER_S) as progress:
         task = progress.add_task("sweep", total=plan.requests, completed=recorded(plan))
         Runner(

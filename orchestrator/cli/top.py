@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 import time
-from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -13,13 +12,12 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from orchestrator.cli import common
-from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
 from orchestrator.top import live
 from orchestrator.top.controls import Switches, Worker
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
-from orchestrator.top.poller import Source
+from orchestrator.top.poller import TIMEOUT_S, Poller
 from orchestrator.top.view import View, view
 
 INTERVAL_LEAST_S, INTERVAL_MOST_S = 0.2, 60.0
@@ -37,36 +35,40 @@ def top(
     if not INTERVAL_LEAST_S <= interval_s <= INTERVAL_MOST_S:
         allowed = f"{INTERVAL_LEAST_S:g} to {INTERVAL_MOST_S:g}"
         raise InputError(f"--interval-s is {interval_s:g}; allowed: {allowed}")
-    source = _source()
-    if as_json:
-        sample = _sample(source, interval_s)
-        common.print_json(to_jsonable_python(sample))
-        if sample.faults:
-            raise StackError("; ".join(sample.faults))
-        return
+    with common.client(TIMEOUT_S) as reading, common.client() as switching:
+        poller = Poller(reading)
+        if as_json:
+            _print_sample(poller, interval_s)
+        else:
+            _show(poller, Switches(switching), interval_s)
+
+
+def _print_sample(poller: Poller, interval_s: float) -> None:
+    sample = _sample(poller, interval_s)
+    common.print_json(to_jsonable_python(sample))
+    if sample.faults:
+        raise StackError("; ".join(sample.faults))
+
+
+def _show(poller: Poller, switches: Switches, interval_s: float) -> None:
     console = Console()
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or console.is_dumb_terminal:
         raise InputError(
             "wdmoe top draws on a terminal, and there is none here; allowed elsewhere: --json"
         )
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # without bars there still are the numbers
-    with closing(Client(common.bs_url(), common.orchestrator_url())) as client:
-        keyboard = Keyboard(sys.stdin.fileno())
-        worker = Worker()
-        keys = live.Keys(Switches(client), worker, _source())
-        live.run(console, keyboard, live.Reader(source, interval_s), keys, worker)
+        sys.stdout.reconfigure(errors="replace")  # without bars, the numbers remain
+    keyboard = Keyboard(sys.stdin.fileno())
+    worker = Worker()
+    keys = live.Keys(switches, worker, poller)
+    live.run(console, keyboard, live.Reader(poller, interval_s), keys, worker)
 
 
-def _source() -> Source:
-    return Source(common.bs_url(), common.orchestrator_url())
-
-
-def _sample(source: Source, interval_s: float) -> View:
-    """What two readings amount to."""
+def _sample(poller: Poller, interval_s: float) -> View:
+    """Return the view of two readings, one interval apart."""
     history = History()
-    history.add(source.read())
+    history.add(poller.read())
     time.sleep(interval_s)
-    newest = source.read()
+    newest = poller.read()
     history.add(newest)
     return view(newest, history)

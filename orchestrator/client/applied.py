@@ -1,4 +1,4 @@
-"""Wait until a switch is in force on the devices, so that nothing meets a half-applied channel."""
+"""Wait until devices have applied a switch, so that no request meets a half-applied channel."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 from collections.abc import Collection
 
 from orchestrator.client.client import Client
+from orchestrator.contracts.http import Link, Status
 from orchestrator.errors import StackError
-from orchestrator.results.schema import Channel, Link
 
 APPLIED_WITHIN_S = 30.0
-# Devices report once a second; one that is silent for longer is not there.
+# Devices report once a second; one that is silent for longer is gone.
 SILENT_S = 3.0
-# Between two looks; eight devices need about 10 ms to apply a switch and report it.
+# Polling interval; eight devices need about 10 ms to apply a switch and report it.
 LOOK_EVERY_S = 0.01
 
 
-def wait_applied(client: Client, channel: Channel, devices: Collection[int] | None = None) -> None:
-    """Wait until devices report that they applied `channel`, or what came after it.
+def wait_applied(client: Client, channel: Status, devices: Collection[int] | None = None) -> None:
+    """Wait until devices report that they applied `channel`, or a later state.
 
     Args:
-        devices: numbers; None: all whose reports still come.
+        devices: numbers; None: all that still report.
 
     Raises:
-        StackError: one did not within APPLIED_WITHIN_S, with its link's error if it has one.
+        StackError: a device did not within APPLIED_WITHIN_S; with its link's error if any.
     """
     time.sleep(max(0.0, channel.apply_at_s - time.time()))
     deadline = time.monotonic() + APPLIED_WITHIN_S
@@ -31,7 +31,7 @@ def wait_applied(client: Client, channel: Channel, devices: Collection[int] | No
         time.sleep(LOOK_EVERY_S)
         late = [
             link
-            for link in client.channel().links
+            for link in client.status().links
             if (_reports(link) if devices is None else link.device in devices)
             and not _has_applied(link, channel.epoch)
         ]

@@ -1,4 +1,4 @@
-"""Backing off from a base station that is full: it answers 429, and says when to come again."""
+"""Backoff from a full base station: it answers 429 with the time after which to retry."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 import httpx
 
-# Far more than a full queue takes; a base station that refuses for longer has another fault.
+# Far longer than a full queue takes; a base station that refuses for longer has another fault.
 PATIENCE_S = 1800.0
-# Where a refusal does not say when.
+# For a refusal without a time.
 DEFAULT_S = 1.0
 LEAST_S = 0.1
 
@@ -17,7 +17,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Backoff:
-    """One for all senders: those that were not refused would take every place that gets free."""
+    """The backoff of all senders together: else those not refused would take every free place."""
 
     def __init__(self) -> None:
         self._reopens_s = 0.0
@@ -31,7 +31,7 @@ class Backoff:
         return waited
 
     def again(self, refusal: httpx.Response, waited_s: float) -> bool:
-        """Return whether to come again after a refusal, which nobody does before its time.
+        """Return whether to retry after a refusal; until its time has come, all senders wait.
 
         `waited_s`: how long the request has been waiting already.
         """

@@ -1,4 +1,4 @@
-"""The log-likelihoods of choices, from the echo of each behind the prompt.
+"""Log-likelihoods of choices, from the echo of the prompt followed by each choice.
 
     text           Question: …\\nAnswer: light-year.
     text_offset    0        9      …   ^     ^        tokens from here on are the choice's
@@ -16,9 +16,10 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.client.sse import AnswerError
-from orchestrator.files.json_file import first_fault
+from orchestrator.contracts.timings import Timings
+from orchestrator.errors import first_fault
 from orchestrator.prompts.prompt import ChoicePrompt
-from orchestrator.results.schema import Choice, Timings
+from orchestrator.results.schema import Choice
 
 MAX_BYTES = 256 << 20  # of an answer: 64 choices of long prompts, a line of JSON a token
 
@@ -45,15 +46,15 @@ class _Completion(BaseModel):
 
 
 def texts(prompt: ChoicePrompt) -> list[str]:
-    """What is to be scored: each choice behind the prompt."""
+    """Return the texts to score: the prompt followed by each choice."""
     return [prompt.prompt + choice for choice in prompt.choices]
 
 
 def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
-    """Each choice's log-likelihood, from the answer's bytes.
+    """Return each choice's log-likelihood, from the answer's bytes.
 
     Raises:
-        AnswerError: it does not tell that of each choice.
+        AnswerError: the answer does not have one for each choice.
     """
     try:
         answer = _Completion.model_validate_json(data)
@@ -61,23 +62,23 @@ def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
         raise AnswerError(f"unexpected data in the answer: {first_fault(error)}") from None
     echoes = {echo.index: echo for echo in answer.choices}
     if sorted(echoes) != list(range(len(prompt.choices))) or len(echoes) != len(answer.choices):
-        raise AnswerError(f"{len(prompt.choices)} choices were asked for, others were told")
+        raise AnswerError(f"{len(prompt.choices)} choices were requested, others were returned")
     choices = []
-    for at, text in enumerate(texts(prompt)):
+    for at, text in enumerate(prompt.texts):
         if echoes[at].text != text:
-            raise AnswerError(f"choice {at}: the base station's echo is not what was asked")
+            raise AnswerError(f"choice {at}: the base station's echo differs from the request")
         choices.append(of_choice(prompt, at, echoes[at].logprobs))
     return choices, answer.timings
 
 
-def of_choice(prompt: ChoicePrompt, at: int, told: Logprobs) -> Choice:
-    """One choice's log-likelihood, from those of the tokens of its text.
+def of_choice(prompt: ChoicePrompt, at: int, echo: Logprobs) -> Choice:
+    """Return one choice's log-likelihood, from those of the tokens of its text.
 
     Raises:
-        AnswerError: they are not those of such a text.
+        AnswerError: the tokens do not fit the text.
     """
     border, end = len(prompt.prompt.rstrip()), len(prompt.prompt + prompt.choices[at])
-    logprobs = _behind(told, border, end)
+    logprobs = _behind(echo, border, end)
     return Choice(
         log_likelihood=sum(logprobs),
         tokens=len(logprobs),
@@ -85,16 +86,16 @@ def of_choice(prompt: ChoicePrompt, at: int, told: Logprobs) -> Choice:
     )
 
 
-def _behind(told: Logprobs, border: int, end: int) -> list[float]:
-    """The log-probabilities of the tokens that reach beyond a text's first `border` characters."""
-    offsets = told.text_offset
-    if not len(told.tokens) == len(told.token_logprobs) == len(offsets):
+def _behind(echo: Logprobs, border: int, end: int) -> list[float]:
+    """Return log-probabilities of the tokens that reach beyond the first `border` characters."""
+    offsets = echo.text_offset
+    if not len(echo.tokens) == len(echo.token_logprobs) == len(offsets):
         raise AnswerError("tokens, token_logprobs and text_offset differ in length")
-    if any(one > other for one, other in pairwise([0, *offsets, end])):
+    if any(left > right for left, right in pairwise([0, *offsets, end])):
         raise AnswerError("text_offset does not rise within the text")
     found = []
     for begins, follows, token, logprob in zip(
-        offsets, [*offsets[1:], end], told.tokens, told.token_logprobs, strict=True
+        offsets, [*offsets[1:], end], echo.tokens, echo.token_logprobs, strict=True
     ):
         # A tokenizer may leave out a space between tokens: what follows may begin behind the end.
         ends = min(follows, begins + len(token))

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestrator.client.client import Client
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.errors import InputError, StackError
 from orchestrator.radio.profiles import Profile
-from orchestrator.results.schema import Policy
 
 # What ends a command: Ctrl-C, `kill`, a closed terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -29,7 +29,7 @@ class InForce:
 
     profile: Profile
     interval: int
-    policy: Policy
+    policy: PolicySpec
 
 
 @contextmanager
@@ -40,10 +40,10 @@ def restored(client: Client) -> Iterator[InForce]:
 
     Raises:
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came, unless it is ignored (nohup).
-        StackError: all went well, and then it could not be restored. After an error or a signal
-            that is printed instead: what came first is what is raised.
+        StackError: the body succeeded, but the state could not be restored. After an error or a
+            signal this is printed instead, and the first error is raised.
     """
-    channel = client.channel()
+    channel = client.status()
     before = InForce(client.profile(), channel.interval, channel.policy)
     with _first_signal_only() as signals:
         try:

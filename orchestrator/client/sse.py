@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import httpx
 from pydantic import Base64Bytes, BaseModel
 
-from orchestrator.results.schema import Timings, TraceTold
-
-SHOWN_CHARACTERS = 200
+from orchestrator.contracts.timings import RequestSpans, Timings
+from orchestrator.errors import one_line
 
 
 class AnswerError(Exception):
-    """The base station's answer is not a whole one."""
+    """The base station's answer is an error, or is incomplete."""
 
 
 class _Choice(BaseModel):
@@ -26,20 +25,20 @@ class _Error(BaseModel):
 
 
 class Chunk(BaseModel):
-    """What one event tells."""
+    """The data of one event."""
 
     choices: list[_Choice] = []
     timings: Timings | None = None
     routing: Base64Bytes | None = None
-    trace: TraceTold | None = None
+    trace: RequestSpans | None = None
     error: _Error | None = None
 
 
 def chunks(response: httpx.Response) -> Iterator[Chunk]:
-    """The chunks up to the stream's end.
+    """Yield the chunks up to the stream's end.
 
     Raises:
-        AnswerError: one tells an error, or the stream ends before its end.
+        AnswerError: a chunk reports an error, or the stream is cut off.
         ValidationError: one is not a chunk.
     """
     events = _events(response)
@@ -55,17 +54,12 @@ def chunks(response: httpx.Response) -> Iterator[Chunk]:
     raise AnswerError("the stream ended before [DONE]")
 
 
-def one_line(text: str) -> str:
-    """The beginning of a text of any kind, to be shown in a message."""
-    return " ".join(text.split())[:SHOWN_CHARACTERS]
-
-
 def _events(response: httpx.Response) -> Iterator[bytes]:
-    """The data of each server-sent event.
+    """Yield the data of each server-sent event.
 
-    Not httpx' iter_lines(): that also splits at U+2028 and its like, which JSON texts may hold.
+    Not httpx' iter_lines(): that also splits at U+2028 and the like, which JSON texts may contain.
     """
-    begun: list[bytes] = []  # of a line: joined once, as a trace's may be of megabytes
+    begun: list[bytes] = []  # parts of a line, joined once: a trace's may take megabytes
     for block in response.iter_bytes():
         begun.append(block)
         if b"\n" not in block:

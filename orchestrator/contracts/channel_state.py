@@ -1,4 +1,4 @@
-"""What the orchestrator tells devices and base station: one interval's channel, and the policy.
+"""What the orchestrator announces to devices and base station: a channel interval, and the policy.
 
     orchestrator ──XPUB──► SUB  base station   estimates latency with it
                        └─► SUB  device-q       shapes its radio interface with it
@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import msgpack
+
+from orchestrator.contracts.checks import boolean, integer, number, text
 
 VERSION = 1
 STATE_PORT = 5560
@@ -40,7 +42,7 @@ class Direction:
 
     @property
     def needs_netem(self) -> bool:
-        """Whether more than a rate is asked for, which a token bucket cannot do."""
+        """Whether delay, jitter or loss are set, which a token bucket cannot emulate."""
         return self.delay_s > 0 or self.jitter_s > 0 or self.loss_p > 0
 
 
@@ -48,7 +50,7 @@ class Direction:
 class DeviceState:
     """One device: both directions of its link, and its speed C_q [FLOP/s] (None: not emulated).
 
-    A device out of reach is not to be used, whatever its link could carry.
+    A device out of reach must not be used, whatever its link could carry.
     """
 
     down: Direction
@@ -132,11 +134,11 @@ def decode(data: bytes) -> ChannelState:
     try:
         emulate = raw["emulate"]
         return ChannelState(
-            epoch=_integer(raw["epoch"]),
-            interval=_integer(raw["interval"]),
-            apply_at_s=_number(raw["apply_at_s"]),
-            profile=_text(raw["profile"]),
-            profile_sha256=_text(raw["profile_sha256"]),
+            epoch=integer(raw["epoch"]),
+            interval=integer(raw["interval"]),
+            apply_at_s=number(raw["apply_at_s"]),
+            profile=text(raw["profile"]),
+            profile_sha256=text(raw["profile_sha256"]),
             devices=tuple(_device(item) for item in raw["devices"]),
             emulate=None if emulate is None else _emulation(emulate),
             policy=checked_policy(raw["policy"]["name"], raw["policy"]["params"]),
@@ -150,13 +152,13 @@ def checked_policy(name: Any, params: Any) -> PolicyState:
     if len(params) > MAX_PARAMS:
         raise ValueError(f"{len(params)} parameters of a policy, at most {MAX_PARAMS}")
     for key, value in params.items():
-        _text(key, most=64)
+        text(key, most=64)
         if not _is_param(value):
             raise ValueError(
                 f"{key} is {value!r}; allowed: true, false, a finite number (a whole one below "
                 "2^53) or a text of at most 64 characters"
             )
-    return PolicyState(_text(name), dict(params))
+    return PolicyState(text(name), dict(params))
 
 
 def _device(raw: Any) -> DeviceState:
@@ -164,28 +166,28 @@ def _device(raw: Any) -> DeviceState:
     return DeviceState(
         _direction(raw["down"]),
         _direction(raw["up"]),
-        None if flops is None else _number(flops, above=0),
-        _boolean(raw["reachable"]),
+        None if flops is None else number(flops, above=0),
+        boolean(raw["reachable"]),
     )
 
 
 def _direction(raw: Any) -> Direction:
     rate = raw["rate_bps"]
     return Direction(
-        rate_bps=None if rate is None else _number(rate, above=0),
-        delay_s=_number(raw["delay_s"], least=0),
-        jitter_s=_number(raw["jitter_s"], least=0),
-        loss_p=_number(raw["loss_p"], least=0, most=1),
-        loss_r=_number(raw["loss_r"], least=0, most=1),
+        rate_bps=None if rate is None else number(rate, above=0),
+        delay_s=number(raw["delay_s"], least=0),
+        jitter_s=number(raw["jitter_s"], least=0),
+        loss_p=number(raw["loss_p"], least=0, most=1),
+        loss_r=number(raw["loss_r"], least=0, most=1),
     )
 
 
 def _emulation(raw: Any) -> Emulation:
     return Emulation(
-        hidden_size=_integer(raw["hidden_size"], least=1),
-        intermediate_size=_integer(raw["intermediate_size"], least=1),
-        bits_per_element=_integer(raw["bits_per_element"], least=1),
-        activation_flop=_number(raw["activation_flop"], least=0),
+        hidden_size=integer(raw["hidden_size"], least=1),
+        intermediate_size=integer(raw["intermediate_size"], least=1),
+        bits_per_element=integer(raw["bits_per_element"], least=1),
+        activation_flop=number(raw["activation_flop"], least=0),
     )
 
 
@@ -195,31 +197,3 @@ def _is_param(value: Any) -> bool:
     if isinstance(value, int):  # true and false as well
         return abs(value) < 1 << 53
     return isinstance(value, float) and math.isfinite(value)
-
-
-def _number(
-    value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
-) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    if value < least or value <= above or value > most:
-        raise ValueError(f"{value!r} is out of range")
-    return float(value)
-
-
-def _integer(value: Any, *, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 53:
-        raise ValueError(f"{value!r} is not an integer of at least {least}")
-    return value
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _text(value: Any, *, most: int = 256) -> str:
-    if not isinstance(value, str) or len(value) > most:
-        raise ValueError(f"{value!r} is not a text of at most {most} characters")
-    return value

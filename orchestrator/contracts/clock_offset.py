@@ -1,15 +1,20 @@
-"""Two clocks that meet in one picture."""
+"""The offset between two clocks whose times share one picture."""
 
 from __future__ import annotations
 
+from typing import TypeVar
 
-def shift_into(outer: tuple[int, int], inner: tuple[int, int]) -> int:
-    """What to add to the times of `inner`, told by another clock, so that they lie in `outer`.
+Time = TypeVar("Time", int, float)
 
-    Both are (start, end) [ns], and `inner` happened within `outer`. 0 where that shows already;
-    else the clocks differ, and `inner` goes to the middle, as by NTP: what was before it and what
-    was after it are taken to be as long as each other.
+
+def shift_into(outer: tuple[Time, Time], inner: tuple[Time, Time]) -> Time:
+    """Return what to add to the times of `inner`, of another clock, so that they lie in `outer`.
+
+    Both are (start, end), in nanoseconds (int) or seconds (float), and `inner` happened within
+    `outer`. 0 where the times show that; else the clocks differ, and `inner` goes to the middle, as
+    in NTP: the times before it and after it are assumed to be equal.
     """
     if outer[0] <= inner[0] and inner[1] <= outer[1]:
-        return 0
-    return (outer[0] + outer[1] - inner[0] - inner[1]) // 2
+        return outer[0] - outer[0]
+    twice = outer[0] + outer[1] - inner[0] - inner[1]
+    return twice // 2 if isinstance(twice, int) else twice / 2

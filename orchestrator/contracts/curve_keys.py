@@ -1,4 +1,4 @@
-"""CURVE keys of the stack: who may speak on its sockets, and under which name.
+"""The CURVE keys of the stack: which peers its sockets accept, and under which names.
 
 A key is two files in one directory that all services mount: `NAME.key` (public) and
 `NAME.key_secret` (mode 0600), 40 characters of z85 each. The orchestrator creates what is absent;
@@ -63,7 +63,7 @@ def curve_server(socket: zmq.Socket[Any], own: KeyPair) -> None:
 
 
 def curve_client(socket: zmq.Socket[Any], own: KeyPair, server_public: bytes) -> None:
-    """Make a socket, before it connects, speak as `own`, and to the server with that key only."""
+    """Make a socket, before it connects, use the key `own`, and accept that server key only."""
     socket.curve_secretkey = own.secret
     socket.curve_publickey = own.public
     socket.curve_serverkey = server_public
@@ -109,7 +109,10 @@ class _Authenticator(ThreadAuthenticator):
             try:
                 if _read(path) == key:
                     return path.stem
-            except (OSError, StackError):  # it would end the thread, and admit nobody from then on
+            except (
+                OSError,
+                StackError,
+            ):  # the thread would end, and no peer would be admitted from then on
                 continue
         return None
 
@@ -131,7 +134,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, key: bytes, mode: int) -> None:
-    """Whole or not at all: a reader never sees half a key, nor a secret that others may read."""
+    """Write a key whole or not at all: a reader never sees half a key or a readable secret."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -1,4 +1,4 @@
-"""How far the replay is that asks just now, as it tells the orchestrator itself."""
+"""The progress of the running replay, as its client reports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Progress(BaseModel):
-    """Body of `POST /replay`: what became so far of the requests of one run.
+    """The body of `POST /replay`: the outcomes so far of one run's requests.
 
     Attributes:
         prompts: the set's name.
@@ -49,5 +49,5 @@ class Progress(BaseModel):
 
     @property
     def accuracy(self) -> float | None:
-        """The mean score; None as long as there is none."""
+        """The mean score; None before the first."""
         return self.score_sum / self.scored if self.scored else None

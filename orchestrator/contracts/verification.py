@@ -39,30 +39,30 @@ class Series(_Strict):
 
     @property
     def rate_bps(self) -> float | None:
-        """What the measured time amounts to, cost and all; None for a link that is not limited."""
+        """The rate of the measured time, cost included; None for a link without a limit."""
         limited = self.expected_s > self.delay_s < self.measured_s
         return self.wire_bits / (self.measured_s - self.delay_s) if limited else None
 
     @property
     def error(self) -> float | None:
-        """Relative error of the transmission time; None where none is asked for."""
+        """Relative error of the transmission time; None for a link that is not shaped."""
         if self.expected_s == 0:
             return None
         return self.error_s / self.expected_s
 
     @property
     def error_s(self) -> float:
-        """By how much the transmission time is longer than asked [s]."""
+        """By how much the transmission time is longer than expected [s]."""
         return self.measured_s - self.cost_s - self.expected_s
 
     @property
     def error_as_is(self) -> float | None:
-        """The same with the stack's own cost in it."""
+        """The relative error with the stack's own cost included."""
         return (self.measured_s - self.expected_s) / self.expected_s if self.expected_s else None
 
 
 class Loss(_Strict):
-    """Packets lost on one direction of a link, asked and counted."""
+    """Packets lost on one direction of a link; `asked` is the configured share."""
 
     device: _Device
     direction: Literal["down", "up"]

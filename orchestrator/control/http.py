@@ -6,18 +6,28 @@ import asyncio
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.contracts import channel_state, replay_progress
+from orchestrator.contracts.http import (
+    Build,
+    Interval,
+    Orchestrator,
+    PolicyRequest,
+    ProfileRequest,
+    ProfileText,
+    Status,
+)
+from orchestrator.contracts.replay_progress import Progress
 from orchestrator.contracts.verification import Verification
 from orchestrator.control.plane import ControlPlane
-from orchestrator.errors import InputError, StackError
+from orchestrator.errors import InputError, StackError, first_fault
 from orchestrator.files import strict_yaml
 from orchestrator.process import build
 from orchestrator.radio import link_trace, profiles
@@ -58,29 +68,6 @@ class Settings:
         )
 
 
-class ProfileRequest(BaseModel):
-    """Body of `POST /profile`: a profile's text, so that a user's own file works too."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    name: str
-    text: str
-    traces: dict[str, str] = {}
-    allow_degraded: bool = False
-    first_interval: Annotated[int, Field(ge=0, lt=1 << 40)] = 0
-
-
-class PolicyRequest(BaseModel):
-    """Body of `POST /policy`; parameters that are not given have their defaults."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    name: str
-    params: Annotated[
-        dict[str, channel_state.Param], Field(max_length=channel_state.MAX_PARAMS)
-    ] = {}
-
-
 def create_app(control: ControlPlane, registry: CollectorRegistry) -> FastAPI:
     """The application in front of a running control plane."""
     app = FastAPI(title="WDMoE orchestrator")
@@ -97,65 +84,64 @@ def create_app(control: ControlPlane, registry: CollectorRegistry) -> FastAPI:
         return JSONResponse({"detail": str(error)}, status_code=503)
 
     @app.get("/healthz")
-    def healthz() -> dict[str, Any]:
+    def healthz() -> Orchestrator:
         faults = {f"device-{q}": fault for q, fault in control.links.faults().items()}
         status = "links not as in force" if faults else "ok"
-        return {"status": status, "links": faults, "build": asdict(build.describe())}
+        own = Build(**asdict(build.describe()))
+        return Orchestrator(status=status, links=faults, build=own)
 
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/status")
-    def status() -> dict[str, Any]:
+    def status() -> Status:
         return control.status()
 
     @app.get("/intervals")
-    def intervals(since_s: float) -> list[dict[str, Any]]:
-        return [one._asdict() for one in control.intervals(since_s)]
+    def intervals(since_s: float) -> list[Interval]:
+        return [Interval(**applied._asdict()) for applied in control.intervals(since_s)]
 
     @app.get("/profile")
-    def profile() -> dict[str, Any]:
-        in_force = control.profile
-        return {
-            "name": in_force.name,
-            "text": in_force.text,
-            "traces": dict(in_force.traces),
-        }
+    def profile() -> ProfileText:
+        profile = control.profile
+        return ProfileText(name=profile.name, text=profile.text, traces=dict(profile.traces))
 
     @app.post("/profile")
-    async def use_profile(request: Request) -> dict[str, Any]:
-        asked = await _body(request, ProfileRequest)
+    async def use_profile(http: Request) -> Status:
+        request = await _body(http, ProfileRequest)
         async with switching:
-            return await run_in_threadpool(_use, control, asked)
+            return await run_in_threadpool(_use, control, request)
 
     @app.post("/policy")
-    async def use_policy(request: Request) -> dict[str, Any]:
-        asked = await _body(request, PolicyRequest)
+    async def use_policy(http: Request) -> Status:
+        request = await _body(http, PolicyRequest)
         async with switching:
-            return await run_in_threadpool(_use_policy, control, asked)
+            return await run_in_threadpool(_use_policy, control, request)
 
     @app.post("/verification")
-    async def verified(request: Request) -> dict[str, Any]:
-        control.verified(await _body(request, Verification))
+    async def verified(http: Request) -> Status:
+        control.verified(await _body(http, Verification))
         return await run_in_threadpool(control.status)
 
     @app.post("/replay", status_code=204)
-    async def replay(request: Request) -> None:
-        told = await _body(request, replay_progress.Progress, replay_progress.MAX_BYTES)
-        control.replay.take(told)
+    async def replay(http: Request) -> None:
+        control.replay.take(await _body(http, Progress, replay_progress.MAX_BYTES))
 
     return app
 
 
-def _use(control: ControlPlane, asked: ProfileRequest) -> dict[str, Any]:
-    profile = profiles.parse(asked.text, asked.name, f"{asked.name}.yaml", asked.traces)
-    control.use(profile, first_interval=asked.first_interval, allow_degraded=asked.allow_degraded)
+def _use(control: ControlPlane, request: ProfileRequest) -> Status:
+    name = request.name
+    profile = profiles.parse(request.text, name, f"{name}.yaml", request.traces)
+    control.use(
+        profile, first_interval=request.first_interval, allow_degraded=request.allow_degraded
+    )
     return control.status()
 
 
-def _use_policy(control: ControlPlane, asked: PolicyRequest) -> dict[str, Any]:
-    control.use_policy(asked.name, asked.params)
+def _use_policy(control: ControlPlane, request: PolicyRequest) -> Status:
+    control.use_policy(request.name, request.params)
     return control.status()
 
 
@@ -169,6 +155,4 @@ async def _body(request: Request, kind: type[_Body], max_bytes: int = MAX_BODY_B
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "body"
-        raise InputError(f"POST {request.url.path}: {where}: {fault['msg']}") from None
+        raise InputError(f"POST {request.url.path}: {first_fault(error, 'body')}") from None

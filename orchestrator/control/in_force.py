@@ -89,7 +89,7 @@ class InForceStore:
             plan = plan.with_profile(profile, 0, time.time())
             why = f"WDMOE_PROFILE was {stored.setting}"
         else:
-            plan.profile.devices(plan.interval_at(time.time()))  # drawing it may take its time
+            plan.profile.devices(plan.interval_at(time.time()))  # drawing it may take seconds
             plan = plan.resumed(time.time())
             why = f"restored from {self._file}"
         print(

@@ -12,12 +12,12 @@ from orchestrator.metrics import OrchestratorMetrics
 
 # A device reports once a second, and after each change.
 SILENT_AFTER_S = 5.0
-# A state is applied within milliseconds; a host that has no time for it for so long shows it.
+# A state is applied within milliseconds; a host this late is overloaded.
 OVERDUE_AFTER_S = 2.0
 
 
 class LinkWatch:
-    """Judges links by the newest reports, for any thread; Prometheus is shown the same.
+    """The faults of links by the newest reports, for any thread and for Prometheus.
 
     Args:
         plan: returns the plan in force.
@@ -40,7 +40,7 @@ class LinkWatch:
             metrics.link_fault.labels(str(q)).set_function(partial(self._is_faulty, q))
 
     def fault(self, device: int) -> str | None:
-        """Why a device's link is not, or may not be, as the plan says; None if it is."""
+        """Return why a device's link is not, or may not be, as the plan says; None if it is."""
         newest = self._reports.newest(device)
         if newest is None:
             return "nothing was reported of it yet"
@@ -56,7 +56,7 @@ class LinkWatch:
         return None
 
     def faults(self) -> dict[int, str]:
-        """The faults there are, by device."""
+        """Return the faults by device."""
         found = {q: self.fault(q) for q in range(self._devices)}
         return {q: fault for q, fault in found.items() if fault is not None}
 

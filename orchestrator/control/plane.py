@@ -18,15 +18,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import zmq
 
 from orchestrator import selection
-from orchestrator.contracts import channel_state, curve_keys
+from orchestrator.contracts import channel_state, curve_keys, device_report
 from orchestrator.contracts.channel_state import Param
+from orchestrator.contracts.http import Emulation, Status
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.contracts.verification import Verification
-from orchestrator.control.device_reports import AppliedInterval, DeviceReports, decode_report
+from orchestrator.control.device_reports import AppliedInterval, DeviceReports
 from orchestrator.control.in_force import InForceStore
 from orchestrator.control.link_watch import LinkWatch
 from orchestrator.control.replay_board import ReplayBoard
@@ -92,7 +93,7 @@ class ControlPlane:
     def __enter__(self) -> ControlPlane:
         self._context = zmq.Context()
         self._states = self._context.socket(zmq.XPUB)
-        self._states.xpub_verbose = 1  # tell of each subscriber, not only of the first
+        self._states.xpub_verbose = 1  # report each subscriber, not only the first
         self._inbox = self._context.socket(zmq.PULL)
         self._authenticator = None
         if self._keys_dir is not None:
@@ -181,40 +182,37 @@ class ControlPlane:
         complete = selection.find(name, params).model_dump(exclude_none=True)
         try:
             policy = channel_state.checked_policy(name, complete)
-        except ValueError as error:  # a policy may have been given parameters that cannot be told
+        except ValueError as error:  # parameters that a state cannot carry
             raise InputError(f"policy {name}: {error}") from None
         with self._switching, self._lock:
             plan = self._plan
             self._put_in_force(plan.with_policy(policy, self._unannounced(plan), time.time()))
         self._wake.send(b"\0")
 
-    def status(self) -> dict[str, Any]:
-        """What is in force, and what each device last reported, as `GET /status` answers it."""
+    def status(self) -> Status:
+        """What is in force, and what each device last reported."""
         with self._lock:
             plan, verification = self._plan, self._verification
         current = plan.state(plan.interval_at(time.time()))
         links = [
-            {
-                **{"device": q, **asdict(asked), "fault": self.links.fault(q)},
-                **self._reports.describe(q, plan.epoch),
-            }
-            for q, asked in enumerate(current.devices)
+            self._reports.link(q, requested, plan.epoch, self.links.fault(q))
+            for q, requested in enumerate(current.devices)
         ]
-        return {
-            "profile": current.profile,
-            "profile_sha256": current.profile_sha256,
-            "profile_text": plan.profile.text,
-            "seed": plan.profile.spec.seed,
-            "epoch": current.epoch,
-            "interval": current.interval,
-            "apply_at_s": current.apply_at_s,
-            "policy": {"name": current.policy.name, "params": dict(current.policy.params)},
-            "emulate": asdict(current.emulate) if current.emulate else None,
-            "degraded": plan.profile.needs_netem and bool(self._reports.without_netem()),
-            "links": links,
-            "verification": verification and verification.model_dump(),
-            "replay": self.replay.status(),
-        }
+        return Status(
+            profile=current.profile,
+            profile_sha256=current.profile_sha256,
+            profile_text=plan.profile.text,
+            seed=plan.profile.spec.seed,
+            epoch=current.epoch,
+            interval=current.interval,
+            apply_at_s=current.apply_at_s,
+            policy=PolicySpec(name=current.policy.name, params=dict(current.policy.params)),
+            emulate=Emulation(**asdict(current.emulate)) if current.emulate else None,
+            degraded=plan.profile.needs_netem and bool(self._reports.without_netem()),
+            links=links,
+            verification=verification.model_dump() if verification else None,
+            replay=self.replay.status(),
+        )
 
     def intervals(self, since_s: float) -> list[AppliedInterval]:
         """What devices have applied since a Unix time, as far as it is remembered."""
@@ -316,7 +314,7 @@ class ControlPlane:
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         try:
-            report = decode_report(b"".join(frame.bytes for frame in frames))
+            report = device_report.decode(b"".join(frame.bytes for frame in frames))
             if report.device >= self._devices:
                 raise ValueError(f"no device {report.device}")
         except ValueError:

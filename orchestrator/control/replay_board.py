@@ -6,12 +6,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
+from orchestrator.contracts.http import Replay
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.metrics import OrchestratorMetrics
 
-# A replay tells once a second; one that was killed can tell nothing.
+# A replay reports once a second; one that was killed is silent.
 SILENT_AFTER_S = 10.0
 
 
@@ -27,10 +27,10 @@ class ReplayBoard:
         self._newest: Progress | None = None
         self._arrived_s = 0.0
         metrics.replay_running.set_function(self._running)
-        metrics.replay_accuracy_ratio.set(math.nan)  # there is none yet, and 0 would be one
+        metrics.replay_accuracy_ratio.set(math.nan)  # no accuracy is known yet, and 0 would be one
 
     def take(self, progress: Progress) -> None:
-        """Show this from now on, also after its replay has ended."""
+        """Show this progress from now on, also after its replay has ended."""
         metrics = self._metrics
         with self._lock:
             self._newest, self._arrived_s = progress, self._now_s()
@@ -41,14 +41,14 @@ class ReplayBoard:
             accuracy = progress.accuracy
             metrics.replay_accuracy_ratio.set(math.nan if accuracy is None else accuracy)
 
-    def status(self) -> dict[str, Any] | None:
-        """The newest, with its accuracy; None if there was no replay yet."""
+    def status(self) -> Replay | None:
+        """Return the newest progress with its accuracy; None before the first replay."""
         with self._lock:
             newest = self._newest
         if newest is None:
             return None
-        told = newest.model_dump() | {"running": bool(self._running())}
-        return told | {"accuracy": newest.accuracy}
+        reported = newest.model_dump() | {"running": bool(self._running())}
+        return Replay(**reported, accuracy=newest.accuracy)
 
     def _running(self) -> float:
         with self._lock:

@@ -47,7 +47,7 @@ class Timeline:
 
     @cached_property
     def lead_s(self) -> float:
-        """How far ahead a state is told: in the middle of an interval, when devices are idle."""
+        """How far ahead a state is announced: mid-interval, when devices are idle."""
         length_s = self.profile.interval_s
         if length_s is None or length_s > 2 * LEAD_S:
             return LEAD_S
@@ -62,7 +62,7 @@ class Timeline:
         return range(first, max(first, self._begun(now_s + self.lead_s) + 1))
 
     def overdue_s(self, epoch: int, interval: int, now_s: float) -> float:
-        """How long ago the state after a given one came into force; below 0: it did not yet."""
+        """Return how long ago the state after a given one took effect; below 0: it has not yet."""
         if epoch == self.epoch and self.profile.interval_s is None:
             return -math.inf
         following = interval + 1 if epoch == self.epoch else self.first
@@ -98,7 +98,7 @@ class Timeline:
         length_s, first, from_s = self.profile.interval_s, unannounced, self.from_s
         if length_s is None or length_s > 2 * LEAD_S:
             first = self.interval_at(now_s + LEAD_S)
-            if first < unannounced:  # else it still has to be told of, for when it begins
+            if first < unannounced:  # else it still has to be announced, for when it begins
                 from_s = now_s + LEAD_S
         return replace(
             self,
@@ -121,11 +121,11 @@ class Timeline:
         )
 
     def _next_epoch(self, now_s: float) -> int:
-        """No less than `first_epoch` of a restart would be."""
+        """Return an epoch no lower than `first_epoch` of a restart would be."""
         return max(self.epoch + 1, first_epoch(now_s))
 
     def _begun(self, time_s: float) -> int:
-        """The interval that began last, were there some before the first too."""
+        """Return the interval that began last, counting on before the first."""
         if self.profile.interval_s is None:
             return self.first
         return self.first + math.floor((time_s - self.start_s) / self.profile.interval_s)

@@ -1,4 +1,4 @@
-"""Files of one JSON document each: there as a whole or not at all, whoever is killed meanwhile."""
+"""Files of one JSON document each, written atomically: a reader sees a whole document or none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, first_fault
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
 def read(file: Path, kind: type[_Document], what: str) -> _Document:
-    """The document in a file; InputError if there is none, or it is not `what` it should be."""
+    """Return the document in a file; InputError if it cannot be read, or is not a valid `what`."""
     try:
         return kind.model_validate_json(file.read_bytes())
     except OSError as error:
@@ -26,32 +26,26 @@ def read(file: Path, kind: type[_Document], what: str) -> _Document:
 
 
 def write(file: Path, document: BaseModel) -> None:
-    """Write a document in place of what the file held."""
-    with _written(file, document) as whole:
-        whole.replace(file)
+    """Replace the content of a file by a document."""
+    with _written(file, document) as temporary_file:
+        temporary_file.replace(file)
 
 
 def create(file: Path, document: BaseModel) -> None:
-    """Write a document into a new file; FileExistsError to all but the first who want it."""
-    with _written(file, document) as whole:
-        os.link(whole, file)
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a document is wrong first, and how."""
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
+    """Write a document into a new file; FileExistsError if the file exists already."""
+    with _written(file, document) as temporary_file:
+        os.link(temporary_file, file)
 
 
 @contextmanager
 def _written(file: Path, document: BaseModel) -> Iterator[Path]:
-    """A document in a file beside the one that it is for."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """Write a document to a temporary file in the same folder, and yield its path."""
+    temporary_file = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as text:
+        with temporary_file.open("w", encoding="utf-8") as text:
             text.write(document.model_dump_json(indent=2) + "\n")
             text.flush()
             os.fsync(text.fileno())
-        yield beside
+        yield temporary_file
     finally:
-        beside.unlink(missing_ok=True)
+        temporary_file.unlink(missing_ok=True)

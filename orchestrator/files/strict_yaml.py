@@ -1,8 +1,8 @@
-"""YAML as its users read it: the core schema of YAML 1.2, without traps.
+"""A strict YAML loader: the core schema of YAML 1.2, without surprises.
 
 PyYAML follows YAML 1.1, where `5e12` is a string, `1:30` is 90, `010` is 8 and `no` is false. Here
-a number is a number, a repeated key is an error, and so are tags, and anchors and aliases, with
-which a short file becomes a huge one.
+a number is a number. Repeated keys and tags are errors, and so are anchors and aliases, which can
+expand a short file into a huge one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, one_line
 
 MAX_BYTES = 64 * 1024
 
@@ -61,7 +61,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def load(text: str, source: str) -> Any:
-    """Parse one document; InputError names the source, the line and what is wrong there."""
+    """Parse one document; InputError names the source, the line and the fault."""
     if len(text.encode(errors="replace")) > MAX_BYTES:
         raise InputError(f"{source}: larger than the {MAX_BYTES} bytes allowed")
     try:
@@ -71,7 +71,7 @@ def load(text: str, source: str) -> Any:
         line = f"line {mark.line + 1}: " if mark else ""
         raise InputError(f"{source}: {line}{error.problem or error.context}") from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{source}: not YAML: {one_line(str(error))}") from None
     except RecursionError:
         raise InputError(f"{source}: not YAML that can be read: nested too deeply") from None
     except ValueError:

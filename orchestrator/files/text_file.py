@@ -1,4 +1,4 @@
-"""Reading a text file that a user named, whatever it turns out to be."""
+"""Read text files that users name: plain or gzip, checked for size and encoding."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 
-# No text in UTF-8 begins like this, so the name of a compressed file does not matter.
+# No UTF-8 text begins with these bytes, so the name of a compressed file does not matter.
 GZIP = b"\x1f\x8b"
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def user_path(name: str | Path) -> Path:
-    """A path as a user wrote it, with `~` and `~user` replaced by the home folder."""
+    """Return the path with `~` and `~user` replaced by the home folder."""
     path = Path(name)
-    with suppress(RuntimeError):  # no such user: a file may well have that name
+    with suppress(RuntimeError):  # no such user: the name may be that of a file
         return path.expanduser()
     return path
 
 
 def read(path: Path, max_bytes: int) -> str:
-    """The whole text; errors as of `read_bytes` and `decode`."""
+    """Return the whole text; raises what `read_bytes` and `decode` raise."""
     return decode(path, read_bytes(path, max_bytes), max_bytes)
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """The whole file as it is; never more than `max_bytes` + 1 bytes are held.
+    """Return the raw bytes of a file; holds at most `max_bytes` + 1 bytes in memory.
 
     Raises:
-        InputError: it cannot be read, or is larger.
+        InputError: the file cannot be read, or is larger.
     """
     try:
         with path.open("rb") as file:
@@ -46,10 +46,10 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def decode(path: Path, data: bytes, max_bytes: int) -> str:
-    """The text in a file's bytes, decompressed if need be, without a byte order mark.
+    """Return the text in a file's bytes, decompressed if necessary, without a byte order mark.
 
     Raises:
-        InputError: it is not a text in UTF-8, or has more than `max_bytes` once decompressed.
+        InputError: the text is not UTF-8, or is larger than `max_bytes` when decompressed.
     """
     if data.startswith(GZIP):
         try:
@@ -67,8 +67,8 @@ def decode(path: Path, data: bytes, max_bytes: int) -> str:
 
 
 def lines(text: str) -> list[str]:
-    """A text's lines without their ends, and without the blank ones at the end."""
-    # Not splitlines(): that also splits at U+2028 and its like, which JSON texts may hold.
+    """Return the lines of a text without line ends, and without trailing blank lines."""
+    # Not splitlines(): it also splits at U+2028 and similar, which JSON texts may contain.
     found = [line.removesuffix("\r") for line in text.split("\n")]
     while found and not found[-1].strip():
         found.pop()
@@ -77,10 +77,10 @@ def lines(text: str) -> list[str]:
 
 @contextmanager
 def stream(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file to be read bit by bit, decompressed if need be.
+    """Open a file for reading as a stream, decompressed if necessary.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What the keys switch: profile, policy and θ, each told to the orchestrator, one after another."""
+"""The switches behind the keys: profile, policy and θ, one after another."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from orchestrator import selection
 from orchestrator.client.client import Client
 from orchestrator.contracts.channel_state import Param
-from orchestrator.errors import InputError, StackError
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.errors import InputError, StackError, one_line
 from orchestrator.radio import profiles
-from orchestrator.results.schema import Policy
 
 WLR = "wlr"
-# Where wlr comes into force, which has no θ of its own.
+# θ when a key switches to wlr, which has no default θ.
 THETA_FIRST = 0.2
 THETA_STEP = 0.05
 THETA_MOST = 0.5
-# More keys than that at once were not meant.
+# More keys than this at once were pressed by accident.
 MAX_WAITING = 8
 
 
 class Ring:
-    """Goes round names from the one in force; past one that was refused, too."""
+    """Cycles through names from the one in force, and moves on past a name that was refused."""
 
     def __init__(self) -> None:
         self._in_force: str | None = None
         self._at: str | None = None
 
     def next(self, names: Sequence[str], in_force: str, step: int) -> str:
-        """The next one (`step` 1) or the one before (-1) of what was in force or tried last."""
+        """Return the name after (`step` 1) or before (-1) the one in force or tried last."""
         if in_force != self._in_force:
             self._in_force = self._at = in_force
         before_first = -1 if step > 0 else 0
@@ -40,11 +40,11 @@ class Ring:
 
 
 class Switches:
-    """Switches, and says in a line what is in force then; for one thread.
+    """Performs a switch and returns a line with what is then in force; for one thread.
 
     Raises:
-        InputError: what is asked for is refused, in the orchestrator's words.
-        StackError: the orchestrator does not answer, or with an error.
+        InputError: the orchestrator refuses the switch; the message is its own.
+        StackError: the orchestrator does not answer, or answers with an error.
     """
 
     def __init__(self, client: Client) -> None:
@@ -52,21 +52,21 @@ class Switches:
         self._profiles, self._policies = Ring(), Ring()
 
     def profile(self, step: int) -> str:
-        """To the next bundled profile, or the one before."""
+        """Switch to the next bundled profile (`step` 1), or the previous one (-1)."""
         bundled = {profile.name: profile for profile in profiles.bundled()}
-        in_force = self._client.channel().profile
+        in_force = self._client.status().profile
         chosen = bundled[self._profiles.next(list(bundled), in_force, step)]
         return f"profile {self._client.use_profile(chosen).profile}"
 
     def policy(self, step: int) -> str:
-        """To the next policy, or the one before, with its defaults."""
-        in_force = self._client.channel().policy.name
+        """Switch to the next policy (`step` 1), or the previous one (-1), with its defaults."""
+        in_force = self._client.status().policy.name
         name = self._policies.next(selection.names(), in_force, step)
         return self._use(name, {"theta": THETA_FIRST} if name == WLR else {})
 
     def theta(self, step: int) -> str:
-        """A step up or down under wlr, whose other parameters stay; else to wlr."""
-        in_force = self._client.channel().policy
+        """Change θ by a step under wlr, keeping its other parameters; else switch to wlr."""
+        in_force = self._client.status().policy
         if in_force.name != WLR:
             return self._use(WLR, {"theta": THETA_FIRST})
         before = in_force.params["theta"]
@@ -77,29 +77,29 @@ class Switches:
         return self._use(WLR, in_force.params | {"theta": theta})
 
     def _use(self, name: str, params: Mapping[str, Param]) -> str:
-        channel = self._client.use_policy(Policy(name=name, params=dict(params)))
+        channel = self._client.use_policy(PolicySpec(name=name, params=dict(params)))
         return f"policy {channel.policy.label}"
 
 
 class Worker:
-    """Does one switch after another beside what draws; `message` is what became of the last."""
+    """Performs one switch after another in its own thread; `message`: outcome of the last."""
 
     def __init__(self) -> None:
         self.message = ""
-        self._asked: queue.Queue[Callable[[], str]] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[Callable[[], str]] = queue.Queue(MAX_WAITING)
         threading.Thread(target=self._run, name="switches", daemon=True).start()
 
     def do(self, switch: Callable[[], str]) -> None:
-        """Queue it."""
+        """Queue a switch; if too many are waiting, drop it and set `message`."""
         try:
-            self._asked.put_nowait(switch)
+            self._queue.put_nowait(switch)
         except queue.Full:
             self.message = "too many keys at once"
 
     def _run(self) -> None:
         while True:
-            switch = self._asked.get()
+            switch = self._queue.get()
             try:
                 self.message = switch()
             except (InputError, StackError) as error:
-                self.message = " ".join(str(error).split())
+                self.message = one_line(str(error))

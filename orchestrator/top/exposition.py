@@ -1,4 +1,4 @@
-"""Those numbers of a `/metrics` page that are wanted; the rest, most of it, is not even parsed."""
+"""Selected samples of a `/metrics` page; the rest, most of it, is not parsed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import TypeAlias
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
-# By the sample's name, and its labels.
+# Values by sample name and labels.
 Numbers: TypeAlias = Mapping[str, Mapping[Labels, float]]
 
-# Beyond these, sums and ratios need not be finite.
+# Beyond these bounds, sums and ratios may not be finite.
 _LEAST, _MOST = 1e-12, 1e18
 
 
 def read(text: str, names: Iterable[str]) -> Numbers:
-    """The samples of these names, all labels of each.
+    """Return the samples of these names, with all their labels.
 
-    ValueError if the text is no such page, or a number is none that anything counts up to.
+    Raises:
+        ValueError: the text is not a metrics page, or a value is out of bounds.
     """
     wanted = tuple(f"{name}{end}" for name in names for end in "{ ")
     lines = [line for line in text.splitlines() if line.startswith(wanted)]
     numbers: dict[str, dict[Labels, float]] = defaultdict(dict)
     try:
         families = list(text_string_to_metric_families("\n".join([*lines, ""])))
-    except (IndexError, KeyError) as error:  # the parser's, where a line breaks off
+    except (IndexError, KeyError) as error:  # from the parser, if a line is cut off
         raise ValueError(f"no metrics: {error}") from None
     for sample in chain.from_iterable(family.samples for family in families):
         if sample.value and not _LEAST <= abs(sample.value) <= _MOST:
@@ -40,7 +41,7 @@ def read(text: str, names: Iterable[str]) -> Numbers:
 
 
 def _bound(labels: Mapping[str, str]) -> float:
-    """A bucket's; ValueError if it has none."""
+    """Return a bucket's upper bound; ValueError if it has none."""
     bound = float(labels.get("le", "nan"))
     if isnan(bound):
         raise ValueError("a bucket has no bound")
@@ -48,9 +49,9 @@ def _bound(labels: Mapping[str, str]) -> float:
 
 
 def increase(before: Numbers, after: Numbers) -> Numbers:
-    """What counters counted between two readings.
+    """Return the increase of each counter between two readings.
 
-    One that went down began again at 0 meanwhile, one that is new began at 0.
+    A counter that went down was reset to 0 in between; a new one started at 0.
     """
     counted: dict[str, dict[Labels, float]] = {}
     for name, samples in after.items():
@@ -63,13 +64,13 @@ def increase(before: Numbers, after: Numbers) -> Numbers:
 
 
 def total(numbers: Numbers, name: str, **labels: str) -> float:
-    """The sum of a name's samples that have these labels."""
-    asked = labels.items()
-    return sum(value for have, value in numbers.get(name, {}).items() if asked <= have)
+    """Return the sum of a metric's samples that have these labels."""
+    wanted = labels.items()
+    return sum(value for present, value in numbers.get(name, {}).items() if wanted <= present)
 
 
 def quantile(share: float, numbers: Numbers, name: str) -> float | None:
-    """A quantile of a histogram's observations, as PromQL's histogram_quantile estimates it.
+    """Estimate a quantile of a histogram as PromQL's histogram_quantile does.
 
     Linear within a bucket; the greatest finite bound if it lies above. None without observations.
     """

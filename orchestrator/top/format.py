@@ -1,4 +1,4 @@
-"""Numbers as they stand in a column: of a known width, with a prefix instead of a unit."""
+"""Numbers formatted for table columns: of bounded width, with a prefix instead of a unit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def printable(text: str) -> str:
-    """A text of any origin as it may go to a terminal: control characters would be obeyed."""
+    """Replace control characters in a text of any origin: a terminal would obey them."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def number(value: float | None) -> str:
-    """Three digits and a prefix, in five columns: 248M."""
+    """Format with three digits and a prefix, in five columns: 248M."""
     if value is None:
         return NONE
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -24,12 +24,12 @@ def number(value: float | None) -> str:
 
 
 def share(ratio: float | None) -> str:
-    """In whole per cent, in four columns."""
+    """Format a ratio in whole per cent, in four columns."""
     return NONE if ratio is None else f"{min(100 * ratio, 999):.0f}%"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Without the unit, in five columns."""
+    """Format seconds as milliseconds without the unit, in five columns."""
     if seconds is None:
         return NONE
     value = 1e3 * seconds
@@ -37,7 +37,7 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def sparkline(values: Sequence[float | None], most: float, width: int) -> str:
-    """The last `width` values as bars, `most` the highest; a blank where there is no value."""
+    """Draw the last `width` values as bars, `most` the highest; a blank for a missing value."""
     bars = [
         " " if value is None else _BARS[max(0, min(int(len(_BARS) * value / most), len(_BARS) - 1))]
         for value in values[-width:]

@@ -1,4 +1,4 @@
-"""The last minute: what counters counted from each reading to the next."""
+"""The last minute: the increase of counters from each reading to the next."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ PARTS = tuple(
 
 @dataclass(frozen=True)
 class Step:
-    """From one reading that had counters to the next; None: this reading has none.
+    """The step from one reading with counters to the next.
 
-    `message_s`: mean time of a message, from the base station and back, by device.
+    `counted`: increase of the counters; None: the later reading has none. `message_s`: mean time
+    of a message by device, from the base station and back.
     """
 
     ended_s: float
@@ -29,7 +30,7 @@ class Step:
 
 
 def message_s(counted: Numbers) -> dict[str, float]:
-    """Mean time of a message by device; without messages there is none."""
+    """Return the mean time of a message by device, for the devices that had messages."""
     took_s: dict[str, float] = defaultdict(float)
     for part in PARTS:
         for labels, seconds in counted.get(part, {}).items():
@@ -47,7 +48,7 @@ class History:
         self._last: tuple[float, Numbers] | None = None
 
     def add(self, reading: Reading) -> None:
-        """Take the next reading."""
+        """Add the next reading, and forget steps older than a minute."""
         if reading.counters is None:
             self.steps.append(Step(reading.at_s, 0.0, None, {}))
         else:
@@ -61,7 +62,7 @@ class History:
             self.steps.popleft()
 
     def over(self, seconds: float, names: Sequence[str]) -> tuple[float, Numbers]:
-        """How long the steps that ended in the last so many seconds took, and what they counted."""
+        """Return the duration of the steps of the last `seconds` [s], and what they counted."""
         took_s = 0.0
         sums: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
         for step in self.steps:

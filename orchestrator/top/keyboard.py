@@ -1,4 +1,4 @@
-"""Keys from a terminal as they are pressed, and the terminal as it was afterwards."""
+"""Keys from a terminal as they are pressed; the terminal is restored afterwards."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import termios
 import tty
 from types import TracebackType
 
-# What arrows, function keys, Alt with a key, and pasted text are announced by: none of our keys.
+# Escape sequences of arrows, function keys, Alt with a key, and pasted text: ignored.
 _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O[ -~]|[^\[O])")
 _BEGUN = re.compile(r"\x1b(\[[0-?]*[ -/]*|O)?$")
-# A sequence that a slow line brings in two parts goes on within this time.
+# A sequence that a slow line delivers in two parts continues within this time.
 _GOES_ON_S = 0.05
 
 
 class Keyboard:
-    """A terminal in cbreak mode between `with` and its end, however that comes.
+    """A terminal in cbreak mode within a `with` block, restored however the block ends.
 
-    Ctrl-C stays a signal; Ctrl-Z, which would leave the terminal as it is, is a key like others.
+    Ctrl-C stays a signal. Ctrl-Z is an ordinary key: as a signal it would leave cbreak mode on.
     """
 
     def __init__(self, fd: int) -> None:
@@ -41,11 +41,11 @@ class Keyboard:
         trace: TracebackType | None,
     ) -> None:
         with contextlib.suppress(termios.error):  # the terminal may be gone
-            # What was typed and not read is not for the shell.
+            # Flush what was typed and not read: it is not meant for the shell.
             termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
 
     def keys(self, timeout_s: float) -> str | None:
-        """What was pressed, waiting for it so long; None: the terminal is gone."""
+        """Return the keys pressed within `timeout_s`; "" if none; None: the terminal is gone."""
         typed = self._read(timeout_s)
         while typed and _BEGUN.search(typed):
             more = self._read(_GOES_ON_S)

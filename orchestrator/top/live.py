@@ -1,4 +1,4 @@
-"""The loop: reads beside, draws what is new, and acts on keys until `q`."""
+"""The main loop: draw each new reading and act on keys until `q`; a thread reads."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from orchestrator.errors import StackError
 from orchestrator.top.controls import Switches, Worker
 from orchestrator.top.history import History
 from orchestrator.top.keyboard import Keyboard
-from orchestrator.top.poller import Source
+from orchestrator.top.poller import Poller
 from orchestrator.top.screen import draw
 from orchestrator.top.view import View, view
 
 _POLL_S = 0.1
-SPOILS = "a replay runs, and its numbers would be of two channels: the same key again does it"
-MAY_SPOIL = "nobody says whether a replay runs, which it would spoil: the same key again does it"
+SPOILS = "a replay runs, and would mix two channels: press the same key again to switch"
+MAY_SPOIL = "unknown whether a replay runs: press the same key again to switch"
 
 
 class Reader:
-    """Reads the stack once an interval, in a thread of its own; `newest` is what came of it."""
+    """Reads the stack once per interval, in its own thread; `newest` is the newest view."""
 
-    def __init__(self, source: Source, interval_s: float) -> None:
+    def __init__(self, poller: Poller, interval_s: float) -> None:
         self.newest: View | None = None
-        self._source = source
+        self._poller = poller
         self.interval_s = interval_s
+
+    def start(self) -> None:
+        """Start reading."""
         threading.Thread(target=self._run, name="reader", daemon=True).start()
 
     def _run(self) -> None:
         history, due_s = History(), time.monotonic()
         while True:
-            reading = self._source.read()
+            reading = self._poller.read()
             history.add(reading)
             self.newest = view(reading, history)
             due_s = max(due_s + self.interval_s, time.monotonic())
@@ -43,16 +46,15 @@ class Reader:
 
 
 class Keys:
-    """What each key does; while a replay runs, or may, only if it is pressed twice.
+    """The action of each key; while a replay runs, or may run, the key must be pressed twice.
 
-    Whether one runs is asked when the key's turn has come, by the worker, whose `source` is its
-    own: what is on the screen may be old.
+    The worker checks for a replay just before it acts: the screen may be out of date.
     """
 
-    def __init__(self, switches: Switches, worker: Worker, source: Source) -> None:
+    def __init__(self, switches: Switches, worker: Worker, poller: Poller) -> None:
         self._worker = worker
-        self._source = source
-        self._asked: str | None = None
+        self._poller = poller
+        self._pending: str | None = None
         self._switches: dict[str, Callable[[], str]] = {
             "p": lambda: switches.profile(1),
             "P": lambda: switches.profile(-1),
@@ -63,26 +65,27 @@ class Keys:
         }
 
     def press(self, key: str) -> None:
-        """Act on a key that switches something; the others do nothing."""
+        """Act on a key that switches something; ignore all others."""
         switch = self._switches.get(key)
         if switch is not None:
             self._worker.do(lambda: self._do(key, switch))
 
     def _do(self, key: str, switch: Callable[[], str]) -> str:
-        """In the worker: the switch, or why not yet."""
-        again, self._asked = self._asked == key, None
+        """Switch, or return why not yet; runs in the worker."""
+        again, self._pending = self._pending == key, None
         if not again:
-            status = self._source.status()
+            status = self._poller.status()
             if status is None or (status.replay is not None and status.replay.running):
-                self._asked = key
+                self._pending = key
                 return MAY_SPOIL if status is None else SPOILS
         return switch()
 
 
 def run(console: Console, keyboard: Keyboard, reader: Reader, keys: Keys, worker: Worker) -> None:
-    """Until `q`, a signal, or the end of the terminal; then all is as it was."""
+    """Run until `q`, a signal, or the end of the terminal; then restore the terminal."""
     stop = _stop_when_signalled()
     failed = _stop_when_a_thread_fails(stop)
+    reader.start()
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False)
     with keyboard, live:
         drawn: object = None
@@ -102,7 +105,7 @@ def run(console: Console, keyboard: Keyboard, reader: Reader, keys: Keys, worker
 
 
 def _stop_when_a_thread_fails(stop: threading.Event) -> list[str]:
-    """Set `stop` then; the list that is returned has the thread and its error."""
+    """Set `stop` when a thread fails; the returned list then has the thread and its error."""
     failed: list[str] = []
 
     def end(ended: threading.ExceptHookArgs) -> None:
@@ -115,7 +118,7 @@ def _stop_when_a_thread_fails(stop: threading.Event) -> list[str]:
 
 
 def _stop_when_signalled() -> threading.Event:
-    """Set by Ctrl-C, SIGTERM and SIGHUP, which thus interrupt nothing half done."""
+    """Return an event that Ctrl-C, SIGTERM and SIGHUP set, so that they interrupt nothing."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())

@@ -1,11 +1,11 @@
-"""The whole screen: lines that do not fit are cut, never wrapped, and the keys are always there.
+"""The whole screen: lines that do not fit are cut, never wrapped; the keys are always shown.
 
 profile, policy, model
 replay
 requests, latency, tokens
-devices                     a row each
-requests                    what runs and what waits, as far as there is room
-message                     what became of the last key
+devices                     one row each
+requests                    running and waiting, as far as there is room
+message                     outcome of the last key
 keys
 """
 
@@ -17,8 +17,8 @@ from itertools import islice
 from rich.console import Group
 from rich.text import Text
 
+from orchestrator.contracts.http import Replay, RunningRequest
 from orchestrator.top import table
-from orchestrator.top.answers import Replay, Request
 from orchestrator.top.format import NONE, milliseconds, number, printable
 from orchestrator.top.view import View
 
@@ -27,7 +27,7 @@ _HEAD_OF_TABLE = 2
 
 
 def draw(view: View | None, width: int, height: int, step_s: float, message: str) -> Group:
-    """As many lines as the terminal has; without a view, nothing was read yet."""
+    """Return as many lines as the terminal has; `view` is None until the first reading."""
     room = max(0, height - 2)
     head = ([Text("reading …")] if view is None else list(_head(view)))[:room]
     rows = [] if view is None else view.devices[: max(0, room - len(head) - _HEAD_OF_TABLE)]
@@ -79,21 +79,21 @@ def _replay(replay: Replay | None) -> str:
     return f"replay   {replay.prompts} {replay.done} of {replay.planned}{right}{failed}{runs}"
 
 
-def _many(requests: list[Request] | None) -> str:
+def _many(requests: list[RunningRequest] | None) -> str:
     return NONE if requests is None else str(len(requests))
 
 
 def _requests(view: View) -> Iterator[Text]:
-    """A head and a line each, if there are any."""
+    """Yield a header and one line per request, if there are any."""
     if not view.running and not view.waiting:
         return
     yield Text()
     yield Text(f"{'request':<14} {'state':<8} {'read':>6} {'made':>12} {'age':>8}", style="bold")
     for state, requests in (("running", view.running), ("waiting", view.waiting)):
-        for one in requests or []:
-            made = f"{one.completion_tokens} of {one.max_tokens}"
-            several = f"   {one.sequences} sequences" if one.sequences > 1 else ""
+        for request in requests or []:
+            made = f"{request.completion_tokens} of {request.max_tokens}"
+            several = f"   {request.sequences} sequences" if request.sequences > 1 else ""
             yield Text(
-                f"{one.id[:14]:<14} {state:<8} {one.prompt_tokens:>6} {made:>12} "
-                f"{one.age_s:>6.1f} s{several}"
+                f"{request.id[:14]:<14} {state:<8} {request.prompt_tokens:>6} {made:>12} "
+                f"{request.age_s:>6.1f} s{several}"
             )

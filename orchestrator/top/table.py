@@ -1,4 +1,4 @@
-"""The devices as a table: which columns there are, and which of them a narrow terminal has."""
+"""The table of devices: its columns, and which of them fit a narrow terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BAD, _ODD = "bold red", "yellow"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of `width`; of those with a `rank`, the largest leaves first."""
+    """A column of `width`; the largest `rank` is left out first, a column without rank never."""
 
     head: str
     width: int
@@ -38,7 +38,7 @@ COLUMNS = (
     Column(
         "at\nthe BS", 8, lambda row: _odd(row.state, row.state != "admitted", _BAD), justify="left"
     ),
-    Column("asked\n↓", 5, lambda row: Text(number(row.asked_down_bps)), 5),
+    Column("set\n↓", 5, lambda row: Text(number(row.asked_down_bps)), 5),
     Column("bit/s\n↑", 5, lambda row: Text(number(row.asked_up_bps)), 6),
     Column("got\n↓", 5, lambda row: Text(number(row.got_down_bps)), 12),
     Column("bit/s\n↑", 5, lambda row: Text(number(row.got_up_bps)), 13),
@@ -67,13 +67,13 @@ COLUMNS = (
 
 
 def fitting(width: int) -> list[Column]:
-    """The columns that fit beside the shortest sparkline; of none that may leave, all have."""
+    """Return the columns that fit beside the shortest sparkline, at least those without rank."""
     columns = list(COLUMNS)
     while _taken(columns) + SPARKLINE_LEAST > width:
-        leaving = max((c for c in columns if c.rank is not None), key=_rank, default=None)
-        if leaving is None:
+        removed = max((c for c in columns if c.rank is not None), key=_rank, default=None)
+        if removed is None:
             break
-        columns.remove(leaving)
+        columns.remove(removed)
     return columns
 
 
@@ -86,7 +86,7 @@ def _taken(columns: Sequence[Column]) -> int:
 
 
 def devices(rows: Sequence[DeviceRow], width: int, step_s: float) -> Table:
-    """The rows, in `width` columns; sparklines share one scale, so that the slow stand out."""
+    """Return the table; sparklines share one scale, so that slow devices stand out."""
     columns = fitting(width)
     room = max(1, width - _taken(columns))
     cells = max(1, min(room, SPARKLINE_MOST, int(MINUTE_S / step_s)))

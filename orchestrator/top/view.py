@@ -1,37 +1,38 @@
-"""What readings amount to: the numbers on the screen, and of `wdmoe top --json`."""
+"""The view of the readings: the numbers on the screen and of `wdmoe top --json`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.top.answers import Health, Link, Replay, Request
+from orchestrator.contracts.http import Health, Link, Replay, RunningRequest
 from orchestrator.top.exposition import Numbers, quantile, total
 from orchestrator.top.history import MINUTE_S, History, Step, message_s
 from orchestrator.top.poller import COUNTERS, Reading
 
-# Steadier than one reading, and still of now.
+# Steadier than one reading, and still current.
 RECENT_S = 5.0
-# A state is applied within a fraction of a millisecond, unless the host has no time for it.
+# A state is applied within a fraction of a millisecond, unless the host is too busy.
 LATE_S = 0.01
 OVERRUNS_MOST = 0.01
 
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """One device in the last RECENT_S; None: not known, or there was nothing to measure.
+    """One device in the last RECENT_S; None: not known, or nothing was measured.
 
     Attributes:
-        state: `admitted`, `outage`, `refused`, `silent` (it was there), `absent`, `unknown`.
-        asked_down_bps, asked_up_bps: None too where the link is not shaped.
-        got_down_bps, got_up_bps: payload of the messages by the time they were on their way.
+        state: `admitted`, `outage`, `refused`, `silent` (no longer connected), `absent`, `unknown`.
+        asked_down_bps, asked_up_bps: requested rates; None also where the link is not shaped.
+        got_down_bps, got_up_bps: payload of the messages over the time they were on their way.
         airtime_down, airtime_up, compute: share of the time; a message counts when it has ended.
-        tokens_per_s: sent to its expert.
-        deselected_per_s: tokens that the policy kept from it; `lost_per_s`: it was not there.
-        slowest: share of the layers that waited for it last.
+        tokens_per_s: tokens sent to its expert.
+        deselected_per_s: tokens that the policy withheld from it.
+        lost_per_s: tokens that it should have received and did not.
+        slowest: share of the layers that it answered last.
         message_s: mean time of a message, from the base station and back.
         messages_s: the same of each reading of the last minute, the newest last.
-        overruns: share of its answers that the host gave too late.
-        lateness_s: p99 of how late states were applied, or of few the largest.
+        overruns: share of its answers for which the host was too slow.
+        lateness_s: p99 of how late states were applied; the largest if there are few.
     """
 
     device: int
@@ -55,7 +56,7 @@ class DeviceRow:
 
     @property
     def marks(self) -> str:
-        """What makes its numbers doubtful: `O` overruns, `L` late, `E` a fault of its link."""
+        """Marks of doubtful numbers: `O` overruns, `L` late, `E` a fault of its link."""
         return (
             ("O" if (self.overruns or 0.0) > OVERRUNS_MOST else "")
             + ("L" if (self.lateness_s or 0.0) > LATE_S else "")
@@ -65,15 +66,15 @@ class DeviceRow:
 
 @dataclass(frozen=True)
 class View:
-    """The stack as it is shown; times and rates of requests are those of the last minute."""
+    """The stack as shown; times and rates of requests are those of the last minute."""
 
     model: str | None
     profile: str | None
     policy: str | None
     degraded: bool
     replay: Replay | None
-    running: list[Request] | None
-    waiting: list[Request] | None
+    running: list[RunningRequest] | None
+    waiting: list[RunningRequest] | None
     ended: int | None
     p50_s: float | None
     p95_s: float | None
@@ -84,7 +85,7 @@ class View:
 
 
 def view(reading: Reading, history: History) -> View:
-    """The newest reading, and the history that ends with it."""
+    """Return the view of the newest reading and of the history that ends with it."""
     health, status, requests = reading.health, reading.status, reading.requests
     name = "wdmoe_request_seconds_bucket"
     minute_s, minute = history.over(MINUTE_S, (name, "wdmoe_tokens_total"))
@@ -123,8 +124,8 @@ def _devices(reading: Reading, history: History) -> list[DeviceRow]:
     took_s, numbers = history.over(RECENT_S, COUNTERS)
     if reading.counters is None:
         took_s = 0.0
-    told = reading.status.links if reading.status is not None else []
-    links = {link.device: link for link in told}
+    reported = reading.status.links if reading.status is not None else []
+    links = {link.device: link for link in reported}
     known = {int(q) for q in reading.health.devices} if reading.health is not None else set()
     steps = list(history.steps)
     return [

@@ -1,13 +1,13 @@
-"""How a series of probes becomes a `Series` of a verification.
+"""Summarise a series of probes as a `Series` of a verification.
 
 `measured` is the median over n messages, `expected` the requested time on the air and delay. `cost`
-is the stack's own work that no air hides, in medians, without shaping:
+is the stack's own work that does not overlap with time on the air, from unshaped medians:
 
     cost = one packet over the link + (this message − one packet) on loopback
 
-One packet is the smallest message. A larger one's other packets are worked on while some of them
-are on the air; but ZeroMQ encrypts all of it before the first packet leaves, and decrypts it after
-the last has come: as on loopback, where there are no packets.
+One packet is the smallest message. The other packets of a larger message are processed while some
+of them are on the air; but ZeroMQ encrypts the whole message before its first packet leaves, and
+decrypts it after the last has arrived: as on loopback, where there are no packets.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Unshaped:
 
     @property
     def link_s(self) -> float:
-        """The median over the link."""
+        """Median over the link."""
         return float(np.median(self.link))
 
     @property
     def loopback_s(self) -> float:
-        """The median on loopback."""
+        """Median on loopback."""
         return float(np.median(self.loopback))
 
 
@@ -49,13 +49,12 @@ def summarise(
     unshaped: Unshaped,
     smallest: Unshaped,
 ) -> Series:
-    """The series of `shaped` (measured, expected) pairs, next to times without shaping [s].
+    """Return the series of `shaped` (measured, expected) pairs, with times without shaping [s].
 
     `unshaped` are those of the same message, `smallest` those of one packet.
 
-    Under a channel that changes, expectations differ from message to message: each time is
-    compared with its own, `measured` is the median of the differences on top of the median
-    expectation.
+    Where the channel changes, expectations differ from message to message: each time is compared
+    with its own, and `measured` is the median difference added to the median expectation.
     """
     known = [(measured, expected) for measured, expected in shaped if expected is not None]
     expected_s = float(np.median([expected for _, expected in known]))
