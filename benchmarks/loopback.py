@@ -1,6 +1,7 @@
-"""A base station in this process, a process for each device: over loopback, no air hides anything.
+"""A base station in this process and one process per device, over loopback.
 
-Links' rates are weighed by policies, but not applied.
+Without airtime, the cost of the software itself is visible. Policies take the links' rates into
+account, but the rates are not applied.
 """
 
 from __future__ import annotations
@@ -23,17 +24,9 @@ from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.process.build import describe
 from orchestrator.radio import profiles
 from services import settings
-from services.bs.engine.engine import Engine
+from services.bs.build import build, open_router
 from services.bs.engine.request import End, Event, Failure, Request
 from services.bs.engine.sampling import Sampling
-from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Devices
-from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimator
-from services.bs.experts.layer_metrics import LayerMetrics
-from services.bs.experts.policy_in_force import PolicyInForce
-from services.bs.experts.prober import Prober
-from services.bs.experts.selector import Selector
 from services.device import http
 from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
@@ -45,40 +38,29 @@ CONF = replace(settings.load(), curve=False, orchestrator_host="127.0.0.1")
 NEAR_FAR = profiles.find("near-far").state(
     epoch=1, interval=0, apply_at_s=0.0, policy=PolicyState()
 )
-# What devices emulate.
+# The channel states that devices can emulate.
 CHANNELS = {"near-far": NEAR_FAR, "nothing": replace(NEAR_FAR, emulate=None)}
 
 
 class BaseStation:
-    """Router, dispatcher and engine; its devices are to connect to `port`."""
+    """Router, dispatcher and engine; devices connect to `port`."""
 
     def __init__(self, checkpoint: Checkpoint, metrics: BsMetrics) -> None:
-        info = checkpoint.info
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        router = context.socket(zmq.ROUTER)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router = open_router(context, CONF)
         self.port = router.bind_to_random_port("tcp://127.0.0.1")
-        self.feed = feed = ChannelFeed(CONF, "bs", lambda _: None, context)
-        self.roster = Devices(CONF, info, checkpoint.fingerprint, metrics)
-        estimate = LatencyEstimator(info, CONF.wire_dtype)
-        self.accounting = LayerMetrics(metrics, estimate, info)
-        dispatcher = Dispatcher(router, CONF, info, self.roster, feed, metrics, self.accounting)
-        selector = Selector(self.roster, feed, estimate)
-        trunk = Trunk(checkpoint, selector, dispatcher, CONF.torch_device, CONF.compute_dtype)
-        self._words = trunk.words
-        self._engine = Engine(
-            *(trunk, dispatcher, Prober(dispatcher, feed, curve=False), feed),
-            PolicyInForce(info, CONF.torch_device, metrics),
-            decode=lambda ids: "x" * len(ids),
-            end_tokens=frozenset(),
-            metrics=metrics,
-            context=context,
-            kv_bytes=1 << 30,
+        self.feed = ChannelFeed(CONF, "bs", lambda _: None, context)
+        station = build(
+            CONF, checkpoint, context=context, router=router, channel=self.feed, metrics=metrics
         )
+        self.devices, self.layer_metrics = station.devices, station.layer_metrics
+        trunk = station.trunk()
+        self._words = trunk.words
+        self._engine = station.engine(trunk, lambda ids: "x" * len(ids), frozenset(), 1 << 30)
         self._engine.start()
 
     def serve(self, clients: int, tokens: int, seed: int) -> float:
-        """So many requests side by side, of so many tokens each; how long they take [s]."""
+        """Serve a request per client in parallel, of `tokens` tokens each; return the time [s]."""
         draw = np.random.default_rng(seed)
         ended: SimpleQueue[End | Failure] = SimpleQueue()
 
@@ -98,17 +80,17 @@ class BaseStation:
 
 
 class _NoLink:
-    """Loopback is not shaped, as it should not be."""
+    """The link of an unshaped loopback: it never has a fault."""
 
     faults = 0
 
     def fault(self) -> str | None:
-        """There is none."""
+        """Return None: there is no fault."""
         return None
 
 
 def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
-    """Device q's process: for each base station a server, and /metrics for both."""
+    """Run device q: one server for each base station, and one /metrics for all of them."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as docker-compose.yml does
     torch.set_num_threads(1)
     sys.setswitchinterval(0.0001)

@@ -1,12 +1,12 @@
-"""What metrics cost: `python -m benchmarks.metrics`, or `make bench`. Needs no stack.
+"""Measure what metrics cost: `python -m benchmarks.metrics`, or `make bench`. Needs no stack.
 
-The bundled model on a base station in this process, with a process for each device, over loopback:
-no air hides what metrics take. The same requests are served twice a round, in turns first: by an
-engine that counts, while another process reads the base station's and all devices' /metrics every
-2 s; and by an engine whose metrics do nothing, while nobody reads. Prints a Markdown table: tokens
-made a second each way, and what is lost, the median over rounds with its 95 % interval. On a host
-that has other work that is wide; what the base station's process computes more, in ms for every
-second of serving, is told apart.
+The bundled model runs on a base station in this process, with a process for each device, over
+loopback, so that no airtime hides the cost of metrics. Each round serves the same requests twice,
+in alternating order: once by an engine that counts, while another process reads the base station's
+and all devices' /metrics every 2 s; and once by an engine whose metrics do nothing, without a
+reader. Prints a Markdown table: tokens per second of both, and the loss, as the median over rounds
+with its 95 % interval. That interval is wide on a host that has other work, so the last column
+gives the additional CPU time of the base station's process, in ms per second of serving.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 
 ROUNDS = 30
-# As Prometheus is told to in services/prometheus/prometheus.yml.
+# The scrape interval of services/prometheus/prometheus.yml.
 SCRAPE_S = 2.0
-# What one engine serves before the other's turn: as long as from one scrape to the next.
+# How long one engine serves before it is the other's turn: one scrape interval.
 TURN_S = SCRAPE_S
-# What devices emulate, and for how many clients.
+# What devices emulate, and the number of clients.
 LOADS = (("near-far", 1), ("near-far", 8), ("nothing", 1))
 COLUMNS = ("emulated", "clients", "rounds", "without", "with", "lost", "95 %", "CPU, ms/s")
 
 
-class Nothing:
-    """A metric that does nothing, whatever is asked of it."""
+class NullMetric:
+    """A metric that accepts every call and does nothing."""
 
-    def __getattr__(self, name: str) -> Nothing:
+    def __getattr__(self, name: str) -> NullMetric:
         return self
 
-    def __call__(self, *_: Any) -> Nothing:
-        """Nothing either."""
+    def __call__(self, *_: Any) -> NullMetric:
+        """Return the metric itself, as `labels` does."""
         return self
 
 
-def scrape(ports: list[int], wanted: Any) -> None:
-    """The scraper's process: all of them, every SCRAPE_S, while it is wanted."""
+def scrape(ports: list[int], enabled: Any) -> None:
+    """Read /metrics on every port each SCRAPE_S while `enabled` is set; run in its own process."""
     with httpx.Client(trust_env=False) as client:
         while True:
-            while not wanted.value:
+            while not enabled.value:
                 time.sleep(0.01)
             next_s = time.monotonic() + SCRAPE_S
             for port in ports:
                 client.get(f"http://127.0.0.1:{port}/metrics").raise_for_status()
-            while wanted.value and time.monotonic() < next_s:
+            while enabled.value and time.monotonic() < next_s:
                 time.sleep(0.01)
 
 
 def serve_metrics(port: int) -> None:
-    """The base station's /metrics, as its own application serves it."""
+    """Serve the base station's /metrics as its own application does."""
     app = FastAPI()
 
     @app.get("/metrics")
@@ -77,20 +77,20 @@ def serve_metrics(port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Return ports that no process listens on."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
+        return [server.getsockname()[1] for server in taken]
 
 
 class Cell:
-    """Two base stations, with metrics and without, their devices, and who reads the metrics."""
+    """Two base stations, with and without metrics, their devices, and the metrics' reader."""
 
     def __init__(self) -> None:
         checkpoint = Checkpoint(CONF.model_dir)
-        nothing: dict[str, Any] = {field.name: Nothing() for field in fields(BsMetrics)}
+        nothing: dict[str, Any] = {field.name: NullMetric() for field in fields(BsMetrics)}
         self.bases = [BaseStation(checkpoint, m) for m in (bs_metrics(), BsMetrics(**nothing))]
-        self.bases[1].accounting.worth = Nothing()  # type: ignore[assignment]  # not computed either
+        self.bases[1].layer_metrics.worth = NullMetric()  # type: ignore[assignment]  # not computed either
         ports = free_ports(1 + CONF.devices)
         serve_metrics(ports[0])
         spawn = multiprocessing.get_context("spawn")
@@ -107,28 +107,28 @@ class Cell:
         self._processes.append(scraper)
         for process in self._processes:
             process.start()
-        while not all(device.admitted for base in self.bases for device in base.roster.devices):
+        while not all(device.admitted for base in self.bases for device in base.devices.devices):
             self.check()
             time.sleep(0.1)
 
     def check(self) -> None:
-        """Devices and scraper have to be alive, or the numbers are of something else."""
+        """Raise unless devices and scraper are alive: without them the numbers mean nothing."""
         dead = [process.name for process in self._processes if not process.is_alive()]
         assert not dead, f"{', '.join(dead)} died"
 
     def end(self) -> None:
-        """Nobody is needed any more."""
+        """Kill the devices and the scraper."""
         for process in self._processes:
             process.kill()
 
     def emulate(self, name: str) -> None:
-        """Have the devices emulate what one of CHANNELS says."""
+        """Let the devices emulate one of CHANNELS."""
         self._emulated.value = list(CHANNELS).index(name)
         for base in self.bases:
             base.feed.announced.append(CHANNELS[name])
 
     def turn(self, with_metrics: bool, clients: int, tokens: int, seed: int) -> tuple[float, float]:
-        """How long one of the base stations takes for some requests, and computes for them [s]."""
+        """Serve requests on one base station; return the elapsed time and the CPU time [s]."""
         self._scraped.value = with_metrics
         computed_s = time.process_time()
         took_s = self.bases[not with_metrics].serve(clients, tokens, seed)
@@ -139,33 +139,33 @@ class Cell:
 
 
 def measure(cell: Cell, name: str, clients: int) -> str:
-    """One line of the table."""
+    """Measure one load; return its line of the table."""
     cell.emulate(name)
     warm_s = [cell.turn(on, clients, 32, 0)[0] for on in (True, False, True, False)][-1]
     tokens = max(1, round(32 / warm_s * TURN_S))
-    found = np.empty((ROUNDS, 2, 2))  # without and with; seconds taken and computed
+    seconds = np.empty((ROUNDS, 2, 2))  # without and with metrics; elapsed and CPU seconds
     for number in range(ROUNDS):
         for on in (True, False) if number % 2 else (False, True):
-            found[number, int(on)] = cell.turn(on, clients, tokens, number)
-    (off_s, off_cpu_s), (on_s, on_cpu_s) = found.transpose(1, 2, 0)
+            seconds[number, int(on)] = cell.turn(on, clients, tokens, number)
+    (off_s, off_cpu_s), (on_s, on_cpu_s) = seconds.transpose(1, 2, 0)
     lost = 100 * (1 - off_s / on_s)
-    within = bootstrap((lost,), np.median, rng=1).confidence_interval
+    interval = bootstrap((lost,), np.median, rng=1).confidence_interval
     without, with_metrics = (clients * tokens / np.median(took_s) for took_s in (off_s, on_s))
     more = 1e3 * np.median((on_cpu_s - off_cpu_s) / off_s)
     return (
         f"| {name} | {clients} | {ROUNDS} | {without:.1f} | {with_metrics:.1f} "
-        f"| {np.median(lost):+.2f} % | {within.low:+.2f} … {within.high:+.2f} % | {more:+.1f} |"
+        f"| {np.median(lost):+.2f} % | {interval.low:+.2f} … {interval.high:+.2f} % | {more:+.1f} |"
     )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as docker-compose.yml does
     cell = Cell()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name, clients in LOADS:
         print(measure(cell, name, clients), flush=True)
-    print(f"\nTokens made a second, in turns of {TURN_S:g} s.")
+    print(f"\nTokens per second, in turns of {TURN_S:g} s.")
     cell.end()
 
 

@@ -1,9 +1,9 @@
-"""What selecting experts costs: `python -m benchmarks.selection [ROUNDS]`, or `make bench`.
+"""Measure what expert selection costs: `python -m benchmarks.selection [ROUNDS]`, or `make bench`.
 
-On a running stack, under `near-far`; afterwards it has the profile and the policy that it had. In
-every round each policy serves completions that decode one token after another, and one prompt of
-many tokens. Prints a Markdown table: of the time of the layers of one or of many tokens (gate,
-selection, radio, devices, combining), selection's share.
+Needs a running stack and uses `near-far`; profile and policy are restored afterwards. In every
+round each policy serves one completion that decodes token by token, and one prompt of many tokens.
+Prints a Markdown table: selection's share of the layers' time (gate, selection, radio, devices,
+combining), for one token and for many.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import random
 import sys
 import time
 from collections import defaultdict
-from contextlib import closing
 from typing import Any
 
+import httpx
 import numpy as np
 
 from benchmarks.links import wdmoe
-from orchestrator.cli.common import ask_bs, bs_url, orchestrator_url
-from orchestrator.client.client import Client
+from orchestrator.cli import common
 from orchestrator.client.restore import restored
 
 ROUNDS = 10
@@ -31,24 +30,28 @@ PATIENCE_S = 300.0
 
 
 def timings(prompt: list[int], max_tokens: int, seed: int) -> dict[str, Any]:
-    """Of one completion. It is drawn, lest a greedy one end at once, again and again."""
+    """Return the timings of one completion.
+
+    Tokens are sampled: a greedy completion might end at once, every time.
+    """
     body = {"prompt": prompt, "max_tokens": max_tokens, "seed": seed, "temperature": 1.0}
-    answer: dict[str, Any] = ask_bs("/v1/completions", {**body, "timings": True}, PATIENCE_S)
-    return answer["timings"]  # type: ignore[no-any-return]
+    url = f"{common.bs_url()}/v1/completions"
+    answer = httpx.post(url, json={**body, "timings": True}, timeout=PATIENCE_S, trust_env=False)
+    return answer.raise_for_status().json()["timings"]  # type: ignore[no-any-return]
 
 
 def use(policy: list[str]) -> None:
-    """Put a policy into force, and wait until it is."""
+    """Activate a policy, and wait until it is in force."""
     apply_at_s = wdmoe("policy", "use", *policy)["apply_at_s"]
     time.sleep(max(0.0, apply_at_s - time.time()) + 0.1)
 
 
 def row(tokens: int, policy: str, layers: int, requests: list[dict[str, Any]]) -> str:
-    """One line: the median request, and the one with the greatest share."""
-    selection = np.array([one["selection_s"] for one in requests])
-    layer = np.array([sum(one[f"{part}_s"] for part in LAYER) for one in requests])
-    # One forward pass for the prompt, and one for every token made but the last.
-    passes = np.array([one["completion_tokens"] for one in requests])
+    """Return one line: the median request, and the one with the largest share."""
+    selection = np.array([request["selection_s"] for request in requests])
+    layer = np.array([sum(request[f"{part}_s"] for part in LAYER) for request in requests])
+    # One forward pass for the prompt, and one for every generated token but the last.
+    passes = np.array([request["completion_tokens"] for request in requests])
     share = 100 * selection / layer
     return (
         f"| {tokens} | {policy} | {len(requests)} | {layers * passes.sum()} "
@@ -59,14 +62,14 @@ def row(tokens: int, policy: str, layers: int, requests: list[dict[str, Any]]) -
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    health = ask_bs("/healthz")
-    layers, words = health["model"]["layers"], health["model"]["vocab_size"]
-    many = min(PROMPT, health["context_length"] - 1)
     measured = defaultdict(list)
     draw = random.Random(1)
-    with closing(Client(bs_url(), orchestrator_url())) as client, restored(client):
+    with common.client() as client, restored(client):
+        health = client.health()
+        layers, words = health.model.layers, health.model.vocab_size
+        many = min(PROMPT, (health.context_length or PROMPT) - 1)
         wdmoe("profile", "use", "near-far")
         for seed in range(rounds):
             short = [draw.randrange(words)]
@@ -79,7 +82,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for (tokens, policy), requests in sorted(measured.items()):
         print(row(tokens, policy, layers, requests))
-    print("\nMedians over requests, of a request's mean over its layers.")
+    print("\nMedians over requests of each request's mean over its layers.")
 
 
 if __name__ == "__main__":

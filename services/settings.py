@@ -1,4 +1,4 @@
-"""What a container is told through its environment, checked once at the start."""
+"""The settings of a container, from its environment, checked once at the start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.net.wire import DTYPES
 RADIO_PORT = 5555
 DEVICE_HTTP_PORT = 9100
 BS_HTTP_PORT = 8000
-# Threads that compute give way to those that shape links, which have their moment to meet.
+# Threads that compute give way to those that shape links, which have deadlines.
 COMPUTE_NICENESS = 5
 
 _ORIGIN = re.compile(r"https?://[^/*?#\s]+")
@@ -24,10 +24,10 @@ _COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16
 
 @dataclass(frozen=True)
 class Settings:
-    """Common to base station and devices; `compute_dtype` is what weights are held in.
+    """The settings of base station and devices; `compute_dtype` is the data type of the weights.
 
     `kv_mib` is the base station's memory for keys and values [MiB]; 0: a share of what is free.
-    `cors_origins`: whose pages may read the base station's answers in a browser; `*` is all.
+    `cors_origins`: web origins whose pages may read the base station's answers; `*` is all.
     """
 
     model_dir: Path
@@ -46,12 +46,12 @@ class Settings:
 
     @property
     def compute_dtype_name(self) -> str:
-        """As WDMOE_COMPUTE_DTYPE has it."""
+        """The name of the data type, as in WDMOE_COMPUTE_DTYPE."""
         return next(name for name, dtype in _COMPUTE.items() if dtype == self.compute_dtype)
 
 
 def load() -> Settings:
-    """Settings from the environment; InputError names the variable."""
+    """Return the settings from the environment; InputError names the variable."""
     env = os.environ
     model_dir = env.get("WDMOE_MODEL_DIR", "models/bundled")
     return Settings(
@@ -73,7 +73,7 @@ def load() -> Settings:
 
 
 def integer(name: str, default: str | None, *, least: int = 1, most: int) -> int:
-    """An integer from the environment; without a default it has to be there."""
+    """Return an integer from the environment; without a default it is required."""
     text = os.environ.get(name, default)
     if text is None or not text.isdigit() or not least <= int(text) <= most:
         raise InputError(f"{name} is {text!r}, allowed: an integer from {least} to {most}")
@@ -102,7 +102,7 @@ def _origins(name: str) -> tuple[str, ...]:
     text = os.environ.get(name, "")
     origins = tuple(text.replace(",", " ").split())
     if origins != ("*",) and not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        allowed = "*, or origins as http://HOST:PORT, with commas between them"
+        allowed = "*, or origins such as http://HOST:PORT, separated by commas"
         raise InputError(f"{name} is {text!r}, allowed: {allowed}")
     return origins
 

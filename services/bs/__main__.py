@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,30 +12,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import uvicorn
 import zmq
 
+from orchestrator.contracts.http import Build, Health, Model
 from orchestrator.errors import InputError, StackError
 from orchestrator.metrics import bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.moe.model_folder import end_tokens, load_tokenizer
-from orchestrator.process import build
+from orchestrator.process.build import describe
 from orchestrator.process.threads import end_process_with_any_thread
 from services import settings
+from services.bs.build import build, open_router
 from services.bs.engine import kv_memory
-from services.bs.engine.engine import Engine
-from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Devices
-from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimator
-from services.bs.experts.layer_metrics import LayerMetrics
-from services.bs.experts.policy_in_force import PolicyInForce
-from services.bs.experts.prober import Prober
-from services.bs.experts.selector import Selector
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
-from services.net import radio_interface, wire
+from services.net import radio_interface
 from services.net.channel_feed import ChannelFeed
-from services.net.curve import secure_server
 
 if TYPE_CHECKING:
     from services.bs.tracing.otlp import OtlpTraces
@@ -73,63 +64,50 @@ def main() -> None:
 
     address = radio_interface.resolve(conf.bs_radio_host)
     radio_interface.pin_segmentation(radio_interface.interface(address))
-    router = _bind(context, conf, address)
+    router = open_router(context, conf)
+    _bind(router, address)
 
-    def refused(_: ValueError) -> None:
+    def count_invalid(_: ValueError) -> None:
         metrics.refused_messages_total.labels("state").inc()
 
-    channel = ChannelFeed(conf, "bs", refused, context)
-    roster = Devices(conf, info, checkpoint.fingerprint, metrics)
-    estimate = LatencyEstimator(info, conf.wire_dtype)
-    accounting = LayerMetrics(metrics, estimate, info)
-    dispatcher = Dispatcher(router, conf, info, roster, channel, metrics, accounting)
-    selector = Selector(roster, channel, estimate)
-    trunk = Trunk(checkpoint, selector, dispatcher, conf.torch_device, conf.compute_dtype)
-
-    prober = Prober(dispatcher, channel, conf.curve)
-    policies = PolicyInForce(info, conf.torch_device, metrics)
-    kv_bytes = kv_memory.kv_bytes(conf.kv_mib, conf.torch_device)
-    engine = Engine(
-        *(trunk, dispatcher, prober, channel, policies, vocabulary.decode, ends, metrics, context),
-        kv_bytes,
+    station = build(
+        conf,
+        checkpoint,
+        context=context,
+        router=router,
+        channel=ChannelFeed(conf, "bs", count_invalid, context),
+        metrics=metrics,
     )
+    trunk = station.trunk()
+    kv_bytes = kv_memory.kv_bytes(conf.kv_mib, conf.torch_device)
+    engine = station.engine(trunk, vocabulary.decode, ends, kv_bytes)
 
-    own = build.describe()
+    own = describe()
 
-    def health() -> tuple[bool, dict[str, Any]]:
-        now = time.monotonic()
-        devices = {
-            str(q): {
-                "admitted": device.admitted,
-                "refused": device.refused,
-                "build": device.build,
-                "last_seen_age_s": now - device.last_seen_s if device.last_seen_s else None,
-            }
-            for q, device in enumerate(roster.devices)
-        }
-        return engine.is_alive(), {
-            "status": "ok" if engine.is_alive() else "engine stopped",
-            "model": {"name": conf.model_name, **vars(info), "fingerprint": checkpoint.fingerprint},
-            "context_length": min(trunk.context_length, engine.positions),
-            "kv_bytes": kv_bytes,
-            "trunk_weight_bytes": trunk.weight_bytes,
-            "wire_dtype": conf.wire_dtype,
-            "compute_dtype": conf.compute_dtype_name,
-            "device_timeout_s": conf.device_timeout_s,
-            "curve": conf.curve,
-            "torch_device": str(conf.torch_device),
-            "tcp_congestion_control": radio_interface.congestion_control(),
-            "build": asdict(own),
-            "device_build": own.device_line,
-            "devices": devices,
-        }
+    def health() -> Health:
+        return Health(
+            status="ok" if engine.is_alive() else "engine stopped",
+            model=Model(name=conf.model_name, fingerprint=checkpoint.fingerprint, **vars(info)),
+            context_length=min(trunk.context_length, engine.positions),
+            kv_bytes=kv_bytes,
+            trunk_weight_bytes=trunk.weight_bytes,
+            wire_dtype=conf.wire_dtype,
+            compute_dtype=conf.compute_dtype_name,
+            device_timeout_s=conf.device_timeout_s,
+            curve=conf.curve,
+            torch_device=str(conf.torch_device),
+            tcp_congestion_control=radio_interface.congestion_control(),
+            build=Build(**asdict(own)),
+            device_build=own.device_line,
+            devices=station.devices.describe(),
+        )
 
     engine.start()
     print(f"bs: {conf.model_name}, {trunk.weight_bytes} bytes of trunk; serving", flush=True)
     lengths = trunk.context_length, trunk.words
     traces = otlp(conf.model_name)
-    desk = Desk(engine, vocabulary, conf.model_name, *lengths, traces)
-    serve(app.create(desk, template, conf.devices, health, conf.cors_origins), traces)
+    served = ServedModel(engine, vocabulary, conf.model_name, *lengths, traces)
+    serve(app.create(served, template, conf.devices, health, conf.cors_origins), traces)
 
 
 def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
@@ -151,21 +129,11 @@ def serve(app: Callable[..., Any], traces: OtlpTraces | None) -> None:
     )
 
 
-def _bind(
-    context: zmq.Context[zmq.Socket[bytes]], conf: settings.Settings, address: str
-) -> zmq.Socket[bytes]:
-    router = context.socket(zmq.ROUTER)
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to be told when a device is not there
-    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted device takes its name over
-    router.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
-    if conf.curve:
-        secure_server(router, conf, "bs")
+def _bind(router: zmq.Socket[bytes], address: str) -> None:
     try:
         router.bind(f"tcp://{address}:{settings.RADIO_PORT}")
     except zmq.ZMQError as error:
         raise StackError(f"radio port {settings.RADIO_PORT} on {address}: {error}") from None
-    return router
 
 
 def otlp(model: str) -> OtlpTraces | None:

@@ -1,4 +1,4 @@
-"""A device: `python -m services.device`. Loads its experts, shapes its link, serves."""
+"""A device: `python -m services.device` loads its experts, shapes its link, and serves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from services.net.curve import secure_client
 
 def main() -> None:
     """Run until SIGTERM, or until the base station refuses this device."""
-    # The link agent's moment does not wait for a thread that writes metrics, 5 ms by default.
+    # Keep the link agent from waiting for a thread that writes metrics, by default for up to 5 ms.
     sys.setswitchinterval(0.0001)
     conf = settings.load()
     device = settings.integer("WDMOE_DEVICE", None, least=0, most=conf.devices - 1)
@@ -72,7 +72,7 @@ def main() -> None:
             "link_fault": fault,
         }
 
-    gc.freeze()  # or a collection would go through torch's objects, for 0.1 s, at any moment
+    gc.freeze()  # otherwise a collection of torch's objects may take 0.1 s at any moment
     http.serve(health)
     agent.start()
     print(

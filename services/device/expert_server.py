@@ -1,9 +1,9 @@
-"""The device's data plane: introduce itself, then answer each piece of work with its expert.
+"""The device's data plane: it sends Hello, then answers each piece of work with its expert.
 
 DEALER ──► Work ──► [ expert of that layer ] ──► [ hold until n·L_comp/C_q has passed ] ──► Done
 
-A device whose link is not as the state in force says answers with Leave: what it computes would
-come too early or too late.
+A device whose link does not match the state in force answers with Leave: its outputs would come too
+early or too late.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import zmq
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.errors import InputError
 from services.device.experts import Experts
-from services.device.wait import wait_until
 from services.net import wire
 from services.settings import COMPUTE_NICENESS
 
 BEAT_S = 0.5
+_SPIN_S = 0.0001
 
 
 class Link(Protocol):
-    """What the server has to know of the link, as LinkAgent tells it."""
+    """The link's state that the server needs; LinkAgent provides it."""
 
     faults: int
-    """How many there have been."""
+    """The number of faults so far."""
 
     def fault(self) -> str | None:
-        """Why the link is not as it should be; None if it is."""
+        """Return why the link does not match the state in force; None if it does."""
 
 
 class DeviceServer:
-    """One thread, one socket: the base station sends one message a layer and awaits its answer."""
+    """A server with one thread and one socket: each layer is one message and its answer."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class DeviceServer:
         channel: Callable[[], ChannelState | None],
         link: Link,
     ) -> None:
-        """`channel` gives the state in force, from which the emulated speed is read."""
+        """`channel` returns the state in force, which has the emulated speed."""
         self.admitted = False
         self._link = link
         self._faults = 0
@@ -86,13 +86,13 @@ class DeviceServer:
             raise InputError(f"refused by the base station: its {message.reason}")
 
     def _leave(self) -> wire.Leave | None:
-        """What to say instead of anything else if the link is not as it should be.
+        """Return the message to send instead of any other if the link has a fault.
 
-        Or has not been since the device was admitted: what arrived may have come unshaped.
+        Also if it had one since the device was admitted: what arrived may have come unshaped.
         """
         fault = self._link.fault()
         if fault is None and self.admitted and self._link.faults != self._faults:
-            fault = "it was put right again"
+            fault = "it was repaired"
         if fault is None:
             return None
         self.admitted = False
@@ -142,4 +142,11 @@ class DeviceServer:
         try:
             self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
-            self.admitted = False  # no base station at the other end: introduce again
+            self.admitted = False  # no base station at the other end: send Hello again
+
+
+def wait_until(deadline_s: float, clock: Callable[[], float]) -> None:
+    """Sleep, then spin until `clock` reaches the deadline: sleep alone is up to 0.1 ms late."""
+    while (left := deadline_s - clock()) > 0:
+        if left > _SPIN_S:
+            time.sleep(left - _SPIN_S)

@@ -26,12 +26,12 @@ class Experts:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the weights take."""
+        """Memory that the weights take [byte]."""
         return sum(tensor.nbytes for layer in self._weights for tensor in layer)
 
     @torch.inference_mode()
     def __call__(self, layer: int, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (n × m) for inputs (n × m) of one layer; IndexError for an unknown layer."""
+        """Return outputs (n × m) for a layer's inputs (n × m); IndexError for an unknown layer."""
         gate_up, down = self._weights[layer]
         gate, up = linear(x.to(self._device, self._dtype), gate_up).chunk(2, dim=-1)
         return linear(silu(gate) * up, down)

@@ -1,4 +1,4 @@
-"""A device's HTTP on the control network: /metrics for Prometheus, /healthz for Docker."""
+"""A device's HTTP server on the control network: /metrics for Prometheus, /healthz for Docker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.settings import DEVICE_HTTP_PORT
 
 
 def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_HTTP_PORT) -> None:
-    """Answer in the background; `health` says whether the device is of use, and details."""
+    """Serve in the background; `health` returns whether the device is ready, and details."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10.0
@@ -25,14 +25,14 @@ def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_
             if self.path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
             elif self.path == "/healthz":
-                well, details = health()
+                ready, details = health()
                 body = json.dumps(details).encode()
-                self._answer(200 if well else 503, "application/json", body)
+                self._answer(200 if ready else 503, "application/json", body)
             else:
                 self._answer(404, "text/plain", b"/metrics and /healthz are served here\n")
 
         def _answer(self, code: int, kind: str, body: bytes) -> None:
-            with contextlib.suppress(ConnectionError):  # the asker did not wait
+            with contextlib.suppress(ConnectionError):  # the client did not wait
                 self.send_response(code)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
@@ -40,7 +40,7 @@ def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Scrapes every two seconds would bury what matters."""
+            """Log nothing: scrapes every two seconds would bury what matters."""
 
     server = ThreadingHTTPServer(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

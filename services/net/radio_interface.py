@@ -1,7 +1,7 @@
-"""This container's radio interface: which one it is, and what is pinned on it.
+"""This container's radio interface: which one it is, and its TCP segmentation.
 
-The radio interface is told from the control interface by its network: it is the one on which the
-base station's radio address is. Names such as eth0 and eth1 may swap at any start.
+The radio interface is the one whose network has the base station's radio address. Names such as
+eth0 and eth1 may swap at any start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.errors import StackError
 
-# As in services.net.wire, which would bring torch to every user of this module.
+# As in services.net.wire, which would import torch for every user of this module.
 MAX_MESSAGE_BYTES = 1 << 28
 # A queue that holds the largest message drops nothing; no full segment carries less than 1 KiB.
 MAX_PACKETS = MAX_MESSAGE_BYTES // 1024
@@ -22,7 +22,7 @@ _TOOL_TIMEOUT_S = 10.0
 
 
 def resolve(name: str, wait_s: float = 60.0) -> str:
-    """The IPv4 address of a name; waits until it has one."""
+    """Return the IPv4 address of a name; wait until it has one."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -34,7 +34,7 @@ def resolve(name: str, wait_s: float = 60.0) -> str:
 
 
 def interface_towards(address: str) -> str:
-    """The interface on whose own network a peer's address is; StackError if there is none."""
+    """Return the interface whose network has a peer's address; StackError if none has."""
     (route,) = json.loads(run("ip", "-json", "route", "get", address))
     if "gateway" in route:
         raise StackError(f"{address}: on no network of this container")
@@ -42,7 +42,7 @@ def interface_towards(address: str) -> str:
 
 
 def interface(address: str) -> str:
-    """The interface that carries an own address."""
+    """Return the interface that has a local address; StackError if none has."""
     links = json.loads(run("ip", "-json", "-4", "address", "show"))
     for link in links:
         if any(info.get("local") == address for info in link["addr_info"]):
@@ -51,7 +51,7 @@ def interface(address: str) -> str:
 
 
 def pin_segmentation(name: str) -> None:
-    """Let every TCP segment be a packet of its own, so that a queue sees what a radio would.
+    """Make every TCP segment a packet of its own, so that a queue sees what a radio would.
 
     `ethtool -K gso off` does not do it for local TCP; a limit of one segment does.
     """
@@ -59,18 +59,18 @@ def pin_segmentation(name: str) -> None:
 
 
 def congestion_control() -> str:
-    """The TCP congestion control that this container's connections use."""
+    """Return the TCP congestion control that this container's connections use."""
     return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
 
 
 def run(*command: str) -> str:
-    """Run a network tool; StackError with its first line when it fails."""
+    """Run a network tool and return its output; StackError with its first line if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_TOOL_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        raise StackError(f"{' '.join(command)}: no end after {_TOOL_TIMEOUT_S:.0f} s") from None
+        raise StackError(f"{' '.join(command)}: not done in {_TOOL_TIMEOUT_S:.0f} s") from None
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise StackError(f"{' '.join(command)}: {lines[0]}")

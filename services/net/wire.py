@@ -11,14 +11,14 @@
     device ── Beat ───► bs       alive, when there is nothing else to say
     device ◄── Beat ─── bs       to find out whether a device that computes is still connected
     device ── Leave ──► bs       I cannot serve, and why, as long as it lasts; then Hello again
-    device ◄── Work ─── bs       one a (layer, device): n tokens' embeddings, padding
+    device ◄── Work ─── bs       one for each (layer, device): n tokens' embeddings, padding
     device ── Done ───► bs       n outputs, padding, four monotonic timestamps
     device ── Failed ─► bs       this piece of work cannot be done, and why
     device ◄── Probe ── bs       padding, to time the link with
     device ── Probed ─► bs       as much padding, two monotonic timestamps
 
 A tensor is ext type 1: msgpack [dtype, [n, m], bytes or number of the buffer]. Nothing is ever
-unpickled; every length is checked before anything is allocated from it.
+unpickled; every length is checked before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ MAX_TOKENS = 1 << 17
 MAX_HIDDEN = 1 << 16
 MAX_TEXT = 512
 INT8_BLOCK = 64
-# Before each probe and each answer to one: until then the message before has been dealt with at
-# both ends, and what is timed is a message of its own.
+# The pause before each probe and each answer to one, in which both ends finish with the message
+# before: only then is a message timed alone.
 PROBE_PAUSE_S = 5e-3
 
 Buffer: TypeAlias = bytes | memoryview
@@ -59,7 +59,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Payload:
-    """An n × m tensor as it travels. `dtype` is one of DTYPES."""
+    """An n × m tensor as it is sent. `dtype` is one of DTYPES."""
 
     dtype: str
     shape: tuple[int, int]
@@ -75,7 +75,7 @@ class Payload:
         return cls(dtype, (n, m), flat.view(torch.uint8).numpy().data.cast("B"))
 
     def tensor(self) -> torch.Tensor:
-        """The tensor as fp32 (n × m) on the CPU."""
+        """Return the tensor as fp32 (n × m) on the CPU."""
         raw = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
         if self.dtype == "int8":
             return _dequantize(raw, *self.shape)
@@ -83,7 +83,7 @@ class Payload:
 
 
 def payload_bytes(dtype: str, n: int, m: int) -> int:
-    """Bytes that an n × m tensor takes on the wire, without framing."""
+    """Return the bytes that an n × m tensor takes on the wire, without framing."""
     if dtype == "int8":
         return n * (m + 4 * -(-m // INT8_BLOCK))
     return n * m * _FLOATS[dtype].itemsize
@@ -110,7 +110,7 @@ def _dequantize(raw: torch.Tensor, n: int, m: int) -> torch.Tensor:
 class Hello:
     """A device's introduction; it is admitted only if all of it fits the base station's model.
 
-    `build` is what it runs (`Build.device_line`); another one is admitted, and shown.
+    `build` is what it runs (`Build.device_line`); a different build is admitted, and shown.
     """
 
     protocol: int
@@ -129,7 +129,7 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Refused:
-    """The device is not admitted; it should say so and stop."""
+    """The device is not admitted; it should report the reason and stop."""
 
     reason: str
 
@@ -146,7 +146,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Leave:
-    """The device does not serve, its link not being what it should be: it owes nothing any more."""
+    """The device does not serve, because its link has a fault: no answer is due any more."""
 
     reason: str
 
@@ -185,7 +185,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Probe:
-    """Padding that is to be answered after a pause with as much padding."""
+    """Padding, to be answered after a pause with as much padding."""
 
     id: int
     pad: Buffer
@@ -210,7 +210,7 @@ _MAX_FRAMES = 3
 
 
 def padding(payload: int, target: int) -> Buffer:
-    """Zeros that bring a payload of `payload` bytes up to `target` bytes."""
+    """Return zeros that bring a payload of `payload` bytes up to `target` bytes."""
     missing = min(max(0, target - payload), MAX_MESSAGE_BYTES // 2)
     return memoryview(_zeros(1 << max(missing - 1, 0).bit_length()))[:missing]
 
@@ -221,7 +221,7 @@ def _zeros(size: int) -> bytes:
 
 
 def encode(message: Message) -> list[Buffer]:
-    """Frames of a message, without the identity."""
+    """Return the frames of a message, without the identity."""
     buffers: list[Buffer] = []
 
     def lay(data: Buffer) -> Buffer | int:
@@ -243,15 +243,17 @@ def encode(message: Message) -> list[Buffer]:
 
 
 def bytes_on_tcp(frames: Sequence[Buffer], curve: bool) -> int:
-    """Bytes that ZeroMQ gives to TCP for a message: ZMTP 3.1 puts 2 or 9 before each frame, CURVE
-    another 33 (command name, nonce, authenticator, flags).
+    """Return the bytes that ZeroMQ gives to TCP for a message.
+
+    ZMTP 3.1 puts 2 or 9 bytes before each frame, CURVE another 33 (command name, nonce,
+    authenticator, flags).
     """
     sealed = [len(frame) + 33 * curve for frame in frames]
     return sum(size + (2 if size <= 255 else 9) for size in sealed)
 
 
 def decode(frames: Sequence[Buffer]) -> Message:
-    """The message in `frames`; WireError for anything that is not exactly a message."""
+    """Return the message in `frames`; WireError for anything that is not exactly a message."""
     if not 1 <= len(frames) <= _MAX_FRAMES:
         raise WireError("frames", f"{len(frames)} frames, allowed: 1 to {_MAX_FRAMES}")
     if sum(map(len, frames)) > MAX_MESSAGE_BYTES:
@@ -260,7 +262,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if not isinstance(raw, dict):
         raise WireError("malformed", "not a map")
     if raw.get("v") != PROTOCOL:
-        raise WireError("version", f"protocol {raw.get('v')!r}, spoken here: {PROTOCOL}")
+        raise WireError("version", f"protocol {raw.get('v')!r}, allowed: {PROTOCOL}")
     kind = _KINDS.get(raw["kind"]) if isinstance(raw.get("kind"), str) else None
     if kind is None:
         raise WireError("kind", f"unknown kind {raw.get('kind')!r:.80}")
@@ -304,7 +306,7 @@ def _check(name: str, hint: Any, value: Any, buffers: list[Any]) -> Any:
 
 
 def _buffer(name: str, value: Any, buffers: list[Any]) -> Buffer:
-    """A buffer inside the map, or the frame that `value` numbers; a frame is used only once."""
+    """Return a buffer inside the map, or the frame of number `value`, which is used only once."""
     if isinstance(value, bytes):
         return value
     if type(value) is not int or not 0 <= value < len(buffers) or buffers[value] is None:
@@ -322,13 +324,13 @@ def _payload(name: str, value: Any, buffers: list[Any]) -> Payload:
         raise WireError("tensor", f"{name} is not [dtype, shape, data]")
     dtype, shape, data = body
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise WireError("tensor", f"{name} has dtype {dtype!r:.40}, known: {', '.join(DTYPES)}")
+        raise WireError("tensor", f"{name} has dtype {dtype!r:.40}, allowed: {', '.join(DTYPES)}")
     if not isinstance(shape, list) or len(shape) != 2 or {type(s) for s in shape} != {int}:
         raise WireError("tensor", f"{name} needs a shape of two integers")
     n, m = shape
     if not (1 <= n <= MAX_TOKENS and 1 <= m <= MAX_HIDDEN):
         raise WireError(
-            "tensor", f"{name} has shape {n} × {m}, at most {MAX_TOKENS} × {MAX_HIDDEN}"
+            "tensor", f"{name} has shape {n} × {m}, allowed: up to {MAX_TOKENS} × {MAX_HIDDEN}"
         )
     buffer = _buffer(name, data, buffers)
     if len(buffer) != payload_bytes(dtype, n, m):

@@ -1,14 +1,14 @@
 """Attention over the packed tokens of several sequences, each with its own keys and values.
 
-    one row of N tokens   │ p p p p │ a a │ b b b │ c │     p: what a and b begin with, c: decodes
+    one row of N tokens   │ p p p p │ a a │ b b b │ c │     p: prefix of a and b, c: decodes
                                │      │ ▲    │ ▲    │
-    caches                     P ─────┼─┴────┼─┘    C       a's and b's begin as copies of P
+    caches                     P ─────┼─┴────┼─┘    C       A and B begin as copies of P
                                       A      B
-    output                │ p p p p │ a a │ b b b │ c │     each attended to its own cache alone
+    output                │ p p p p │ a a │ b b b │ c │     each attends to its own cache only
 
 transformers calls `_attend` in every layer, between RoPE and the output projection; its own cache
-is not used. A sequence that begins with another's tokens may be in the same step as those: at each
-layer they come first. A position takes 2 · key-value heads · head size elements in each layer.
+is not used. A sequence may be in the same step as the prefix that it begins with: each layer
+computes the prefix first. A position takes 2 · key-value heads · head size elements in each layer.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
 
-# The name under which transformers finds it; no mask is made for a name that it does not know.
+# The name registered with transformers, which makes no mask for a name that it does not know.
 IMPLEMENTATION = "packed"
 
 
 class KvCache:
-    """The keys and values of one sequence in all layers, with room for all that it may have.
+    """The keys and values of one sequence in all layers, allocated for all its positions.
 
-    On a CPU the system gives memory to what has been written only.
+    On a CPU, the system commits memory only for what has been written.
 
     Attributes:
-        length: positions that it has in every layer.
-        positions: that it has room for.
+        length: positions filled in every layer.
+        positions: positions that there is room for.
     """
 
     def __init__(
@@ -43,10 +43,13 @@ class KvCache:
         before: KvCache | None = None,
         shared: int = 0,
     ) -> None:
-        """Empty, or beginning with the first `shared` positions that `before` has or will have."""
+        """Create an empty cache, or one that begins with the first `shared` positions of `before`.
+
+        `before` may be filled in the same step: its positions are copied layer by layer.
+        """
         layers, heads, head = _shape(config)
-        held = torch.empty((layers, 2, 1, heads, positions, head), device=device, dtype=dtype)
-        self._layers = [(layer[0], layer[1]) for layer in held]
+        storage = torch.empty((layers, 2, 1, heads, positions, head), device=device, dtype=dtype)
+        self._layers = [(layer[0], layer[1]) for layer in storage]
         self._before = before
         self.positions = positions
         self.length = shared
@@ -54,36 +57,36 @@ class KvCache:
     def extend(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put a layer's next keys and values (1 × heads × n × size) in; all that it has then."""
+        """Append a layer's next keys and values (1 × heads × n × size); return all of them."""
         keys, values = self._layers[layer]
         if self._before is not None:
-            for own, other in zip((keys, values), self._before._layers[layer], strict=True):
-                own[:, :, : self.length] = other[:, :, : self.length]
+            for target, source in zip((keys, values), self._before._layers[layer], strict=True):
+                target[:, :, : self.length] = source[:, :, : self.length]
         n = key.shape[-2]
         keys.narrow(-2, self.length, n).copy_(key)
         values.narrow(-2, self.length, n).copy_(value)
         return keys.narrow(-2, 0, self.length + n), values.narrow(-2, 0, self.length + n)
 
     def advance(self, tokens: int) -> None:
-        """Every layer has those tokens now."""
+        """Record that every layer has `tokens` more positions."""
         self.length += tokens
         self._before = None
 
 
 def position_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """What a position takes in all layers."""
+    """Return the bytes that a position takes in all layers."""
     layers, heads, head = _shape(config)
     return layers * 2 * heads * head * dtype.itemsize
 
 
 def _shape(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Layers, heads of keys and values, and the size of one."""
+    """Return the layers, the key-value heads, and the head size."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_hidden_layers, config.num_key_value_heads, head
 
 
 class Packed(Protocol):
-    """A sequence's tokens in the row."""
+    """A sequence's tokens in the packed row."""
 
     cache: KvCache
 
@@ -102,7 +105,7 @@ def _attend(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Output 1 × N × heads × size of query, key and value 1 × heads × N × size."""
+    """Return the output (1 × N × heads × size) for query, key, value (1 × heads × N × size)."""
     layer, grouped = int(module.layer_idx), query.shape[1] != key.shape[1]  # type: ignore[arg-type]
     outputs, at = [], 0
     for part in packed:

@@ -1,11 +1,11 @@
-"""One forward pass: the sequences in it, the requests they are of, and what it took.
+"""One forward pass: its sequences, the requests that they belong to, and its measurements.
 
     parts       │ a │ b b b │ c │ d d │    tokens of one sequence each
-    owner         0   0 0 0   1   2 2      the request of each token, of `servings`
-    groups      │ one policy    │ other│    selected together; a policy that draws: each by itself
+    owner         0   0 0 0   1   2 2      index in `servings` of each token's request
+    groups      │ one policy    │ other│    selected together; one sequence each if the policy draws
 
-Requests share a step's times, and have their tokens to themselves: counts are kept as arrays of
-requests × experts while the layers are computed, and given to the requests' meters at the end.
+Requests share a step's times, but each counts its own tokens: the counts are arrays of requests ×
+experts while the layers are computed, and are added to the requests' meters at the end.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from orchestrator.selection import Policy
 from services.bs.batch.attention import KvCache
+from services.bs.batch.layer_record import LayerRecord
 from services.bs.batch.request_context import RequestContext
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.batch.timings import Times
-from services.bs.tracing.spans import StepTrace
+from services.bs.tracing.spans import LayerTrace, StepTrace
 
 Counts = NDArray[np.int64]
 
@@ -33,10 +34,10 @@ class Segment:
 
     Attributes:
         ids: the tokens.
-        cache: of all tokens before them.
+        cache: keys and values of all tokens before them.
         generator: what a policy draws with for this sequence.
-        wanted: of how many of the last of them logits are needed.
-        logits: those, wanted × vocabulary, fp32, on the CPU; once the step has been taken.
+        wanted: number of last tokens whose logits are needed.
+        logits: wanted × vocabulary, fp32, on the CPU; set by the step.
     """
 
     ids: list[int]
@@ -54,7 +55,7 @@ class Segment:
 class PolicyGroup:
     """Neighbouring rows of a step whose experts are selected together.
 
-    `traces` has what records a request's choices, with its rows, counted from the group's first.
+    `traces` pairs the trace of a request with its rows, counted from the group's first.
     """
 
     rows: slice
@@ -64,14 +65,16 @@ class PolicyGroup:
 
 
 class ForwardBatch:
-    """Used by the engine's thread only. Counts have a row a request and a column an expert.
+    """The sequences of one step; used by the engine's thread only.
+
+    Counts have a row for each request and a column for each expert.
 
     Attributes:
-        layers_s: what each layer took, from the gate to the sum of its experts' outputs.
+        layers_s: duration of each layer, from the gate to the sum of its experts' outputs.
     """
 
     def __init__(self, parts: Iterable[Segment], experts: int) -> None:
-        """Of parts in the order of their requests; those of equal policies are moved together."""
+        """Take parts in the order of their requests; put those with the same policy together."""
         by_policy: dict[int, list[Segment]] = {}
         for part in parts:
             by_policy.setdefault(id(part.serving.policy), []).append(part)
@@ -93,11 +96,12 @@ class ForwardBatch:
         self.device_messages, self.overruns = np.zeros((2, requests), np.int64)
         self.eq8_s = np.zeros(requests)
         self.trace: StepTrace | None = None
+        self._left_out = (0, 0)
         if any(serving.spans is not None for serving in self.servings):
             self.trace = StepTrace(len(self.owner), len(self.parts))
 
     def wanted(self) -> list[int]:
-        """The rows of which logits are needed."""
+        """Return the rows whose logits are needed."""
         rows: list[int] = []
         end = 0
         for part in self.parts:
@@ -106,17 +110,45 @@ class ForwardBatch:
         return rows
 
     def untouched(self, layer: int, rows: NDArray[np.bool_]) -> None:
-        """A layer's `rows` (n,) were to get an expert, and none has answered for them.
+        """Record that `rows` (n,) of a layer were routed to experts, and none has answered.
 
-        A request fails of which a sequence has no other rows: what follows would be made up.
+        If these are all rows of a sequence, its request fails: the rest would be made up.
         """
         for number in np.flatnonzero(np.logical_and.reduceat(rows, self._first)).tolist():
             serving = self.parts[number].serving
             if serving.untouched is None:
                 serving.untouched = layer
 
+    def book(self, record: LayerRecord) -> None:
+        """Add a layer that has ended: its times, and its trace if one is recorded."""
+        self.layers_s.append(record.left_s - record.gate_at_s)
+        times = self.times
+        times.gate_s += record.gated_s - record.gate_at_s
+        times.selection_s += record.selected_s - record.gated_s
+        times.combine_s += record.left_s - record.answered_s
+        times.moe_s += record.left_s - record.entered_s
+        if self.trace is not None:
+            before, self._left_out = self._left_out, self._count_left_out()
+            deselected, lost = (
+                now - then for now, then in zip(self._left_out, before, strict=True)
+            )
+            self.trace.layers.append(
+                LayerTrace(
+                    number=record.number,
+                    entered_s=record.entered_s,
+                    gate_s=record.gate_at_s,
+                    gated_s=record.gated_s,
+                    selected_s=record.selected_s,
+                    combine_s=record.answered_s,
+                    ended_s=record.left_s,
+                    deselected=deselected,
+                    lost=lost,
+                    trips=[call.round_trip(record.answered_s) for call in record.calls],
+                )
+            )
+
     def close(self) -> None:
-        """All layers have been computed: give every request its share."""
+        """Add each request's share to its meter, once all layers have been computed."""
         for name in ("used", "dropped", "outage", "deselected"):
             counts = getattr(self, name)
             for r, q in zip(*(axis.tolist() for axis in counts.nonzero()), strict=True):
@@ -134,8 +166,8 @@ class ForwardBatch:
                 if serving.spans is not None:
                     serving.spans.add(self.trace, int(tokens))
 
-    def left_out(self) -> tuple[int, int]:
-        """How many experts of tokens the policy, and faults, have cost so far."""
+    def _count_left_out(self) -> tuple[int, int]:
+        """Return the experts of tokens left out so far by the policy, and by faults."""
         return int(self.deselected.sum()), int(self.dropped.sum() + self.outage.sum())
 
 

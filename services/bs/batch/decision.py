@@ -1,4 +1,4 @@
-"""Which experts a layer's tokens are routed to, and on what grounds."""
+"""A routing decision: the experts of a layer's tokens, and what it was based on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from orchestrator.selection import Selection
 
 
 class RoutingDecision(NamedTuple):
-    """The experts of a layer's n tokens, and on what grounds they were chosen.
+    """The experts of a layer's n tokens, and what the choice was based on.
 
     Attributes:
         selected: what the policy selected.
-        used: that, less the experts that cannot be reached; what is sent.
+        used: `selected` without the experts that cannot be reached; what is sent.
         logits: the gate's, n × E.
-        latency_s: t_q [s], shape (E,): what the policy was given; of Eq. 6 if it needs none.
+        latency_s: t_q [s], shape (E,): the policy's input; by Eq. 6 if it needs none.
         reachable: which experts can be reached, shape (E,), on the CPU.
-        channel: the state in force; None before the first.
+        channel: the channel state in force; None before the first.
     """
 
     selected: Selection
@@ -33,6 +33,6 @@ class RoutingDecision(NamedTuple):
     channel: ChannelState | None
 
     def wanted(self) -> NDArray[np.bool_]:
-        """Which tokens (n,) the policy gave an expert, whether or not it can be reached."""
+        """Return which tokens (n,) the policy gave an expert, reachable or not."""
         selected = self.selected.index.cpu().numpy() < len(self.reachable)
         return np.asarray(selected.any(axis=1))

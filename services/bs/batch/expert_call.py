@@ -1,4 +1,4 @@
-"""One call of a device's expert: one message of a layer, and its answer."""
+"""A call of a device's expert: one message of a layer, and its answer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from orchestrator.contracts.clock_offset import shift_into
 from services.bs.tracing.spans import RoundTrip
 from services.net import wire
 
 
 @dataclass
 class ExpertCall:
-    """A call of one device's expert: for which tokens (rows), and in which of their k slots.
+    """A call of one device's expert for tokens (`rows`), each in one of its k slots (`slots`).
 
-    `ended_s` is when its answer arrived, or the device was given up.
+    `ended_s` is when the answer arrived, or the device was given up.
     """
 
     device: int
@@ -29,7 +30,7 @@ class ExpertCall:
     output: torch.Tensor | None = None
 
     def round_trip(self, given_up_s: float) -> RoundTrip:
-        """The call in a request's trace; it ends at `given_up_s` where there was no answer."""
+        """Return the call for a trace; without an answer, it ends at `given_up_s`."""
         done = self.done
         return RoundTrip(
             device=self.device,
@@ -45,19 +46,19 @@ class ExpertCall:
         )
 
 
-def between(done: wire.Done, sent_s: float, arrived_s: float) -> wire.Done:
-    """An answer with times that lie between its question and its arrival, if they can.
+def align_clock(done: wire.Done, sent_s: float, arrived_s: float) -> wire.Done:
+    """Return an answer with times between its question and its arrival, as they are on one host.
 
-    On one host they do. Where they do not, the device's clock is another one, and its times go to
-    the middle: the sum of downlink and uplink stays right, and each is taken to be half of it.
+    With another clock on the device, the sum of downlink and uplink stays right, and each is
+    assumed to be half of it.
     """
-    if sent_s <= done.received_s and done.sent_s <= arrived_s:
+    shift_s = shift_into((sent_s, arrived_s), (done.received_s, done.sent_s))
+    if shift_s == 0:
         return done
-    off_s = (sent_s + arrived_s - done.received_s - done.sent_s) / 2
     return replace(
         done,
-        received_s=done.received_s + off_s,
-        started_s=done.started_s + off_s,
-        finished_s=done.finished_s + off_s,
-        sent_s=done.sent_s + off_s,
+        received_s=done.received_s + shift_s,
+        started_s=done.started_s + shift_s,
+        finished_s=done.finished_s + shift_s,
+        sent_s=done.sent_s + shift_s,
     )

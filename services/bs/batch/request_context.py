@@ -1,4 +1,4 @@
-"""What belongs to a request that is being served."""
+"""The state of a request that is being served."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from services.bs.tracing.spans import RequestTrace
 
 @dataclass
 class RequestContext:
-    """How a request's experts are selected, and what is recorded of it.
+    """How a request's experts are selected, and what is recorded about it.
 
     Attributes:
-        policy: the one in force when the request began; later ones are for later requests.
-        meter: where its time goes.
-        trace: which experts each token got; None unless asked for.
-        spans: when its steps happened; None unless asked for.
-        untouched: the first layer in which a sequence of it had no expert at all; None: none was.
+        policy: the policy in force when the request began; later ones apply to later requests.
+        meter: its times and counts.
+        trace: which experts each token got; None unless requested.
+        spans: when its steps happened; None unless requested.
+        untouched: the first layer in which one of its sequences had no expert at all, or None.
     """
 
     policy: Policy
@@ -34,9 +34,9 @@ class RequestContext:
 
 
 def generator(tokens: Sequence[int], device: torch.device) -> torch.Generator:
-    """What a policy draws with for a sequence that begins with these tokens.
+    """Return what a policy draws with for a sequence that begins with these tokens.
 
-    It depends on nothing else, so that a request that is repeated gets the same.
+    It depends on nothing else, so that a repeated request gets the same draws.
     """
     digest = hashlib.sha256(",".join(map(str, tokens)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)

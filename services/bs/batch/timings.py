@@ -1,23 +1,25 @@
-"""What one request's time went into.
+"""Where a request's time goes.
 
-Per layer the devices work in parallel, so a layer's downlink, wait, compute and uplink are those
-of the device that answered last. A step's times count in full for every request that takes part:
-each has waited for it, and so the parts of a request add up to its end-to-end time.
+The devices of a layer work in parallel, so its downlink, wait, compute and uplink are those of the
+device that answered last. A step's times count in full for every request that takes part: each has
+waited for the step, so the parts of a request add up to its end-to-end time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from typing import Any
+
+from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts
 
 
 @dataclass
 class Times:
     """Sums over layers [s], of one step or of all steps of a request.
 
-    `batched_s` is what Eq. 6 and 7 give when a device gets its n_q tokens of a layer in one
-    message, max_q n_q·t_q, whosesoever tokens they are.
+    `batched_s` is the value of Eq. 6 and 7 when a device gets its n_q tokens of a layer in one
+    message: max_q n_q·t_q, over the tokens of all requests.
     """
 
     gate_s: float = 0.0
@@ -32,7 +34,7 @@ class Times:
     batched_s: float = 0.0
 
     def add(self, other: Times) -> None:
-        """Add a step's."""
+        """Add the times of a step."""
         for part in _PARTS:
             setattr(self, part, getattr(self, part) + getattr(other, part))
 
@@ -42,12 +44,12 @@ _PARTS = [part.name for part in fields(Times)]
 
 @dataclass
 class RequestTimes(Times):
-    """A request's times, and what became of its own tokens.
+    """A request's times, and the outcome of its own tokens.
 
-    `eq8_s` is Eq. 8's value. Counts are of tokens: `used` by an expert, `dropped` because the
-    device failed or was not there, `outage` because the channel has it out of reach, `deselected`
-    by the policy though the gate chose the expert. Messages and overruns are of the messages that
-    had tokens of the request in them.
+    `eq8_s` is the value of Eq. 8. Counts are of tokens: `used` by an expert, `dropped` because the
+    device failed or was absent, `outage` because the channel puts it out of reach, `deselected` by
+    the policy although the gate chose the expert. Messages and overruns count the messages that
+    carried tokens of the request.
     """
 
     eq8_s: float = 0.0
@@ -62,32 +64,22 @@ class RequestTimes(Times):
 
     @property
     def lost(self) -> int:
-        """Experts of tokens that were to be used and did not answer, whatever the reason."""
+        """Experts of tokens that should have been used and did not answer, for any reason."""
         return self.dropped.total() + self.outage.total()
 
-    def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, Any]:
-        """The request's split; `overhead_s` is what no other part accounts for."""
-        parts = {
+    def parts(self, queue_s: float, end_to_end_s: float) -> dict[str, float]:
+        """Return the split of the latency, PARTS; `overhead_s` is what no other accounts for."""
+        known = {
             "queue_s": queue_s,
-            "gate_s": self.gate_s,
-            "selection_s": self.selection_s,
-            "downlink_s": self.downlink_s,
-            "compute_s": self.compute_s,
-            "uplink_s": self.uplink_s,
-            "wait_s": self.wait_s,
-            "combine_s": self.combine_s,
             "trunk_s": self.forward_s - self.moe_s,
+            **{part: getattr(self, part) for part in PARTS if hasattr(self, part)},
         }
-        return {
-            **parts,
-            "overhead_s": end_to_end_s - sum(parts.values()),
-            "eq8_s": self.eq8_s,
-            "batched_s": self.batched_s,
-            "batch": self.sequences / self.steps,
-            "experts": {
-                name: {str(q): n for q, n in sorted(getattr(self, name).items())}
-                for name in ("used", "dropped", "outage", "deselected")
-            },
-            "overruns": self.overruns,
-            "device_messages": self.device_messages,
+        return known | {"overhead_s": end_to_end_s - sum(known.values())}
+
+    def experts(self) -> Experts:
+        """Return the counts of tokens by device."""
+        by_device = {
+            name: {str(q): n for q, n in sorted(getattr(self, name).items())}
+            for name in ("used", "dropped", "outage", "deselected")
         }
+        return Experts(**by_device)

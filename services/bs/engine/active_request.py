@@ -1,4 +1,4 @@
-"""A request that has begun: what its prompts share, its sequences, and its account at the end.
+"""A request that has begun: its prompts' common prefix, its sequences, and its final summary.
 
 prompts   s s s s a a        s s s s: computed once, before the first sequence or in its step
           s s s s b b b      a a, b b b: sequences of the batch
@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from itertools import islice, takewhile
-from typing import Any
 
 import torch
 
 from orchestrator.contracts.channel_state import ChannelState
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.timings import Timings
 from orchestrator.selection import Policy
 from services.bs.batch.attention import KvCache
 from services.bs.batch.batch import Segment
@@ -27,10 +28,12 @@ from services.bs.engine.trunk import Trunk
 
 
 class ActiveRequest:
-    """Used by the engine's thread only. Its sequences join one by one, in their order.
+    """A request in the batch; used by the engine's thread only.
+
+    Its sequences join one by one, in order.
 
     Attributes:
-        active: those that have joined, and have not ended.
+        active: sequences that have joined and have not ended.
     """
 
     def __init__(
@@ -73,9 +76,9 @@ class ActiveRequest:
 
     @property
     def positions(self) -> int:
-        """Of keys and values that it holds memory for."""
+        """Positions of keys and values that it holds memory for."""
         beginning = 0 if self._beginning is None else self._beginning.positions
-        return beginning + sum(one.part.cache.positions for one in self.active)
+        return beginning + sum(sequence.part.cache.positions for sequence in self.active)
 
     @property
     def untouched(self) -> int | None:
@@ -84,11 +87,11 @@ class ActiveRequest:
 
     @property
     def made(self) -> int:
-        """Tokens of all sequences so far; any thread may ask; as a step ends, too few."""
-        return self._made + sum(one.made for one in self.active if not one.finished)
+        """Tokens of all sequences so far, for any thread; while a step ends, it may be too low."""
+        return self._made + sum(sequence.made for sequence in self.active if not sequence.finished)
 
     def schedule(self, room: BatchRoom) -> list[Segment]:
-        """What the next step is to compute of it; as many sequences join as there is room for."""
+        """Return its parts of the next step; sequences join as long as there is room."""
         self._stepping = []
         parts = []
         if self._prefill is not None:
@@ -98,27 +101,29 @@ class ActiveRequest:
             if not self._prefill.is_last:
                 return parts
         self._stepping = [
-            one for one in self.active if not one.prefills or room.take(len(one.part))
+            sequence
+            for sequence in self.active
+            if not sequence.prefills or room.take(len(sequence.part))
         ]
         while self._waiting and self._join(room):
             self._stepping.append(self.active[-1])
-        return parts + [one.part for one in self._stepping]
+        return parts + [sequence.part for sequence in self._stepping]
 
     def _join(self, room: BatchRoom) -> bool:
         index, prompt = self._waiting[0]
-        own, positions = prompt[self._shared :], len(prompt) + self.request.max_tokens
-        if not room.take(min(self._chunk, len(own)), sequences=1, positions=positions):
+        rest, positions = prompt[self._shared :], len(prompt) + self.request.max_tokens
+        if not room.take(min(self._chunk, len(rest)), sequences=1, positions=positions):
             return False
         self._waiting.popleft()
         cache = self._trunk.cache(positions, self._beginning, self._shared)
         part = Segment([], cache, self._serving, generator(prompt, self._trunk.device), 0)
         every = self._scored or self.request.want_logits
-        prefill = Prefill(own, part, self._chunk, every, min(self.request.max_tokens, 1))
+        prefill = Prefill(rest, part, self._chunk, every, min(self.request.max_tokens, 1))
         self.active.append(TokenSequence(self.request, index, prefill, self._language))
         return True
 
     def advance(self) -> bool:
-        """Go on after a step; whether all is done."""
+        """Process a step's logits; return whether the request is done."""
         if self._prefill is not None:
             part = self._prefill.part
             if self.request.echo:
@@ -127,47 +132,55 @@ class ActiveRequest:
                 self._prefill = None
             else:
                 self._prefill.advance()
-        for completion in self._stepping:
-            completion.take(self._before)
-            if completion.finished:
-                self._made += completion.made
-                self._rows += completion.rows
-        self.active = [one for one in self.active if not one.finished]
+        for sequence in self._stepping:
+            sequence.take(self._before)
+            if sequence.finished:
+                self._made += sequence.made
+                self._rows += sequence.rows
+        self.active = [sequence for sequence in self.active if not sequence.finished]
         if not self._waiting:
-            self._beginning = None  # all that begin with it have it
+            self._beginning = None  # every sequence has its copy
         if self._first_s is None and self.made:
             self._first_s = time.monotonic()
         return not self.active and not self._waiting
 
     def end(self) -> End:
-        """The account of a request that is done."""
+        """Return the summary of a request that is done."""
         request, first_s, ended_s = self.request, self._first_s, time.monotonic()
         queued_s, took_s = self._started_s - request.arrived_s, ended_s - request.arrived_s
-        timings: dict[str, Any] = {
-            "request_id": request.id,
-            "time_to_first_token_s": None if first_s is None else first_s - request.arrived_s,
-            "end_to_end_s": took_s,
-            "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": self._made,
-            **self._serving.meter.parts(queued_s, took_s),
-            "policy": {
-                "name": self._policy.name,
-                "params": self._policy.model_dump(exclude_none=True),
-            },
-            "profile": self._channel.profile,
-            "epoch": self._channel.epoch,
-        }
+        meter = self._serving.meter
+        timings = Timings(
+            request_id=request.id,
+            time_to_first_token_s=None if first_s is None else first_s - request.arrived_s,
+            end_to_end_s=took_s,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._made,
+            **meter.parts(queued_s, took_s),
+            eq8_s=meter.eq8_s,
+            batched_s=meter.batched_s,
+            batch=meter.sequences / meter.steps,
+            experts=meter.experts(),
+            overruns=meter.overruns,
+            device_messages=meter.device_messages,
+            policy=PolicySpec(
+                name=self._policy.name, params=self._policy.model_dump(exclude_none=True)
+            ),
+            profile=self._channel.profile,
+            epoch=self._channel.epoch,
+        )
         logits = torch.cat(self._rows) if request.want_logits else None
         trace = self._serving.trace
         if request.trace is not None:
             request.trace.end(ended_s, self._made)
         routing = None if trace is None else trace.npz()
-        lost = self._serving.meter.lost
-        return End(self._made, timings, logits, routing, request.trace, lost)
+        return End(self._made, timings, logits, routing, request.trace, meter.lost)
 
 
 def shared_tokens(prompts: list[list[int]], n: int = 1) -> int:
-    """How many tokens all sequences begin with, n of each prompt; each has one of its own."""
+    """Return the length of the prefix that all sequences share, n of each prompt.
+
+    Every sequence keeps at least one token of its own.
+    """
     if len(prompts) == 1:
         return 0 if n == 1 else len(prompts[0]) - 1
     shortest = min(map(len, prompts))

@@ -1,13 +1,13 @@
-"""The engine: one thread that owns the trunk and the radio; requests go through it side by side.
+"""The engine: one thread that owns the trunk and the radio, and serves requests side by side.
 
 HTTP ──submit──► waiting ──► [ step ─► step ─► step … ] ──deliver──► HTTP
                     │          all running sequences advance in each; between two, some join
                     ◄──────► [ one probe of a link ], when nothing runs
 
-Between steps, and between layers: read hellos, beats and channel states.
+Between steps, and between layers, it reads hellos, beats and channel states.
 
-At most MAX_RUNNING sequences run, each with memory for all the keys and values that it may have. At
-most `step_tokens` tokens of a step are of prompts.
+At most MAX_RUNNING sequences run, each with memory for all the keys and values that it may need. At
+most `step_tokens` tokens of a step belong to prompts.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from collections.abc import Callable, Sequence
 import torch
 import zmq
 
+from orchestrator.contracts.http import Requests
 from orchestrator.metrics import BsMetrics
 from orchestrator.metrics.bs import PARTS
 from services.bs.batch.batch import Segment
 from services.bs.engine.active_request import ActiveRequest
 from services.bs.engine.prefill import step_tokens
-from services.bs.engine.progress import RequestsInProgress
-from services.bs.engine.queue import Asked, RequestQueue
+from services.bs.engine.queue import RequestQueue, Submitted
 from services.bs.engine.request import End, Failure, FullError, Request, TooLargeError
 from services.bs.engine.room import BatchRoom
 from services.bs.engine.sequence import Language
 from services.bs.engine.trunk import Trunk
 from services.bs.experts.dispatcher import Dispatcher
 from services.bs.experts.policy_in_force import PolicyInForce
-from services.bs.experts.prober import Prober, ProbeRequest
+from services.bs.experts.prober import Prober, ProbeSeries
 from services.net.channel_feed import ChannelFeed
 from services.settings import COMPUTE_NICENESS
 
 MAX_RUNNING = 32
-# A small model's operations are done before another thread has woken for its share, and waiting for
-# that one costs more than they do where devices run on the same cores.
+# An operation of a small model ends before a second thread has woken up for its share, and waiting
+# for that thread costs more than the operation where devices run on the same cores.
 SMALL_TRUNK_BYTES = 64 << 20
 _IDLE_POLL_MS = 200
 _WAKE = "inproc://wake"
 
 
 class Engine(threading.Thread):
-    """Serves requests: they begin in the order of their arrival, and advance together.
+    """A server of requests, which begin in the order of their arrival and advance together.
 
     Attributes:
-        positions: for which there is memory for keys and values, of all sequences together.
+        positions: of keys and values that fit in memory, for all sequences together.
     """
 
     def __init__(
@@ -85,32 +85,32 @@ class Engine(threading.Thread):
         self._wake.connect(_WAKE)
         self._wake_lock = threading.Lock()
 
-    def submit(self, asked: Asked) -> None:
+    def submit(self, request: Submitted) -> None:
         """Queue a request, from any thread; raises FullError, TooLargeError."""
-        if isinstance(asked, Request) and asked.positions > self.positions:
+        if isinstance(request, Request) and request.positions > self.positions:
             self._metrics.requests_total.labels("refused").inc()
             raise TooLargeError(
-                f"prompts and max_tokens need {asked.positions} positions of keys and values; "
+                f"prompts and max_tokens need {request.positions} positions of keys and values; "
                 f"WDMOE_KV_MIB allows {self.positions}"
             )
         try:
-            self._waiting.put(asked)
+            self._waiting.put(request)
         except FullError:
             self._metrics.requests_total.labels("refused").inc()
             raise
         with self._wake_lock:
             self._wake.send(b"")
 
-    def standing(self) -> RequestsInProgress:
+    def standing(self) -> Requests:
         """What runs and what waits, for any thread."""
-        return RequestsInProgress(
-            [one.request.progress(one.made) for one in self._running],
-            [request.progress() for request in self._waiting.in_turn()],
+        return Requests(
+            running=[active.request.progress(active.made) for active in self._running],
+            waiting=[request.progress() for request in self._waiting.in_turn()],
         )
 
     def run(self) -> None:
-        """Forever: keep up with the radio, and serve."""
-        os.nice(COMPUTE_NICENESS)  # of this thread, and of torch's that it starts
+        """Keep up with the radio and serve requests, forever."""
+        os.nice(COMPUTE_NICENESS)  # of this thread, and of torch's threads, which it starts
         if self._trunk.weight_bytes < SMALL_TRUNK_BYTES:
             torch.set_num_threads(1)
         poller = zmq.Poller()
@@ -125,40 +125,40 @@ class Engine(threading.Thread):
             self._turn()
 
     def _turn(self) -> None:
-        """One step of all that run, or what waits for nothing to run."""
+        """Run one step of all requests or, when none runs, one probe."""
         self._drop_cancelled()
         parts = self._schedule()
         self._metrics.requests_running.set(len(self._running))
         if parts:
             self._step(parts)
             self._metrics.requests_running.set(len(self._running))
-        elif isinstance(self._waiting.first(), ProbeRequest):
+        elif isinstance(self._waiting.first(), ProbeSeries):
             probe = self._waiting.take()
-            assert isinstance(probe, ProbeRequest), "only this thread takes"
+            assert isinstance(probe, ProbeSeries), "only this thread takes"
             if (found := self._prober.advance(probe)) is None:
                 self._waiting.put_back(probe)
             else:
                 probe.deliver(found)
 
     def _drop_cancelled(self) -> None:
-        gone = [one.request for one in self._running if one.request.cancelled]
+        gone = [running.request for running in self._running if running.request.cancelled]
         if gone:
-            self._running = [one for one in self._running if not one.request.cancelled]
+            self._running = [running for running in self._running if not running.request.cancelled]
         gone += self._waiting.drop_cancelled()
         for request in gone:
             _end_trace(request, "cancelled")
         self._metrics.requests_total.labels("cancelled").inc(len(gone))
 
     def _schedule(self) -> list[Segment]:
-        """What the next step computes. Requests begin in their order, as far as there is room."""
+        """Return the parts of the next step; requests begin in order, as far as there is room."""
         tokens = step_tokens(self._trunk.words)
         chunk = tokens // 2
-        running = sum(len(one.active) for one in self._running)
-        held = sum(one.positions for one in self._running)
-        room = BatchRoom(MAX_RUNNING - running, tokens, self.positions - held)
+        sequences = sum(len(running.active) for running in self._running)
+        held = sum(running.positions for running in self._running)
+        room = BatchRoom(MAX_RUNNING - sequences, tokens, self.positions - held)
         parts: list[Segment] = []
-        for one in list(self._running):
-            parts += self._parts(one, room)
+        for running in list(self._running):
+            parts += self._parts(running, room)
         while room.is_open and isinstance(request := self._waiting.first(), Request):
             if not room.has(min(len(request.prompts[0]), chunk), 1, request.positions):
                 break
@@ -177,7 +177,7 @@ class Engine(threading.Thread):
     def _parts(self, running: ActiveRequest, room: BatchRoom) -> list[Segment]:
         try:
             return running.schedule(room)
-        except Exception as error:  # memory that is not there after all
+        except Exception as error:  # such as memory that turns out to be missing
             self._running.remove(running)
             self._failed(running.request, error)
             return []
@@ -193,12 +193,12 @@ class Engine(threading.Thread):
     def _step(self, parts: list[Segment]) -> None:
         try:
             self._trunk.forward(parts)
-        except Exception as error:  # it is not known whose fault it is
+        except Exception as error:  # any of the requests may be the cause
             for running in self._running:
                 self._failed(running.request, error)
             self._running = []
             return
-        for layer_s in self._trunk.step.layers_s:
+        for layer_s in self._trunk.batch.layers_s:
             self._metrics.layer_seconds.observe(layer_s)
         still = []
         for running in self._running:
@@ -217,14 +217,16 @@ class Engine(threading.Thread):
 
     def _end(self, request: Request, end: End) -> None:
         timings = end.timings
-        self._metrics.request_seconds.observe(timings["end_to_end_s"])
+        self._metrics.request_seconds.observe(timings.end_to_end_s)
         for part in PARTS:
-            self._metrics.request_part_seconds_total.labels(part).inc(max(0, timings[f"{part}_s"]))
-        self._metrics.request_eq8_seconds_total.inc(timings["eq8_s"])
-        self._metrics.request_batched_seconds_total.inc(timings["batched_s"])
-        if (first_s := timings["time_to_first_token_s"]) is not None:
+            self._metrics.request_part_seconds_total.labels(part).inc(
+                max(0, getattr(timings, f"{part}_s"))
+            )
+        self._metrics.request_eq8_seconds_total.inc(timings.eq8_s)
+        self._metrics.request_batched_seconds_total.inc(timings.batched_s)
+        if (first_s := timings.time_to_first_token_s) is not None:
             self._metrics.time_to_first_token_seconds.observe(first_s)
-        self._metrics.tokens_total.labels("prompt").inc(timings["prompt_tokens"])
+        self._metrics.tokens_total.labels("prompt").inc(timings.prompt_tokens)
         self._metrics.tokens_total.labels("completion").inc(end.completion_tokens)
         self._metrics.requests_total.labels("ok").inc()
         request.deliver(end)
@@ -238,7 +240,7 @@ class Engine(threading.Thread):
         _end_trace(request, message)
         try:
             request.deliver(Failure(message))
-        except Exception:  # nobody can be told
+        except Exception:  # the failure cannot be delivered
             traceback.print_exc()
 
 

@@ -1,4 +1,4 @@
-"""How much memory keys and values may take."""
+"""The memory budget for keys and values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-# What is free when the trunk is loaded is also for a step's tensors, and on one host for devices.
+# Memory that is free once the trunk is loaded must also hold a step's tensors and, on one host, the
+# devices.
 SHARE = 4
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def kv_bytes(kv_mib: int, device: torch.device) -> int:
-    """As configured, or of what is free where the trunk is one SHARE-th."""
+    """Return the configured size or, if it is 0, one SHARE-th of the trunk device's free memory."""
     if kv_mib:
         return kv_mib << 20
     return _free_bytes(device) // SHARE
@@ -27,6 +28,6 @@ def _free_bytes(device: torch.device) -> int:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
-    except OSError:  # no cgroup v2, or not one of its own
+    except OSError:  # no cgroup v2, or the root cgroup
         return free
     return free if limit == "max" else min(free, int(limit) - used)

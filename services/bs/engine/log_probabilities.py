@@ -8,25 +8,25 @@ import torch
 
 from services.bs.engine.request import TokenLogprob
 
-# Rows at a time: a log-softmax of all of a long prompt's would take as much memory again as those.
+# Rows at a time: a log-softmax over all logits of a long prompt would double their memory.
 _ROWS = 512
 
 
 def logprobs(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
-    """Of n tokens, each by its row of logits (n × vocabulary, fp32), before any temperature.
+    """Return those of n tokens, by their logits (n × vocabulary, fp32), before any temperature.
 
-    `top` likeliest alternatives are told with each, as many as there are.
+    Each comes with the `top` likeliest alternatives, or with as many as there are.
     """
-    told: list[TokenLogprob] = []
+    scored: list[TokenLogprob] = []
     top = min(top, logits.shape[-1])
     for first in range(0, len(tokens), _ROWS):
-        some = tokens[first : first + _ROWS]
+        chunk = tokens[first : first + _ROWS]
         values = logits[first : first + _ROWS].log_softmax(dim=-1)
-        own = values.gather(-1, torch.tensor(some)[:, None])[:, 0].tolist()
+        chosen = values.gather(-1, torch.tensor(chunk)[:, None])[:, 0].tolist()
         best = values.topk(top, dim=-1)
-        rows = zip(some, own, best.indices.tolist(), best.values.tolist(), strict=True)
-        told += [
+        rows = zip(chunk, chosen, best.indices.tolist(), best.values.tolist(), strict=True)
+        scored += [
             TokenLogprob(token, logprob, tuple(zip(others, theirs, strict=True)))
             for token, logprob, others, theirs in rows
         ]
-    return told
+    return scored

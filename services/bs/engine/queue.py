@@ -1,4 +1,4 @@
-"""Requests that wait for their turn."""
+"""The queue of requests that wait for their turn."""
 
 from __future__ import annotations
 
@@ -7,60 +7,60 @@ from collections import deque
 from typing import TypeAlias
 
 from services.bs.engine.request import FullError, Request
-from services.bs.experts.prober import ProbeRequest
+from services.bs.experts.prober import ProbeSeries
 
 MAX_WAITING = 64
-Asked: TypeAlias = Request | ProbeRequest
+Submitted: TypeAlias = Request | ProbeSeries
 
 
 class RequestQueue:
     """A bounded queue, first in, first out; may be used from any thread."""
 
     def __init__(self) -> None:
-        self._asked: deque[Asked] = deque()
+        self._items: deque[Submitted] = deque()
         self._lock = threading.Lock()
 
-    def put(self, asked: Asked) -> None:
-        """Queue it; raises FullError."""
+    def put(self, item: Submitted) -> None:
+        """Append an item; raises FullError."""
         with self._lock:
-            if len(self._asked) >= MAX_WAITING:
+            if len(self._items) >= MAX_WAITING:
                 raise FullError
-            self._asked.append(asked)
+            self._items.append(item)
 
-    def put_back(self, asked: Asked) -> None:
-        """Queue what was taken once more, behind all others, full or not."""
+    def put_back(self, item: Submitted) -> None:
+        """Append a taken item again, behind all others, even to a full queue."""
         with self._lock:
-            self._asked.append(asked)
+            self._items.append(item)
 
     def requests(self) -> int:
-        """How many of those that wait are requests."""
+        """Return how many requests wait, without probes."""
         with self._lock:
-            return sum(isinstance(asked, Request) for asked in self._asked)
+            return sum(isinstance(item, Request) for item in self._items)
 
-    def first(self) -> Asked | None:
-        """The one whose turn it is; it stays."""
+    def first(self) -> Submitted | None:
+        """Return the next item, which stays in the queue."""
         with self._lock:
-            return self._asked[0] if self._asked else None
+            return self._items[0] if self._items else None
 
-    def take(self) -> Asked:
-        """The one whose turn it is; IndexError if there is none."""
+    def take(self) -> Submitted:
+        """Remove and return the next item; IndexError if the queue is empty."""
         with self._lock:
-            return self._asked.popleft()
+            return self._items.popleft()
 
     def in_turn(self) -> list[Request]:
-        """Those that are to be completed, in the order of their turns; probes are none."""
+        """Return the waiting requests in order, without probes."""
         with self._lock:
-            return [asked for asked in self._asked if isinstance(asked, Request)]
+            return [item for item in self._items if isinstance(item, Request)]
 
     def drop_cancelled(self) -> list[Request]:
-        """Take out those that nobody waits for any more; which requests."""
+        """Remove cancelled items; return the requests among them."""
         with self._lock:
-            kept: deque[Asked] = deque()
+            kept: deque[Submitted] = deque()
             dropped: list[Request] = []
-            for asked in self._asked:
-                if not asked.cancelled:
-                    kept.append(asked)
-                elif isinstance(asked, Request):
-                    dropped.append(asked)
-            self._asked = kept
+            for item in self._items:
+                if not item.cancelled:
+                    kept.append(item)
+                elif isinstance(item, Request):
+                    dropped.append(item)
+            self._items = kept
             return dropped

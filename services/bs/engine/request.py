@@ -1,6 +1,6 @@
-"""What HTTP asks of the engine, and what the engine tells as it goes.
+"""A request to the engine, and the events that the engine delivers for it.
 
-Request ──submit──► engine ──deliver──► Echo? Piece* Finished  (of each sequence, by its index)
+Request ──submit──► engine ──deliver──► Echo? Piece* Finished  (for each sequence, by its index)
                                         End | Failure          (once, last)
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-from services.bs.engine.progress import Progress
+from orchestrator.contracts.http import RunningRequest
+from orchestrator.contracts.timings import Timings
 from services.bs.engine.sampling import Sampling
 from services.bs.tracing.spans import RequestTrace
 
@@ -22,8 +23,8 @@ from services.bs.tracing.spans import RequestTrace
 class TokenLogprob:
     """A token, its log-probability given all before it, and the likeliest alternatives to it.
 
-    `logprob` is None of a sequence's first token, which nothing comes before; then `top` is empty.
-    `top` has the `logprobs` likeliest tokens that were asked for, the likeliest first.
+    `top` has as many tokens as the request's `logprobs`, the likeliest first. The first token of a
+    sequence follows nothing: its `logprob` is None and its `top` is empty.
     """
 
     token: int
@@ -33,7 +34,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Echo:
-    """A prompt's own tokens, if they were asked for: before anything else of its sequence."""
+    """A prompt's own tokens, if requested: delivered before other events of its sequence."""
 
     index: int
     tokens: tuple[TokenLogprob, ...]
@@ -41,7 +42,7 @@ class Echo:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token as it is made: text that is certain now, maybe none; or text that was held back.
+    """A token as it is made, with the text that is now final, if any; or text that was held back.
 
     `made` counts all tokens of its sequence so far; `tokens` has the token, if `logprobs` is set.
     """
@@ -56,7 +57,7 @@ class Piece:
 class Finished:
     """A sequence of `made` tokens ended: `length` or `stop`.
 
-    `experts_lost` is the request's so far: tokens' experts whose devices failed or were not there.
+    `experts_lost` counts the request's experts of tokens so far that faults or outage have cost.
     """
 
     index: int
@@ -69,12 +70,12 @@ class Finished:
 class End:
     """The end of a request.
 
-    `logits` has a row for every position, `routing` is an .npz file, if they were asked for;
-    `trace` is the request's, and `experts_lost` as the last `Finished` has it.
+    `logits` has a row for every position, and `routing` is an .npz file, if requested; `trace` is
+    the request's, and `experts_lost` is as in the last `Finished`.
     """
 
     completion_tokens: int
-    timings: dict[str, Any]
+    timings: Timings
     logits: torch.Tensor | None
     routing: bytes | None
     trace: RequestTrace | None = None
@@ -83,7 +84,7 @@ class End:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that got no answer."""
+    """The end of a request that got no answer."""
 
     message: str
 
@@ -93,20 +94,20 @@ Event: TypeAlias = Echo | Piece | Finished | End | Failure
 
 @dataclass
 class Request:
-    """Completions to make; `deliver` is called from the engine's thread.
+    """A request for completions; `deliver` is called from the engine's thread.
 
     Attributes:
-        prompts: one or several sequences of tokens. What all of them begin with is computed once.
-        max_tokens: to make of each; 0 only scores the prompts.
+        prompts: one or several sequences of tokens; their common prefix is computed once.
+        max_tokens: limit for each sequence; 0 only scores the prompts.
         n: how many sequences to make from each prompt; those of the first prompt come first.
         stop: texts that end a sequence, and are not a part of it.
-        stop_tokens: tokens that do.
-        ignore_eos: go on after the model's own end.
-        logprobs: how many alternatives to tell for each token; None: no log-probabilities.
-        echo: tell the prompts' own tokens too; their log-probabilities, if `logprobs` is set.
+        stop_tokens: tokens that end a sequence.
+        ignore_eos: go on after the model's end tokens.
+        logprobs: how many alternatives to return for each token; None: no log-probabilities.
+        echo: return the prompts' own tokens too, with log-probabilities if `logprobs` is set.
         want_logits, want_routing: only with a single sequence.
-        trace: what is to record when its steps happened; None: nothing is recorded.
-        cancelled: set from any thread when nobody waits for the answer any more.
+        trace: the recorder of its steps; None: nothing is recorded.
+        cancelled: set from any thread when the client no longer waits for the answer.
     """
 
     id: str
@@ -128,20 +129,20 @@ class Request:
 
     @property
     def positions(self) -> int:
-        """Of keys and values, at most, that it needs to make one sequence after another."""
+        """Positions of keys and values, at most, to make its sequences one after another."""
         beginning = len(self.prompts[0]) if len(self.prompts) * self.n > 1 else 0
         return beginning + max(map(len, self.prompts)) + self.max_tokens
 
-    def progress(self, made: int = 0) -> Progress:
+    def progress(self, made: int = 0) -> RunningRequest:
         """How far it has come, with so many tokens made."""
         sequences = len(self.prompts) * self.n
-        return Progress(
-            self.id,
-            sequences,
-            sum(map(len, self.prompts)),
-            made,
-            sequences * self.max_tokens,
-            time.monotonic() - self.arrived_s,
+        return RunningRequest(
+            id=self.id,
+            sequences=sequences,
+            prompt_tokens=sum(map(len, self.prompts)),
+            completion_tokens=made,
+            max_tokens=sequences * self.max_tokens,
+            age_s=time.monotonic() - self.arrived_s,
         )
 
 
@@ -150,4 +151,4 @@ class FullError(Exception):
 
 
 class TooLargeError(Exception):
-    """A request has no room in memory, whoever else is served."""
+    """A request does not fit in memory, even alone."""

@@ -1,13 +1,13 @@
-"""What may still join a step."""
+"""The room that is left in a step."""
 
 from __future__ import annotations
 
 
 class BatchRoom:
-    """Sequences, tokens of prompts, and positions of keys and values.
+    """Room for sequences, tokens of prompts, and positions of keys and values.
 
     Attributes:
-        is_open: nobody was refused: whoever comes later does not go before one that waits.
+        is_open: nothing was refused yet; afterwards, nothing overtakes what waits.
     """
 
     def __init__(self, sequences: int, tokens: int, positions: int) -> None:
@@ -17,7 +17,7 @@ class BatchRoom:
         self._positions = positions
 
     def take(self, tokens: int, *, sequences: int = 0, positions: int = 0) -> bool:
-        """Let tokens take part, for which there have to be so many sequences and positions more."""
+        """Take room for all of it, or for nothing; return whether there was enough."""
         self.is_open = self.is_open and self.has(tokens, sequences, positions)
         if self.is_open:
             self._sequences -= sequences
@@ -26,7 +26,7 @@ class BatchRoom:
         return self.is_open
 
     def has(self, tokens: int, sequences: int, positions: int) -> bool:
-        """Whether there is room for that."""
+        """Return whether there is room for all of it."""
         return (
             sequences <= self._sequences and tokens <= self._tokens and positions <= self._positions
         )

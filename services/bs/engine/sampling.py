@@ -1,10 +1,10 @@
-"""How tokens are chosen, in the order of transformers' generate(), whose processors these are.
+"""Token sampling, in the order of transformers' generate(), whose processors it uses.
 
     logits ─► logit_bias ─► repetition ─► frequency, presence ─► min_tokens ─► greedy: the largest
                                                                             │
                       draw ◄─ softmax ◄─ min_p ◄─ top_p ◄─ top_k ◄─ temperature  above 0
 
-A processor is there only if it is needed: greedy decoding without any takes the largest logit.
+Processors without an effect are left out: greedy decoding without any takes the largest logit.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-# Below that the softmax is greedy anyway, and soon no number.
+# Below this the softmax is greedy anyway, and soon not a number.
 _LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a request says about it; the defaults change nothing.
+    """The sampling parameters of a request; the defaults change nothing.
 
     Attributes:
-        seed: of its first choice; the next ones have the next seeds. None: a new one each time.
+        seed: of the first choice; the next choices have the next seeds. None: a new seed each time.
         top_k: 0: all tokens.
-        repetition_penalty: of tokens in the prompt and after it.
-        frequency_penalty, presence_penalty: of tokens after the prompt.
+        repetition_penalty: for tokens in the prompt and after it.
+        frequency_penalty, presence_penalty: for tokens after the prompt.
         logit_bias: by token.
-        min_tokens: to make before anything may end the completion.
+        min_tokens: tokens to make before anything may end the completion.
     """
 
     temperature: float = 0.0
@@ -58,32 +58,32 @@ class Sampling:
         return self.temperature < _LEAST_TEMPERATURE
 
     def processors(self, prompt_tokens: int, ends: Collection[int]) -> list[LogitsProcessor]:
-        """What logits go through, for a prompt of that length; `ends` are what min_tokens bars."""
-        some: list[LogitsProcessor] = []
+        """Return the processors for a prompt of that length; min_tokens bars the tokens `ends`."""
+        processors: list[LogitsProcessor] = []
         if self.logit_bias:
             bias: list[list[list[int] | float]] = [
                 [[token], float(value)] for token, value in self.logit_bias.items()
             ]
-            some.append(SequenceBiasLogitsProcessor(bias))
+            processors.append(SequenceBiasLogitsProcessor(bias))
         if self.repetition_penalty != 1:
-            some.append(RepetitionPenaltyLogitsProcessor(float(self.repetition_penalty)))
+            processors.append(RepetitionPenaltyLogitsProcessor(float(self.repetition_penalty)))
         if self.frequency_penalty or self.presence_penalty:
             penalties = self.frequency_penalty, self.presence_penalty
-            some.append(CountPenalty(prompt_tokens, *penalties))
+            processors.append(CountPenalty(prompt_tokens, *penalties))
         if self.min_tokens and ends:
             barred = self.min_tokens, list(ends)
-            some.append(MinNewTokensLengthLogitsProcessor(prompt_tokens, *barred))
+            processors.append(MinNewTokensLengthLogitsProcessor(prompt_tokens, *barred))
         if self.greedy:
-            return some
+            return processors
         if self.temperature != 1:
-            some.append(TemperatureLogitsWarper(float(self.temperature)))
+            processors.append(TemperatureLogitsWarper(float(self.temperature)))
         if self.top_k:
-            some.append(TopKLogitsWarper(self.top_k))
+            processors.append(TopKLogitsWarper(self.top_k))
         if self.top_p < 1:
-            some.append(TopPLogitsWarper(self.top_p))
+            processors.append(TopPLogitsWarper(self.top_p))
         if self.min_p:
-            some.append(MinPLogitsWarper(self.min_p))
-        return some
+            processors.append(MinPLogitsWarper(self.min_p))
+        return processors
 
 
 class CountPenalty(LogitsProcessor):
@@ -95,13 +95,13 @@ class CountPenalty(LogitsProcessor):
         self._presence = presence
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (1 × vocabulary) less the penalties of the tokens (1 × n) after the prompt."""
+        """Subtract the penalties of the tokens (1 × n) after the prompt from scores (1 × words)."""
         counts = input_ids[0, self._prompt_tokens :].bincount(minlength=scores.shape[-1])
         return scores - self._frequency * counts - self._presence * (counts > 0)
 
 
 class Draw:
-    """Chooses the tokens of one sequence."""
+    """The sampler of one sequence's tokens."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Draw:
         ends: Collection[int],
         choice: int = 0,
     ) -> None:
-        """At most `most` of them; `choice` is its number among those of the same prompt."""
+        """Draw at most `most` tokens; `choice` is the sequence's number within its prompt."""
         self._greedy = sampling.greedy
         self._processors = sampling.processors(len(prompt), ends)
         self._generator = torch.Generator()
@@ -126,7 +126,7 @@ class Draw:
             self._ids[0, : len(prompt)] = torch.tensor(prompt)
 
     def __call__(self, logits: torch.Tensor) -> int:
-        """The next token, by its logits (vocabulary,)."""
+        """Return the next token, by its logits (vocabulary,)."""
         scores = self.scores(logits)
         if self._greedy:
             token = int(scores.argmax())
@@ -139,7 +139,7 @@ class Draw:
         return token
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (vocabulary,) as processed for the next token."""
+        """Return the logits (vocabulary,) as processed for the next token."""
         if not self._processors:
             return logits
         ids, scores = self._ids[:, : self._count], logits[None]

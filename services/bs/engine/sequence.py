@@ -1,4 +1,4 @@
-"""One of a request's sequences, from its prompt to the last token made for it."""
+"""A sequence of a request, from its prompt to its last token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.bs.text.detokenizer import IncrementalDetokenizer
 
 @dataclass(frozen=True)
 class Language:
-    """What tokens mean: their text, and which of them end a completion."""
+    """The meaning of tokens: their text, and which of them end a completion."""
 
     decode: Callable[[Sequence[int]], str]
     ends: frozenset[int]
@@ -24,37 +24,39 @@ class Language:
 
 @dataclass
 class Scored:
-    """Tokens that an echo begins with, and the logits (1 × vocabulary) of what follows them."""
+    """The tokens of an echo so far, and the logits (1 × vocabulary) of the token after them."""
 
     tokens: list[TokenLogprob] = field(default_factory=list)
     after: torch.Tensor | None = None
 
     def extend(self, ids: Sequence[int], logits: torch.Tensor, top: int | None) -> Scored:
-        """With more tokens, and the logits of each position from the first of these on.
+        """Return the echo with more tokens; `logits` has a row for each of them.
 
-        `top` is how many alternatives are told; None: no log-probabilities, and no use of logits.
+        `top` is the number of alternatives; None: no log-probabilities, and `logits` is not used.
         """
         if top is None:
             return Scored([*self.tokens, *map(_unscored, ids)])
         if self.after is None:
-            told = [_unscored(ids[0]), *logprobs(logits[:-1], ids[1:], top)]
+            added = [_unscored(ids[0]), *logprobs(logits[:-1], ids[1:], top)]
         else:
-            told = logprobs(torch.cat([self.after, logits[:-1]]), ids, top)
-        return Scored([*self.tokens, *told], logits[-1:].clone())
+            added = logprobs(torch.cat([self.after, logits[:-1]]), ids, top)
+        return Scored([*self.tokens, *added], logits[-1:].clone())
 
 
 class TokenSequence:
-    """Used by the engine's thread only; gives its events to the request's `deliver`.
+    """A sequence in the making; used by the engine's thread only.
+
+    Its events go to the request's `deliver`.
 
     Attributes:
         part: its next tokens.
-        finished: nothing more is made.
+        finished: no more tokens are made.
         made: tokens made so far.
-        rows: the logits of every step, if they are wanted.
+        rows: the logits of every step, if requested.
     """
 
     def __init__(self, request: Request, index: int, prefill: Prefill, language: Language) -> None:
-        """`prefill` has the tokens of its prompt that no other sequence brings."""
+        """`prefill` has the tokens of its prompt after the shared prefix."""
         self.part = prefill.part
         self.finished = False
         self.made = 0
@@ -74,14 +76,14 @@ class TokenSequence:
 
     @property
     def prefills(self) -> bool:
-        """Whether its next tokens are of its prompt."""
+        """Whether its next tokens belong to its prompt."""
         return self._prefill is not None
 
     def take(self, before: Scored) -> None:
-        """Go on after a step; `before` has the tokens of its prompt that are not its own."""
+        """Process a step's logits; `before` has the echo of the shared prefix."""
         logits, request = self.part.logits, self._request
         if request.want_logits:
-            self.rows.append(logits.clone())  # of the step's, which then need not be kept
+            self.rows.append(logits.clone())  # a copy, so that the step's logits can be freed
         if self._prefill is not None:
             scored = self._scored or before
             if request.echo:
@@ -102,7 +104,7 @@ class TokenSequence:
         likely: list[TokenLogprob] = []
         if request.logprobs is not None:
             likely = logprobs(logits[-1:], [token], request.logprobs)
-        # Without text too: a stream shows when each token was made, not when its text was certain.
+        # Without text too: a stream shows when each token was made, not when its text was final.
         text = "" if ends else self._text.add(token)
         request.deliver(Piece(self._index, text, self.made, tuple(likely)))
         if ends or self._text.stopped:

@@ -1,9 +1,9 @@
-"""The trunk: a transformers model whose experts are elsewhere.
+"""The trunk: a transformers model whose experts run on the devices.
 
     layer.self_attn   ─► attention   every sequence's own keys and values
     layer.mlp(hidden) ─► RemoteMoe   gate ─► logits ─► Selector ─► Dispatcher ─► the devices
 
-The model is built without storage, its experts are taken out, and only then are the trunk's tensors
+The model is built without storage, its experts are removed, and only then are the trunk's tensors
 read: no expert weight ever enters this process.
 """
 
@@ -20,7 +20,10 @@ from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 from orchestrator.moe.checkpoint import Checkpoint
 from services.bs.batch.attention import IMPLEMENTATION, KvCache, position_bytes
 from services.bs.batch.batch import ForwardBatch, Segment
+from services.bs.batch.decision import RoutingDecision
+from services.bs.batch.layer_record import LayerRecord
 from services.bs.experts.dispatcher import Dispatcher
+from services.bs.experts.layer_metrics import LayerMetrics
 from services.bs.experts.selector import Selector
 
 
@@ -34,6 +37,7 @@ class Trunk:
         checkpoint: Checkpoint,
         selector: Selector,
         dispatcher: Dispatcher,
+        metrics: LayerMetrics,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -46,7 +50,7 @@ class Trunk:
         with torch.device("meta"):
             model = MixtralForCausalLM(self._config)
         for number, layer in enumerate(model.model.layers):
-            layer.mlp = RemoteMoe(number, layer.mlp, selector, dispatcher, self)
+            layer.mlp = RemoteMoe(number, layer.mlp, selector, dispatcher, metrics, self)
         weights = {name: tensor.to(device, dtype) for name, tensor in checkpoint.trunk()}
         # Not strict: lm_head is the embedding where the two are tied.
         model.load_state_dict(weights, strict=False, assign=True)
@@ -57,65 +61,71 @@ class Trunk:
 
     @property
     def context_length(self) -> int:
-        """Positions that the model knows."""
+        """The maximum number of positions of the model."""
         return int(self._config.max_position_embeddings)
 
     @property
     def words(self) -> int:
-        """Tokens that the model knows; a tokenizer may have more."""
+        """The vocabulary size of the model; a tokenizer may have more tokens."""
         return int(self._config.vocab_size)
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the trunk's weights take."""
+        """Memory that the trunk's weights take [byte]."""
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
     @property
     def position_bytes(self) -> int:
-        """Memory that a position of a cache takes."""
+        """Memory that a position of a cache takes [byte]."""
         return position_bytes(self._config, self._dtype)
 
     def cache(self, positions: int, before: KvCache | None = None, shared: int = 0) -> KvCache:
-        """An empty one, or one that begins with the first `shared` positions of `before`."""
+        """Return an empty cache, or one with the first `shared` positions of `before`."""
         return KvCache(self._config, self.device, self._dtype, positions, before, shared)
 
     @torch.inference_mode()
     def forward(self, parts: Iterable[Segment]) -> None:
-        """One step: gives every part its logits, and extends its cache.
+        """Run one step: set the logits of every part, and extend its cache.
 
-        A part whose cache begins with another part's comes after that one, of the same request.
+        A part whose cache begins with another part's follows that part, in the same request.
         """
         started_s = time.monotonic()
-        self.step = step = ForwardBatch(parts, self._config.num_local_experts)
+        self.batch = batch = ForwardBatch(parts, self._config.num_local_experts)
         ids: list[int] = []
         positions: list[int] = []
-        for part in step.parts:
+        for part in batch.parts:
             ids += part.ids
             positions += range(part.cache.length, part.cache.length + len(part))
-        wanted = step.wanted()
+        wanted = batch.wanted()
         logits = self._model(
             torch.tensor([ids], device=self.device),
             position_ids=torch.tensor([positions], device=self.device),
             use_cache=False,
             logits_to_keep=torch.tensor(wanted, dtype=torch.int64, device=self.device),
-            packed=step.parts,
+            packed=batch.parts,
         ).logits[0]
-        rows = logits.float().cpu().split([part.wanted for part in step.parts])
-        for part, own in zip(step.parts, rows, strict=True):
+        rows = logits.float().cpu().split([part.wanted for part in batch.parts])
+        for part, part_logits in zip(batch.parts, rows, strict=True):
             part.cache.advance(len(part))
-            part.logits = own
+            part.logits = part_logits
         ended_s = time.monotonic()
-        step.times.forward_s = ended_s - started_s
-        if step.trace is not None:
-            step.trace.started_s, step.trace.ended_s = started_s, ended_s
-        step.close()
+        batch.times.forward_s = ended_s - started_s
+        if batch.trace is not None:
+            batch.trace.started_s, batch.trace.ended_s = started_s, ended_s
+        batch.close()
 
 
 class RemoteMoe(nn.Module):
     """One layer's mixture of experts: the published gate, the policy, the devices' experts."""
 
     def __init__(
-        self, layer: int, moe: nn.Module, selector: Selector, dispatcher: Dispatcher, trunk: Trunk
+        self,
+        layer: int,
+        moe: nn.Module,
+        selector: Selector,
+        dispatcher: Dispatcher,
+        metrics: LayerMetrics,
+        trunk: Trunk,
     ) -> None:
         super().__init__()
         self.gate = moe.get_submodule("gate")
@@ -123,31 +133,33 @@ class RemoteMoe(nn.Module):
         self._layer = layer
         self._selector = selector
         self._dispatcher = dispatcher
+        self._metrics = metrics
         self._trunk = trunk
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Σ weight · expert(hidden); hidden and result 1 × n × m."""
-        step = self._trunk.step
-        entered_s = time.monotonic()
+        """Return Σ weight · expert(hidden); hidden and result are 1 × n × m."""
+        batch, tokens, record = self._trunk.batch, hidden[0], LayerRecord(self._layer)
         self._dispatcher.take_in()
-        started_s = time.monotonic()
-        logits = nn.functional.linear(hidden[0], self.gate.weight)  # type: ignore[arg-type]
-        gated_s = time.monotonic()
-        channel = self._selector.channel()
-        # A step of one group, as most are, needs no part of the logits: a part is an operation.
-        parts = [logits[group.rows] for group in step.groups] if step.groups[1:] else [logits]
-        choices = [
-            self._selector.select(part, self._top_k, group.policy, group.generator, channel)
-            for part, group in zip(parts, step.groups, strict=True)
-        ]
-        selected_s = time.monotonic()
-        output = self._dispatcher.layer(self._layer, hidden[0], choices, step)
-        step.times.gate_s += gated_s - started_s
-        step.times.selection_s += selected_s - gated_s
-        left_s = time.monotonic()
-        step.layers_s.append(left_s - started_s)
-        step.times.moe_s += left_s - entered_s
-        if step.trace is not None:
-            times_s = entered_s, started_s, gated_s, selected_s
-            step.trace.layer(self._layer, times_s, step.left_out())
+        record.gate_at_s = time.monotonic()
+        logits = nn.functional.linear(tokens, self.gate.weight)  # type: ignore[arg-type]
+        record.gated_s = time.monotonic()
+        record.decisions = self._select(logits, batch)
+        record.selected_s = time.monotonic()
+        self._dispatcher.send(tokens, record)
+        self._metrics.book_selection(record, batch)  # while the devices compute
+        self._dispatcher.wait()
+        record.answered_s = time.monotonic()
+        output = self._dispatcher.combine(tokens, record)
+        self._metrics.book_answers(record, batch)
+        record.left_s = time.monotonic()
+        batch.book(record)
         return output[None]
+
+    def _select(self, logits: torch.Tensor, batch: ForwardBatch) -> list[RoutingDecision]:
+        channel, groups = self._selector.channel(), batch.groups
+        # Most batches have one group: slicing its logits would be an operation for nothing.
+        parts = [logits[group.rows] for group in groups] if groups[1:] else [logits]
+        return [
+            self._selector.select(part, self._top_k, group.policy, group.generator, channel)
+            for part, group in zip(parts, groups, strict=True)
+        ]

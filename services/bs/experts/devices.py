@@ -1,13 +1,15 @@
-"""Who may answer: the devices of this stack, admitted by what they say they hold."""
+"""The devices of this stack, admitted by the model and expert that they report."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
 import zmq
 
 from orchestrator.contracts import curve_keys
+from orchestrator.contracts import http as contract
 from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.metrics import BsMetrics
 from orchestrator.moe.checkpoint import ModelInfo
@@ -17,12 +19,12 @@ from services.settings import Settings
 
 @dataclass
 class Device:
-    """What the base station knows of a device; times by the monotonic clock.
+    """A device as the base station knows it; times by the monotonic clock.
 
     Attributes:
         refused: why it was not admitted.
         build: what it runs, as its Hello has it.
-        due_s: until when it computes and need not be heard of; 0 while it has no work.
+        due_s: until when it may compute silently; 0 while it has no work.
     """
 
     admitted: bool = False
@@ -48,7 +50,7 @@ class Devices:
             metrics.device_up.labels(str(q)).set(0)
 
     def number(self, identity: zmq.Frame) -> int | None:
-        """The sender's number, if its identity is one of ours and its key is that identity's."""
+        """Return the sender's number if its identity and its key belong to a device, else None."""
         name = identity.bytes
         for q in range(len(self.devices)):
             if name == f"device-{q}".encode():
@@ -74,7 +76,7 @@ class Devices:
         return reachable
 
     def introduce(self, q: int, hello: wire.Hello) -> wire.Welcome | wire.Refused:
-        """Admit a device if all that it says fits; else say which field does not."""
+        """Admit a device if its Hello matches; else name the field that does not."""
         expected = wire.Hello(
             protocol=wire.PROTOCOL,
             device=q,
@@ -82,7 +84,7 @@ class Devices:
             expert=q,
             layers=self._info.layers,
             hidden_size=self._info.hidden_size,
-            build=hello.build,  # of whatever it is
+            build=hello.build,  # any build
         )
         device = self.devices[q]
         device.build = hello.build
@@ -102,10 +104,23 @@ class Devices:
         return wire.Refused(device.refused)
 
     def lose(self, q: int, why: str) -> None:
-        """Take a device out until it introduces itself again."""
+        """Take a device out until its next Hello."""
         if self.devices[q].admitted:
             print(f"device-{q} lost: {why}", flush=True)
         self._admit(q, False)
+
+    def describe(self) -> dict[str, contract.Device]:
+        """Each device as `/healthz` reports it."""
+        now_s = time.monotonic()
+        return {
+            str(q): contract.Device(
+                admitted=device.admitted,
+                refused=device.refused,
+                build=device.build,
+                last_seen_age_s=now_s - device.last_seen_s if device.last_seen_s else None,
+            )
+            for q, device in enumerate(self.devices)
+        }
 
     def _admit(self, q: int, admitted: bool) -> None:
         self.devices[q].admitted = admitted

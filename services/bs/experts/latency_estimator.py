@@ -1,7 +1,7 @@
-"""How long a token takes on each device: t_q of Eq. 6, by its terms, measured, or the larger.
+"""The latency of a token on each device: t_q of Eq. 6, analytic, measured, or the larger.
 
 Analytic: from the channel state and the devices' speeds (`orchestrator.moe.latency_model`).
-Compute: from the speeds alone, what a policy can know that knows nothing of the radio. Measured:
+Compute: from the speeds alone, the baseline that knows nothing of the radio. Measured:
 per device, messages' times y (from sent to answered) against their tokens n, as y = a + b·n, where
 a is what a message costs however small it is, and b what each token adds.
 """
@@ -21,12 +21,12 @@ from services.net import wire
 
 # A message's weight in the fit halves with every HALF_LIFE later ones of its device.
 HALF_LIFE = 20
-# Fewer messages than that say too little about a device.
+# With fewer messages, a device is judged by Eq. 6.
 ENOUGH = 8
 # What was measured longer ago says nothing about a channel that fades, and a device that a policy
 # avoids for what was measured is not measured again: after that time it is judged by Eq. 6.
 STALE_S = 10.0
-# Weight [tokens²] of the computed b in the fit. Messages that all have as many tokens do not tell a
+# Weight [tokens²] of the computed b in the fit. Messages of one size cannot separate a
 # from b, and then only this does; with tokens that differ by more than a few it is negligible.
 PRIOR = 1.0
 
@@ -47,7 +47,7 @@ class Fit:
     ny: float = 0.0
 
     def add(self, tokens: int, took_s: float, now_s: float) -> None:
-        """A message was answered."""
+        """Add an answered message."""
         self.messages += 1
         self.heard_s = now_s
         self.w = _DECAY * self.w + 1
@@ -57,7 +57,7 @@ class Fit:
         self.ny = _DECAY * self.ny + tokens * took_s
 
     def is_poor(self, now_s: float) -> bool:
-        """Whether too little was measured, or too long ago."""
+        """Return whether there are too few messages, or only old ones."""
         return self.messages < ENOUGH or now_s - self.heard_s > STALE_S
 
     def line(self, prior_s: float) -> tuple[float, float]:
@@ -74,7 +74,7 @@ class Fit:
 
 
 class LatencyEstimator:
-    """The estimate for every device; used by the engine's thread only."""
+    """The estimates of all devices; for the engine's thread only."""
 
     def __init__(self, info: ModelInfo, wire_dtype: str) -> None:
         """Without emulation a token has the size and the cost of the model that is served."""
@@ -117,7 +117,7 @@ class LatencyEstimator:
     def learn(
         self, q: int, tokens: int, took_s: float, now_s: float, state: ChannelState | None
     ) -> None:
-        """A message of `tokens` tokens was answered `took_s` after it was sent.
+        """Learn from a message of `tokens` tokens that was answered `took_s` after it was sent.
 
         Under another profile than the last one's, or after a switch that gave links other rates,
         all that was measured before is forgotten.
@@ -131,7 +131,7 @@ class LatencyEstimator:
     def fit(self, state: ChannelState | None, now_s: float) -> None:
         """Draw the lines through what was learned so far, for `latency_s` to use.
 
-        Apart from it because there is time for this while the devices work.
+        Separate, because there is time for it while the devices compute.
         """
         lines = [
             _UNKNOWN if fit.is_poor(now_s) or prior_s == math.inf else fit.line(prior_s)

@@ -1,4 +1,9 @@
-"""What a layer's selection and its devices' answers amount to: metrics, meters, Eq. 8, estimate."""
+"""The account of a layer: its selection and its devices' answers, in metrics and batch counts.
+
+RoutingDecision, ExpertCall ─► LayerMetrics ─┬─► Prometheus, by device and layer
+                                             ├─► ForwardBatch, by request (Eq. 8 too)
+                                             └─► LatencyEstimator ─► Selector
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,16 @@ from orchestrator.moe.latency_model import batched_latency_s, layer_latency_s
 from services.bs.batch.batch import Counts, ForwardBatch
 from services.bs.batch.decision import RoutingDecision
 from services.bs.batch.expert_call import ExpertCall
+from services.bs.batch.layer_record import LayerRecord
 from services.bs.experts.latency_estimator import LatencyEstimator
 from services.bs.experts.wlr_metrics import WlrMetrics
 
 
 @dataclass(frozen=True)
 class _Device:
-    """One device's metrics; the last two by layer. Looked up once: that takes as long as to count.
+    """One device's metrics; the last two by layer.
 
-    Counters that are looked up begin at 0.
+    Looked up once, because a look-up takes as long as counting; a counter then begins at 0.
     """
 
     downlink: Histogram
@@ -42,7 +48,7 @@ class _Device:
 
     @classmethod
     def of(cls, metrics: BsMetrics, q: int, layers: int) -> _Device:
-        """Device q's."""
+        """Return the metrics of device q."""
         name, by_layer = str(q), [str(layer) for layer in range(layers)]
         dropped = metrics.expert_dropped_total
         return cls(
@@ -64,9 +70,9 @@ class _Device:
 
 
 class LayerMetrics:
-    """Used by the engine's thread only; costs do not depend on Python loops over tokens.
+    """The counters of layers; for the engine's thread only, without Python loops over tokens.
 
-    Metrics are of the layer, whosesoever its tokens are; a step's counts are by request.
+    Metrics count all tokens of a layer; the batch's counts are by request.
     """
 
     def __init__(self, metrics: BsMetrics, estimate: LatencyEstimator, info: ModelInfo) -> None:
@@ -78,127 +84,124 @@ class LayerMetrics:
         ]
         self.worth = WlrMetrics(metrics, info.layers)
 
-    def chosen(self, layer: int, choices: Sequence[RoutingDecision], step: ForwardBatch) -> None:
+    def book_selection(self, record: LayerRecord, batch: ForwardBatch) -> None:
         """Count what was selected and what was left out, and why.
 
-        Meant for the time that the devices work: it takes a while, and nobody waits for it.
+        Called while the devices compute: it takes time that no request waits for.
         """
-        for group, choice in zip(step.groups, choices, strict=True):
-            self._chosen(layer, choice, step.owner[group.rows], step)
+        layer = record.number
+        for group, decision in zip(batch.groups, record.decisions, strict=True):
+            self._count(layer, decision, batch.owner[group.rows], batch)
             for trace, rows in group.traces:
-                trace.add(layer, choice, rows)
-        self._estimate.fit(choices[0].channel, time.monotonic())
+                trace.add(layer, decision, rows)
+        for call in record.unsent:
+            self._drop(layer, call.device, _by_request(call, batch), "unreachable", batch)
+        self._estimate.fit(record.decisions[0].channel, time.monotonic())
 
-    def _chosen(
-        self, layer: int, choice: RoutingDecision, owner: Counts, step: ForwardBatch
+    def _count(
+        self, layer: int, decision: RoutingDecision, owner: Counts, batch: ForwardBatch
     ) -> None:
-        """Of one group's tokens, each of the request that `owner` (n,) has for it."""
-        experts = len(choice.reachable)
-        selected = choice.selected.index.cpu().numpy()
-        used = choice.used.index.cpu().numpy()
-        candidates = choice.selected.candidates.cpu().numpy()
-        # Less those that were brought back because the others of their token cannot be reached.
+        """Count one group's tokens; `owner` (n,) is the request of each."""
+        experts = len(decision.reachable)
+        selected = decision.selected.index.cpu().numpy()
+        used = decision.used.index.cpu().numpy()
+        candidates = decision.selected.candidates.cpu().numpy()
+        # Without those that were brought back because their token's others are unreachable.
         passed = (selected == experts) & (used != candidates)
-        for q, counts in _by_expert(candidates, passed, owner, step):
-            step.deselected[:, q] += counts
+        for q, counts in _by_expert(candidates, passed, owner, batch):
+            batch.deselected[:, q] += counts
             self._devices[q].dropped[layer]["policy"].inc(int(counts.sum()))
-        lost = np.append(~choice.reachable.numpy(), False)[selected]
-        for q, counts in _by_expert(selected, lost, owner, step):
-            gone = choice.channel is not None and not choice.channel.devices[q].reachable
-            self._dropped(layer, q, counts, "outage" if gone else "absent", step)
+        lost = np.append(~decision.reachable.numpy(), False)[selected]
+        for q, counts in _by_expert(selected, lost, owner, batch):
+            gone = decision.channel is not None and not decision.channel.devices[q].reachable
+            self._drop(layer, q, counts, "outage" if gone else "absent", batch)
         a_token = np.bincount((used < experts).sum(axis=1))
         for number in np.flatnonzero(a_token).tolist():
             self._token_experts[layer][number].inc(int(a_token[number]))
-        self.worth.add(layer, choice)
+        self.worth.add(layer, decision)
 
-    def dropped(self, layer: int, job: ExpertCall, reason: str, step: ForwardBatch) -> None:
-        """Count tokens that lose an expert which was to be used."""
-        self._dropped(layer, job.device, _by_request(job, step), reason, step)
-
-    def _dropped(self, layer: int, q: int, counts: Counts, reason: str, step: ForwardBatch) -> None:
-        (step.outage if reason == "outage" else step.dropped)[:, q] += counts
+    def _drop(self, layer: int, q: int, counts: Counts, reason: str, batch: ForwardBatch) -> None:
+        (batch.outage if reason == "outage" else batch.dropped)[:, q] += counts
         self._devices[q].dropped[layer][reason].inc(int(counts.sum()))
 
-    def answered(
-        self,
-        layer: int,
-        jobs: Sequence[ExpertCall],
-        choices: Sequence[RoutingDecision],
-        step: ForwardBatch,
-    ) -> None:
-        """Metrics of every answer, the split of the slowest, and what Eq. 8 has for this layer.
+    def book_answers(self, record: LayerRecord, batch: ForwardBatch) -> None:
+        """Count every answer, the time parts of the slowest, and Eq. 8 of this layer.
 
-        The slowest device may be one that was given up. Where its time went nobody knows.
+        The slowest device may be one that was given up: its time has no known parts.
         """
-        answered = [(job, job.done) for job in jobs if job.done is not None]
-        bare = np.concatenate([choice.wanted() for choice in choices])
-        for job, _ in answered:
-            bare[job.rows.numpy()] = False
+        layer, calls, decisions = record.number, record.calls, record.decisions
+        for call in calls:
+            if call.output is None:
+                self._drop(layer, call.device, _by_request(call, batch), "lost", batch)
+        answered = [(call, call.done) for call in calls if call.done is not None]
+        bare = np.concatenate([decision.wanted() for decision in decisions])
+        for call, _ in answered:
+            bare[call.rows.numpy()] = False
         if bare.any():
-            step.untouched(layer, bare)
-        for job, done in answered:
-            device, tokens = self._devices[job.device], len(job.rows)
-            device.downlink.observe(done.received_s - job.sent_s)
+            batch.untouched(layer, bare)
+        for call, done in answered:
+            device, tokens = self._devices[call.device], len(call.rows)
+            device.downlink.observe(done.received_s - call.sent_s)
             device.wait.observe(done.started_s - done.received_s)
             device.compute.observe(done.finished_s - done.started_s)
-            device.uplink.observe(job.ended_s - done.sent_s)
-            device.sent_bytes.inc(job.sent_bytes)
-            device.answer_bytes.inc(job.answer_bytes)
+            device.uplink.observe(call.ended_s - done.sent_s)
+            device.sent_bytes.inc(call.sent_bytes)
+            device.answer_bytes.inc(call.answer_bytes)
             device.tokens[layer].inc(tokens)
             device.messages.inc()
             device.overruns.inc(int(done.overrun))
-            counts = _by_request(job, step)
-            step.used[:, job.device] += counts
+            counts = _by_request(call, batch)
+            batch.used[:, call.device] += counts
             concerned = counts > 0
-            step.device_messages += concerned
+            batch.device_messages += concerned
             if done.overrun:
-                step.overruns += concerned
-            took_s = job.ended_s - job.sent_s
-            self._estimate.learn(job.device, tokens, took_s, job.ended_s, choices[0].channel)
-        if jobs:
-            slowest = max(jobs, key=lambda job: job.ended_s)
+                batch.overruns += concerned
+            took_s = call.ended_s - call.sent_s
+            self._estimate.learn(call.device, tokens, took_s, call.ended_s, decisions[0].channel)
+        if calls:
+            slowest = max(calls, key=lambda call: call.ended_s)
             self._devices[slowest.device].slowest.inc()
         if not answered:
             return
-        job, done = max(answered, key=lambda pair: pair[0].ended_s)
-        step.times.downlink_s += done.received_s - job.sent_s
-        step.times.wait_s += done.started_s - done.received_s
-        step.times.compute_s += done.finished_s - done.started_s
-        step.times.uplink_s += job.ended_s - done.sent_s
-        self._equations(choices, step)
+        call, done = max(answered, key=lambda pair: pair[0].ended_s)
+        batch.times.downlink_s += done.received_s - call.sent_s
+        batch.times.wait_s += done.started_s - done.received_s
+        batch.times.compute_s += done.finished_s - done.started_s
+        batch.times.uplink_s += call.ended_s - done.sent_s
+        self._equations(decisions, batch)
 
-    def _equations(self, choices: Sequence[RoutingDecision], step: ForwardBatch) -> None:
-        """Eq. 8 of each request's tokens, and the time of the layer's messages by Eq. 6 and 7."""
-        channel = choices[0].channel
+    def _equations(self, decisions: Sequence[RoutingDecision], batch: ForwardBatch) -> None:
+        """Add Eq. 8 of each request's tokens, and the batched time by Eq. 6 and 7."""
+        channel = decisions[0].channel
         if channel is None:
             return
         t_q = self._estimate.analytic_s(channel)
         tokens = np.zeros(len(t_q), np.int64)
-        for group, choice in zip(step.groups, choices, strict=True):
-            chosen = choice.used.index.cpu().numpy()[:, :, None] == np.arange(len(t_q))
+        for group, decision in zip(batch.groups, decisions, strict=True):
+            chosen = decision.used.index.cpu().numpy()[:, :, None] == np.arange(len(t_q))
             used = chosen.any(axis=1)
             tokens += used.sum(axis=0)
-            token_s, owner = layer_latency_s(t_q, used), step.owner[group.rows]
-            step.eq8_s += np.bincount(owner, token_s, minlength=len(step.eq8_s))
-        step.times.batched_s += batched_latency_s(t_q, tokens)
+            token_s, owner = layer_latency_s(t_q, used), batch.owner[group.rows]
+            batch.eq8_s += np.bincount(owner, token_s, minlength=len(batch.eq8_s))
+        batch.times.batched_s += batched_latency_s(t_q, tokens)
 
 
-def _by_request(job: ExpertCall, step: ForwardBatch) -> Counts:
-    """How many of a device's tokens are of each request."""
-    requests = len(step.servings)
+def _by_request(call: ExpertCall, batch: ForwardBatch) -> Counts:
+    """Return how many of a device's tokens belong to each request."""
+    requests = len(batch.servings)
     if requests == 1:
-        return np.array([len(job.rows)])
-    return np.bincount(step.owner[job.rows.numpy()], minlength=requests)
+        return np.array([len(call.rows)])
+    return np.bincount(batch.owner[call.rows.numpy()], minlength=requests)
 
 
 def _by_expert(
-    experts: NDArray[np.int64], which: NDArray[np.bool_], owner: Counts, step: ForwardBatch
+    experts: NDArray[np.int64], mask: NDArray[np.bool_], owner: Counts, batch: ForwardBatch
 ) -> list[tuple[int, Counts]]:
-    """Each expert that occurs in `which` slots (n × k), and how often for each request."""
-    if not which.any():
+    """Return each expert in the slots of `mask` (n × k), and its count for each request."""
+    if not mask.any():
         return []
-    row, _ = np.nonzero(which)
-    requests, columns = step.used.shape
-    flat = np.bincount(owner[row] * columns + experts[which], minlength=requests * columns)
+    row, _ = np.nonzero(mask)
+    requests, columns = batch.used.shape
+    flat = np.bincount(owner[row] * columns + experts[mask], minlength=requests * columns)
     counts = flat.reshape(requests, columns)
     return [(q, counts[:, q]) for q in np.flatnonzero(counts.any(axis=0)).tolist()]

@@ -1,4 +1,4 @@
-"""What the stack itself does with a message: the same bytes through ZeroMQ and CURVE, on loopback.
+"""The stack's own cost of a message: the same bytes through ZeroMQ and CURVE, on loopback.
 
     radio      encrypt all ─► packet ─► packet ─► … ─► packet ─► decrypt all
     loopback   encrypt all ─────────────► one ────────────────► decrypt all

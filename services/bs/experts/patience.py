@@ -1,4 +1,4 @@
-"""How long a device's answer may take before the device is given up."""
+"""The deadline of a device's answer; a device that misses it is given up."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from orchestrator.contracts.channel_state import ChannelState
 from orchestrator.moe.checkpoint import ModelInfo
 from services.bs.experts.latency_estimator import Fit
 
-# How often longer than expected an answer may take.
+# How many times longer than expected an answer may take.
 FACTOR = 2.0
-# A device of which too little is known is taken to compute at least this fast: a processor core
-# that several devices share does more.
+# The assumed speed of a device with too few measurements: a processor core that several devices
+# share is faster.
 LEAST_FLOPS = 1e9
 
 
 class Patience:
-    """Used by the engine's thread only.
+    """The patience with each device; for the engine's thread only.
 
     time-out + FACTOR · (link, both ways + the larger of emulated and measured computing time)
     """
@@ -27,7 +27,7 @@ class Patience:
     def of_s(
         self, q: int, tokens: int, size: int, channel: ChannelState | None, now_s: float
     ) -> float:
-        """How long device q may take for a message of `size` bytes, and an answer as long [s]."""
+        """Return how long device q may take for `size` bytes each way, and computing [s]."""
         expected_s, emulated_s = 0.0, 0.0
         if channel is not None:
             link = channel.devices[q]
@@ -41,11 +41,11 @@ class Patience:
         return self._timeout_s + FACTOR * expected_s
 
     def learn(self, q: int, tokens: int, compute_s: float, now_s: float) -> None:
-        """Device q has computed `tokens` tokens in `compute_s`."""
+        """Record that device q computed `tokens` tokens in `compute_s`."""
         self._fits[q].add(tokens, compute_s, now_s)
 
     def _compute_s(self, q: int, tokens: int, now_s: float) -> float:
-        """By the line through what it computed, which without prompts has LEAST_FLOPS as slope."""
+        """Estimate by the fitted line; with too few messages, at least by LEAST_FLOPS."""
         fit, least_s = self._fits[q], tokens * self._token_s
         if not fit.messages:
             return least_s

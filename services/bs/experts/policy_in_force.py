@@ -19,21 +19,21 @@ _TOKENS = 3
 
 
 class PolicyInForce:
-    """Makes and tries a policy when another is announced; one that fails changes nothing."""
+    """The newest announced policy that passed a trial; one that fails changes nothing."""
 
     def __init__(self, info: ModelInfo, device: torch.device, metrics: BsMetrics) -> None:
-        self._asked = PolicyState()
-        self._policy = selection.find(self._asked.name, self._asked.params)
+        self._announced = PolicyState()
+        self._policy = selection.find(self._announced.name, self._announced.params)
         self._info = info
         self._device = device
         self._metrics = metrics
 
-    def of(self, asked: PolicyState) -> Policy:
-        """The policy announced, or the last one that could be used."""
-        if asked != self._asked:
-            self._asked = asked
+    def of(self, announced: PolicyState) -> Policy:
+        """Return the announced policy, or the last one that passed its trial."""
+        if announced != self._announced:
+            self._announced = announced
             try:
-                policy = selection.find(asked.name, asked.params)
+                policy = selection.find(announced.name, announced.params)
                 self._try(policy)
                 self._policy = policy
             except InputError as error:
@@ -42,7 +42,7 @@ class PolicyInForce:
         return self._policy
 
     def _try(self, policy: Policy) -> None:
-        """Select for tokens of which every expert is worth the same, each as near as the others."""
+        """Select for tokens with equal gate weights and equal latencies."""
         experts, k = self._info.experts, self._info.top_k
         latency_s = torch.ones(experts, dtype=torch.float64, device=self._device)
         gate = Gate(
@@ -53,13 +53,13 @@ class PolicyInForce:
         )
         try:
             _check(policy.select(gate), k, experts)
-        except Exception as error:  # whatever somebody's file may raise
-            told = error_line(error, inspect.getfile(type(policy)))
-            raise InputError(f"policy {policy.name}: {told}") from None
+        except Exception as error:  # whatever a user's file may raise
+            line = error_line(error, inspect.getfile(type(policy)))
+            raise InputError(f"policy {policy.name}: {line}") from None
 
 
 def _check(chosen: Selection, k: int, experts: int) -> None:
-    """ValueError tells what of a selection is not as it has to be."""
+    """Raise ValueError if a selection has a wrong shape, type or value."""
     for name, most in (("index", experts), ("candidates", experts - 1), ("weight", None)):
         values: torch.Tensor = getattr(chosen, name)
         if values.shape != (_TOKENS, k):

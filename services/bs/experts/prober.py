@@ -1,10 +1,10 @@
-"""Times a link with messages of a given size, next to what the channel states account for.
+"""The prober: times a link with messages of one size, beside the times expected of the channel.
 
 bs ──Probe, size──► device ──Probed, size──► bs
    │    down     │          │     up      │        each measured_s beside its expected_s
 
-Less than expected is possible: a bare token bucket (backend tbf) lets the first bytes through at
-once, which ends a message up to a bucket's time on the air early.
+A message can be faster than expected: a token bucket (backend tbf) passes the first bytes at once,
+so that it ends earlier by up to the bucket's time on the air.
 """
 
 from __future__ import annotations
@@ -14,45 +14,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.contracts.channel_state import Direction
+from orchestrator.contracts.http import Probes, ProbeTime
 from orchestrator.moe.airtime import airtime_s, wire_bits
 from services.bs.experts.dispatcher import Dispatcher
 from services.bs.experts.loopback import Loopback
 from services.net import wire
 from services.net.channel_feed import ChannelFeed
 
-# Nobody else is served while a probe is on its way.
+# No request is served while a probe is under way.
 MAX_PROBE_S = 60.0
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One message in one direction [s]; `expected_s` None: the rates meanwhile are not known."""
-
-    measured_s: float
-    expected_s: float | None
-
-
-@dataclass(frozen=True)
-class Probes:
-    """What became of a series of probes.
-
-    `wire_bits` is a message's as the link's queue counts it; `loopback_s` what the same message
-    takes without a link, as often.
-    """
-
-    wire_bits: int
-    down: list[Timing]
-    up: list[Timing]
-    loopback_s: list[float]
-
-
 @dataclass
-class ProbeRequest:
+class ProbeSeries:
     """A series of probes to make; `deliver` is called from the engine's thread.
 
     Attributes:
         deliver: takes the probes, or why there are none.
-        cancelled: set from any thread when nobody waits for them any more.
+        cancelled: set from any thread when the client has left.
         probes: those made so far; None before the first.
     """
 
@@ -65,7 +44,7 @@ class ProbeRequest:
 
 
 class Prober:
-    """Used by the engine's thread, between requests."""
+    """The maker of probes; for the engine's thread, between requests."""
 
     def __init__(self, dispatcher: Dispatcher, channel: ChannelFeed, curve: bool) -> None:
         self._dispatcher = dispatcher
@@ -73,16 +52,16 @@ class Prober:
         self._curve = curve
         self._loopback = Loopback(curve)
 
-    def advance(self, request: ProbeRequest) -> Probes | str | None:
-        """Make one more probe of a series: the series if that was its last, None if it was not.
+    def advance(self, request: ProbeSeries) -> Probes | str | None:
+        """Make one more probe of a series; return the series after its last one, else None.
 
-        A text is why there is no more of it: the device is not there, falls silent, or is too slow.
+        A text is why the series ends early: the device is absent, falls silent, or is too slow.
         """
         q, pad = request.device, wire.padding(0, request.size_bytes)
         sample = wire.encode(wire.Probed(0, pad, 0.0, 0.0))
         bits = wire_bits(wire.bytes_on_tcp(sample, self._curve))
         if request.probes is None:
-            request.probes = Probes(bits, [], [], [])
+            request.probes = Probes(wire_bits=bits, down=[], up=[], loopback_s=[])
         probes = request.probes
         if len(probes.down) >= request.count:
             return probes
@@ -104,12 +83,12 @@ class Prober:
         back_unix_s = sent_unix_s + probed.sent_s - sent_s
         down_s = _expected_s(bits, sent_unix_s, [(s.apply_at_s, s.devices[q].down) for s in states])
         up_s = _expected_s(bits, back_unix_s, [(s.apply_at_s, s.devices[q].up) for s in states])
-        probes.down.append(Timing(probed.received_s - sent_s, down_s))
-        probes.up.append(Timing(arrived_s - probed.sent_s, up_s))
+        probes.down.append(ProbeTime(measured_s=probed.received_s - sent_s, expected_s=down_s))
+        probes.up.append(ProbeTime(measured_s=arrived_s - probed.sent_s, expected_s=up_s))
         return probes if len(probes.down) == request.count else None
 
     def _both_s(self, q: int, bits: int) -> float:
-        """What a probe takes if the state in force stays [s]; 0 if none is known."""
+        """Return the time of a probe under the state in force [s]; 0 if none is known."""
         state = self._channel.current()
         if state is None:
             return 0.0
@@ -120,7 +99,7 @@ class Prober:
 def _expected_s(
     bits: int, start_s: float, links: Sequence[tuple[float, Direction]]
 ) -> float | None:
-    """Time on the air from a Unix time on, and the delay; None if the link then is not known."""
+    """Return time on the air from a Unix time on, plus delay; None if the link is unknown."""
     if not links:
         return None
     return airtime_s(bits, start_s, [(s, link.rate_bps) for s, link in links]) + links[0][1].delay_s

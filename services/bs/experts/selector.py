@@ -17,7 +17,7 @@ from services.net.channel_feed import ChannelFeed
 
 
 class Selector:
-    """Used by the engine's thread only."""
+    """The selector of experts; for the engine's thread only."""
 
     def __init__(self, roster: Devices, channel: ChannelFeed, estimate: LatencyEstimator) -> None:
         self._roster = roster
@@ -30,7 +30,7 @@ class Selector:
         self._given = torch.empty(0)
 
     def channel(self) -> ChannelState | None:
-        """The state in force; asked once a layer, as it may change at any moment."""
+        """Return the state in force; read once per layer, as it may change at any moment."""
         return self._channel.current()
 
     def select(
@@ -60,10 +60,10 @@ class Selector:
         return RoutingDecision(selected, used, logits, latency_s, reachable, channel)
 
     def _give(self, latency_s: Floats, device: torch.device) -> None:
-        """Latencies for a policy: a device that left is as far away as one in outage.
+        """Keep latencies for policies: a device that left is as far away as one in outage.
 
-        Kept: Eq. 6 and reachability change less often than layers, and each step here costs as much
-        as a policy's.
+        Eq. 6 and reachability change less often than layers, and each step here costs as much as a
+        step of a policy.
         """
         self._latency_s = latency_s
         self._masked_s = np.where(self._reachable.numpy(), latency_s, np.inf)
@@ -71,7 +71,7 @@ class Selector:
 
 
 def _tokens(logits: torch.Tensor, k: int) -> Floats:
-    """How many of n tokens each device would get from `topk`, shape (E,)."""
+    """Return how many of n tokens each device would get from `topk`, shape (E,)."""
     n, experts = logits.shape
     if n == 1:  # one token is all of its message, whichever device gets it
         return np.ones(experts)

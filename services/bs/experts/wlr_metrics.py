@@ -1,7 +1,7 @@
-"""What each token's candidates are worth: κ and WLR of every choice, under whatever policy.
+"""The histograms of κ and WLR of every decision, under any policy.
 
-They tell what a θ would do, so they are computed for policies that do without them too. Nobody
-needs them before the next scrape: choices are kept until then, and computed all at once.
+They show what a θ would do, so they are computed for policies that do not use them, too. They are
+needed at the next scrape: decisions are kept until then, and computed all at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_CHOICES = 128
 
 
 class WlrMetrics:
-    """Choices come from the engine's thread, scrapes from another."""
+    """The histograms' feed: decisions come from the engine's thread, scrapes from another."""
 
     def __init__(self, metrics: BsMetrics, layers: int) -> None:
         self._metrics = metrics
@@ -41,7 +41,7 @@ class WlrMetrics:
         metrics.kappa.before_collect = metrics.expert_wlr.before_collect = self.settle
 
     def add(self, layer: int, choice: RoutingDecision) -> None:
-        """Keep a layer's choice; if that makes too many, what was kept is computed now."""
+        """Keep a layer's decision; with too many kept, compute them now."""
         self._kept.append((layer, choice))
         self._tokens += len(choice.logits)
         if self._tokens > MAX_TOKENS or len(self._kept) > MAX_CHOICES:
@@ -70,18 +70,18 @@ class WlrMetrics:
         logits = _joined([choice.logits.float() for choice in choices])
         logits = np.pad(logits, ((0, 0), (0, 1)), constant_values=-np.inf)
         weight = softmax(np.take_along_axis(logits, candidates, -1), axis=-1)
-        kappa, wlr = _worth(weight, latency_s)
+        kappa, wlr = wlr_of(weight, latency_s)
         layer_of = np.repeat(list(layers), rows)
         for layer in np.unique(layer_of).tolist():
             self._metrics.kappa.observe(str(layer), kappa[layer_of == layer])
-        # Nothing is weighed against no latency at all, and what is out of reach is no choice.
+        # Without latency there is no ratio, and an unreachable expert is no candidate.
         finite = (latency_s > 0) & np.isfinite(latency_s)
-        for decision, which in (("kept", ~dropped), ("dropped", dropped)):
-            self._metrics.expert_wlr.observe(decision, wlr[which & finite])
+        for decision, mask in (("kept", ~dropped), ("dropped", dropped)):
+            self._metrics.expert_wlr.observe(decision, wlr[mask & finite])
 
 
-def _worth(weight: Floats, latency_s: Floats) -> tuple[Floats, Floats]:
-    """κ (n,) and WLR (n × k) [1/s] of candidates, as in `selection.policies.wlr`."""
+def wlr_of(weight: Floats, latency_s: Floats) -> tuple[Floats, Floats]:
+    """Return κ (n,) and WLR (n × k) [1/s] of candidates: the NumPy twin of `policies.wlr`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         wlr = np.nan_to_num(weight / latency_s, nan=0.0, posinf=np.inf)
         least, most = wlr.min(axis=-1), wlr.max(axis=-1)

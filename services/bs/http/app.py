@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -15,7 +13,8 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from services.bs.experts.prober import ProbeRequest, Probes
+from orchestrator.contracts.http import Health, Probes
+from services.bs.experts.prober import ProbeSeries
 from services.bs.http import middleware
 from services.bs.http.body import read
 from services.bs.http.errors import ApiError, refused, unavailable
@@ -23,28 +22,28 @@ from services.bs.http.openai import chat, completions, responses, tokenize
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.openai.schema import ProbeBody
 from services.bs.http.response import ClientGoneError, left, submit
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 
-NOBODY_LISTENS = 499  # what proxies log of a client that left; nobody gets to read it
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; no client reads it
 
 
 def create(
-    desk: Desk,
+    served: ServedModel,
     template: ChatTemplate,
     devices: int,
-    health: Callable[[], tuple[bool, dict[str, Any]]],
+    health: Callable[[], Health],
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application; `health` says whether the engine runs, and details.
+    """Return the application; `health` returns the answer of /healthz.
 
-    `cors_origins`: whose pages may read answers in a browser.
+    `cors_origins`: origins of pages that may read answers in a browser.
     """
     app = FastAPI(title="WDMoE base station", docs_url=None, redoc_url=None)
     middleware.install(app, cors_origins)
-    app.include_router(completions.router(desk))
-    app.include_router(chat.router(desk, template))
-    app.include_router(responses.router(desk, template))
-    app.include_router(tokenize.router(desk, template))
+    app.include_router(completions.router(served))
+    app.include_router(chat.router(served, template))
+    app.include_router(responses.router(served, template))
+    app.include_router(tokenize.router(served, template))
     began_s = int(time.time())
 
     @app.exception_handler(ApiError)
@@ -53,7 +52,7 @@ def create(
 
     @app.exception_handler(ClientGoneError)
     async def _client_gone(_: HttpRequest, __: ClientGoneError) -> Response:
-        return Response(status_code=NOBODY_LISTENS)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(HTTPException)
     async def _http_error(http: HttpRequest, error: HTTPException) -> Response:
@@ -68,21 +67,21 @@ def create(
         response.headers.update(headers)
         return response
 
-    @app.get("/health")  # vLLM's name, which benchmark tools ask for
+    @app.get("/health")  # vLLM's name, which benchmark tools request
     @app.get("/healthz")
     async def _healthz() -> JSONResponse:
-        well, details = health()
-        return JSONResponse(details, 200 if well else 503)
+        found = health()
+        return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
     @app.get("/metrics")
     async def _metrics(http: HttpRequest) -> Response:
-        names = http.query_params.getlist("name[]")  # as prometheus_client's own servers have it
+        names = http.query_params.getlist("name[]")  # as in prometheus_client's own servers
         registry = REGISTRY.restricted_registry(names) if names else REGISTRY
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/requests")
     async def _requests() -> JSONResponse:
-        return JSONResponse(asdict(desk.engine.standing()))
+        return JSONResponse(served.engine.standing().model_dump())
 
     @app.get("/v1/models")
     async def _models() -> JSONResponse:
@@ -90,10 +89,10 @@ def create(
 
     @app.get("/v1/models/{name:path}")
     async def _model(name: str) -> JSONResponse:
-        desk.check_model(name)
+        served.check_model(name)
         return JSONResponse(model)
 
-    model = {"id": desk.model, "object": "model", "created": began_s, "owned_by": "wdmoe"}
+    model = {"id": served.name, "object": "model", "created": began_s, "owned_by": "wdmoe"}
 
     @app.post("/probe")
     async def _probe(http: HttpRequest) -> JSONResponse:
@@ -106,8 +105,8 @@ def create(
         def deliver(probes: Probes | str) -> None:
             loop.call_soon_threadsafe(done.put_nowait, probes)
 
-        request = ProbeRequest(body.device, body.size_bytes, body.count, deliver)
-        submit(desk.engine, request)
+        request = ProbeSeries(body.device, body.size_bytes, body.count, deliver)
+        submit(served.engine, request)
         answer, gone = asyncio.create_task(done.get()), asyncio.create_task(left(http))
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -117,6 +116,6 @@ def create(
         gone.cancel()
         if isinstance(probes := answer.result(), str):
             raise unavailable(probes)
-        return JSONResponse(asdict(probes))
+        return JSONResponse(probes.model_dump())
 
     return app

@@ -1,4 +1,4 @@
-"""A posted body: from bytes to a checked model, or to an error that names the field at fault."""
+"""A posted body: from bytes to a checked model, or to an error that names the field."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=Body)
 
 
 async def read(http: HttpRequest, model: type[Model]) -> Model:
-    """The body as `model`, whatever its Content-Type; ApiError if it is not."""
+    """Return the body as `model`, whatever its Content-Type; ApiError if it does not fit."""
     try:
         raw = await http.body()
     except ClientDisconnect:
@@ -48,7 +48,7 @@ def _json(raw: bytes) -> Any:
 
 
 def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> ApiError:
-    """The error that says most: of a value with several forms, the one of the nearest form."""
+    """Return the most specific error: for a value with several forms, that of the nearest."""
     places = [_place(error, body) for error in errors]
     depths = [place.count(".") + place.count("[") for place in places]
     nearest = depths.index(max(depths))
@@ -58,7 +58,7 @@ def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> ApiError:
 
 
 def _place(error: ErrorDetails, value: Any) -> str:
-    """A fault's full name, as `messages[0].role`, without pydantic's names of a union's forms."""
+    """Return a field's full name, as `messages[0].role`, without pydantic's names of unions."""
     place = ""
     for part in error["loc"]:
         if isinstance(part, int) and isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What went wrong, in OpenAI's error format."""
+"""Errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class ApiError(Exception):
         }
 
     def response(self) -> JSONResponse:
-        """With 429, when to come again."""
+        """Return the response; with 429, it says when to retry."""
         headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 429 else None
         return JSONResponse(self.body, self.status, headers)
 
 
 def refused(param: str, message: str, code: str | None = None) -> ApiError:
-    """A field whose value is not allowed."""
+    """Return the error for a field whose value is not allowed."""
     return ApiError(400, f"{param}: {message}", param=param, code=code)
 
 
 def unavailable(message: str) -> ApiError:
-    """Asked well, but there is no answer now."""
+    """Return the error for a valid request that cannot be answered now."""
     return ApiError(503, message, "server_error")

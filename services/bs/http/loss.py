@@ -1,4 +1,4 @@
-"""How a reply says that experts of its tokens were lost to faults or outage."""
+"""How a reply reports that experts of its tokens were lost to faults or outage."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _FIELD = "experts_lost"
 
 
 def field(experts_lost: int) -> dict[str, int]:
-    """What a reply, or a stream's chunk that ends a choice, has of it; nothing if none was lost."""
+    """Return the field of a reply, or of the chunk that ends a choice; empty if none was lost."""
     return {_FIELD: experts_lost} if experts_lost else {}
 
 
 def header(reply: dict[str, Any]) -> dict[str, str]:
-    """The header of a reply in one piece, by its field: 0 if none was lost."""
+    """Return the header of a reply that is not streamed, by its field: 0 if none was lost."""
     return {HEADER: str(reply.get(_FIELD, 0))}

@@ -1,4 +1,4 @@
-"""What every HTTP request passes before it reaches its route.
+"""The middleware that every HTTP request passes before its route.
 
 CORS, where origins are allowed ─► HEAD as GET ─► bodies of bounded size ─► routes
 """
@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 8 << 20
 
 
 def install(app: FastAPI, cors_origins: Sequence[str]) -> None:
-    """Put them before the application's routes; without origins no page may read answers."""
+    """Add the middleware to an application; without origins, no web page may read answers."""
     app.add_middleware(_Bounded)
     app.add_middleware(_Head)
     if cors_origins:
@@ -34,26 +34,26 @@ def install(app: FastAPI, cors_origins: Sequence[str]) -> None:
 
 
 class _Head:
-    """Answers HEAD as GET; the server sends the headers only."""
+    """Middleware that answers HEAD as GET; the server sends only the headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let it through."""
+        """Pass the request on."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
 class _Bounded:
-    """Refuses bodies that are too large: unread, if their length is known before."""
+    """Middleware that refuses bodies that are too large: unread, if their length is announced."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let it through."""
+        """Refuse the request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

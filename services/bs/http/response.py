@@ -1,4 +1,4 @@
-"""A request at the engine, as HTTP sees it.
+"""The engine's answer to a request, as HTTP receives it.
 
 engine's thread ──deliver──► queue ──► begin(), async for      HTTP's event loop
                 ◄─cancelled─ the client has left
@@ -12,47 +12,47 @@ from typing import Protocol
 
 from fastapi import Request as HttpRequest
 
-from services.bs.engine.progress import RequestsInProgress
+from orchestrator.contracts.http import Requests
 from services.bs.engine.request import End, Event, Failure, FullError, Request, TooLargeError
-from services.bs.experts.prober import ProbeRequest
+from services.bs.experts.prober import ProbeSeries
 from services.bs.http.errors import ApiError, unavailable
 
 
 class Engine(Protocol):
-    """What takes requests; `positions` is how many tokens it has memory for, of all together."""
+    """A server of requests; `positions` is how many tokens of all together its memory holds."""
 
     positions: int
 
-    def submit(self, request: Request | ProbeRequest) -> None:
+    def submit(self, request: Request | ProbeSeries) -> None:
         """Queue a request; raises FullError, TooLargeError."""
 
-    def standing(self) -> RequestsInProgress:
+    def standing(self) -> Requests:
         """What runs and what waits."""
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
 class Answer:
-    """What the engine tells of a request, event by event, until its End."""
+    """The engine's events for a request, until its End."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def deliver(self, event: Event) -> None:
-        """Take an event, from any thread."""
+        """Queue an event; any thread may call it."""
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def begin(self, engine: Engine, request: Request, http: HttpRequest) -> None:
-        """Submit, and wait for the first event: what fails until then has a status of its own."""
+        """Submit, and wait for the first event: a failure until then has an HTTP status."""
         submit(engine, request)
         self._watcher = asyncio.create_task(self._watch(request, http))
         self._first = await self._next()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Every event; raises ApiError if the request fails, ClientGoneError if nobody listens."""
+        """Yield every event; ApiError if the request fails, ClientGoneError if its client left."""
         event = self._first
         while True:
             yield event
@@ -65,7 +65,7 @@ class Answer:
         if event is None:
             raise ClientGoneError
         if isinstance(event, End | Failure):
-            self._watcher.cancel()  # to leave now cancels nothing
+            self._watcher.cancel()  # leaving now cancels nothing
         if isinstance(event, Failure):
             raise unavailable(event.message)
         return event
@@ -77,12 +77,12 @@ class Answer:
 
 
 async def left(http: HttpRequest) -> None:
-    """Until the client has left; its body has been read, so nothing else can come."""
+    """Wait until the client has left; its body has been read, so nothing else can arrive."""
     while (await http.receive())["type"] != "http.disconnect":
         pass
 
 
-def submit(engine: Engine, request: Request | ProbeRequest) -> None:
+def submit(engine: Engine, request: Request | ProbeSeries) -> None:
     """Queue a request; ApiError if there is no room, now or ever."""
     try:
         engine.submit(request)

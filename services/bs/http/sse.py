@@ -13,12 +13,12 @@ from services.bs.http.response import ClientGoneError
 
 
 def stream(chunks: AsyncIterator[dict[str, Any]], headers: dict[str, str]) -> StreamingResponse:
-    """The chunks as they come; a failure among them is the last."""
+    """Return a stream of the chunks as they come; a failure is the last of them."""
     return StreamingResponse(_lines(chunks), headers=headers, media_type="text/event-stream")
 
 
 def named(events: AsyncIterator[dict[str, Any]], headers: dict[str, str]) -> StreamingResponse:
-    """The events as they come, each under the name that its `type` is."""
+    """Return a stream of the events as they come, each named by its `type`."""
     return StreamingResponse(_named(events), headers=headers, media_type="text/event-stream")
 
 

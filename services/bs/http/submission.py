@@ -1,4 +1,8 @@
-"""What completions and chats share: the model that is asked, and how its engine is asked."""
+"""What completions, chats and responses share: the served model, and a request submitted to it.
+
+body ─► ServedModel.submit ─► Submission ─┬─ answer: the engine's events
+                                          └─ chunk(), final(): JSON in the API's form
+"""
 
 from __future__ import annotations
 
@@ -13,47 +17,62 @@ from fastapi import Request as HttpRequest
 from services.bs.engine.request import Request
 from services.bs.engine.sampling import Sampling
 from services.bs.http.errors import ApiError, refused
-from services.bs.http.openai.schema import MAX_PROMPTS, Asked
+from services.bs.http.openai.schema import MAX_PROMPTS, GenerationBody
 from services.bs.http.response import Answer, Engine
 from services.bs.text.tokenizer import ModelTokenizer
 from services.bs.tracing.spans import RequestTrace, Value
 
-if TYPE_CHECKING:  # its libraries take time to load, and are needed where there is a collector
+if TYPE_CHECKING:  # its libraries are slow to load, and only needed with a collector
     from services.bs.tracing.otlp import OtlpTraces
-
-# OpenTelemetry's names of what is asked.
-_OPERATIONS = {"cmpl": "text_completion", "chatcmpl": "chat", "resp": "chat"}
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where a model's engine takes requests."""
+class Kind:
+    """How an API names its requests (`prefix`), its answers and their chunks.
+
+    `operation` is OpenTelemetry's name of what is requested.
+    """
+
+    prefix: str
+    final: str
+    chunk: str
+    operation: str
+
+
+COMPLETION = Kind("cmpl", "text_completion", "text_completion", "text_completion")
+CHAT = Kind("chatcmpl", "chat.completion", "chat.completion.chunk", "chat")
+RESPONSE = Kind("resp", "response", "response", "chat")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The model that is served, and the engine that takes requests for it."""
 
     engine: Engine
     vocabulary: ModelTokenizer
-    model: str
+    name: str
     context_length: int
     words: int
-    """How many tokens the model knows."""
+    """Size of the vocabulary [tokens]."""
     otlp: OtlpTraces | None = None
-    """Where every request's trace goes; None: nowhere."""
+    """Exporter of every request's trace; None: no export."""
 
     def room(self, ids: Sequence[int]) -> int:
-        """How many tokens may follow these, by the model's context and by the engine's memory."""
+        """Return how many tokens may follow these, by the model's context and engine's memory."""
         return max(1, min(self.context_length, self.engine.positions) - len(ids))
 
     def check_model(self, name: str | None) -> None:
         """ApiError unless it is the one that is served."""
-        if name not in (None, self.model):
+        if name not in (None, self.name):
             raise ApiError(
                 404,
-                f"model: {name!r} is not served here, {self.model!r} is",
+                f"model: {name!r} is not served here, {self.name!r} is",
                 param="model",
                 code="model_not_found",
             )
 
     def check_length(self, ids: Sequence[int], max_tokens: int, param: str) -> None:
-        """ApiError unless the tokens are there, known, and leave room for `max_tokens` more."""
+        """Raise ApiError unless there are tokens, all known, with room for `max_tokens` more."""
         if not ids:
             raise refused(param, "must have at least one token")
         if not 0 <= min(ids) <= max(ids) < self.words:
@@ -66,7 +85,7 @@ class Desk:
                 "context_length_exceeded",
             )
 
-    def _sampling(self, body: Asked, max_tokens: int) -> Sampling:
+    def _sampling(self, body: GenerationBody, max_tokens: int) -> Sampling:
         biases = {int(token): value for token, value in body.logit_bias.items()}
         if (highest := max(biases, default=0)) >= self.words:
             allowed = f"allowed: tokens from 0 to {self.words - 1}"
@@ -87,23 +106,23 @@ class Desk:
             min_tokens=body.min_tokens,
         )
 
-    async def ask(
+    async def submit(
         self,
         http: HttpRequest,
-        kind: str,
-        body: Asked,
+        kind: Kind,
+        body: GenerationBody,
         prompts: list[list[int]],
         max_tokens: int,
         n: int,
         want_trace: bool = False,
-        **wanted: Any,
-    ) -> Asking:
-        """Submit a request; `kind` begins its name, `wanted` is what else `Request` has."""
+        **options: Any,
+    ) -> Submission:
+        """Submit a request to the engine; `options` are further fields of `Request`."""
         if len(prompts) * n > MAX_PROMPTS:
             sequences = f"{n} choices of {len(prompts)} prompts"
             raise refused("n", f"{sequences}; allowed: {MAX_PROMPTS} sequences in all")
         answer = Answer()
-        name, arrived_s = f"{kind}-{uuid.uuid4().hex}", time.monotonic()
+        name, arrived_s = f"{kind.prefix}-{uuid.uuid4().hex}", time.monotonic()
         trace = None
         if self.otlp is not None:
             about: dict[str, Value] = {
@@ -111,7 +130,7 @@ class Desk:
                 "gen_ai.request.max_tokens": max_tokens,
                 "gen_ai.usage.input_tokens": sum(map(len, prompts)),
             }
-            trace = self.otlp.begin(http.headers, _OPERATIONS[kind], arrived_s, about)
+            trace = self.otlp.begin(http.headers, kind.operation, arrived_s, about)
         if trace is None and want_trace:
             trace = RequestTrace(arrived_s)
         request = Request(
@@ -126,30 +145,39 @@ class Desk:
             deliver=answer.deliver,
             trace=trace,
             arrived_s=arrived_s,
-            **wanted,
+            **options,
         )
         await answer.begin(self.engine, request, http)
-        return Asking(request, answer)
+        return Submission(request, answer, kind, self.name)
 
 
 @dataclass(frozen=True)
-class Asking:
-    """A request that has been taken, and its answer."""
+class Submission:
+    """A request that the engine has taken, and its answer."""
 
     request: Request
     answer: Answer
+    kind: Kind
+    model: str
 
     @property
     def prompt_tokens(self) -> int:
-        """Of all its prompts together."""
+        """The tokens of all its prompts together."""
         return sum(map(len, self.request.prompts))
 
-    def reply(self, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        """A whole answer, or a chunk of one."""
+    def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return a chunk of the answer."""
+        return self._reply(self.kind.chunk, choices)
+
+    def final(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the whole answer."""
+        return self._reply(self.kind.final, choices)
+
+    def _reply(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.request.id,
-            "object": kind,
+            "object": name,
             "created": int(time.time()),
-            "model": model,
+            "model": self.model,
             "choices": choices,
         }

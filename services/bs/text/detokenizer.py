@@ -1,4 +1,4 @@
-"""Turning tokens into text as they come: whole characters only, and nothing of a stop string."""
+"""Incremental detokenization: whole characters only, and nothing of a stop string."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 
 class IncrementalDetokenizer:
-    """The text of one completion, given out as soon as it can no longer change."""
+    """The text of one completion, returned as soon as it can no longer change."""
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], stop: Sequence[str], min_tokens: int = 0
     ) -> None:
-        """No stop string begins before the text of the tokens after the first `min_tokens`."""
+        """Ignore stop strings that begin in the text of the first `min_tokens` tokens."""
         self.stopped = False
         self._decode = decode
         self._stop = stop
@@ -22,7 +22,7 @@ class IncrementalDetokenizer:
         self._given = 0
 
     def add(self, token: int) -> str:
-        """Take a token; return the text that is certain now. `stopped` tells of a stop string."""
+        """Add a token; return the text that is now final. A stop string sets `stopped`."""
         self._ids.append(token)
         text = self._decode(self._ids)
         if len(self._ids) <= self._min_tokens:
@@ -36,14 +36,14 @@ class IncrementalDetokenizer:
         return self._give(text, self._certain(text))
 
     def rest(self) -> str:
-        """What was held back, once no more tokens come."""
+        """Return the text that was held back, once no more tokens come."""
         if self.stopped:
             return ""
         text = self._decode(self._ids)
         return self._give(text, len(text))
 
     def _certain(self, text: str) -> int:
-        """Where the longest end of a text begins that a stop string may begin with."""
+        """Return where the longest suffix begins that may be the beginning of a stop string."""
         first = max(self._given, self._searched_from, len(text) - self._longest + 1)
         for at in range(first, len(text)):
             if any(s.startswith(text[at:]) for s in self._stop):

@@ -1,6 +1,6 @@
-"""What a token is, as bytes and as text.
+"""Tokens as bytes and as text.
 
-A token may be a part of a character only, so bytes are what tokens are made of here:
+A token may be only a part of a character, so tokens are handled as bytes:
 
     ids ──► bytes, one after another ──► text      (bytes that are no character: U+FFFD)
 """
@@ -43,31 +43,31 @@ class ModelTokenizer:
                 self._bytes[id] = piece.replace(_SPACE, " ").encode()
 
     def special(self, texts: Iterable[str]) -> frozenset[int]:
-        """The tokens that any of these texts names: special ones, which add no text."""
+        """Return the special tokens with these names; they add no text."""
         return self._special & {self._tokenizer.token_to_id(text) for text in texts}
 
     def encode(self, text: str, *, special: bool = True) -> tuple[list[int], list[int]]:
-        """A text's tokens, and the character at which each begins.
+        """Return a text's tokens, and the character at which each begins.
 
-        `special`: with the tokens that the checkpoint wants around a text, if any.
+        `special`: with the tokens that the checkpoint adds around a text, if any.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=special)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens that continue another text; special tokens have none."""
+        """Return the text of tokens that continue another text; special tokens have none."""
         return b"".join(self.text_bytes(id) for id in ids).decode(errors="replace")
 
     def bytes_of(self, id: int) -> bytes:
-        """A token's bytes, a special one's name; a model may have more tokens than a tokenizer."""
+        """Return a token's bytes, or a special token's name; none for an unknown token."""
         return self._bytes.get(id, b"")
 
     def text_bytes(self, id: int) -> bytes:
-        """What a token adds to a text."""
+        """Return the bytes that a token adds to a text."""
         return b"" if id in self._special else self.bytes_of(id)
 
     def name(self, id: int) -> str:
-        r"""A token by itself, as OpenAI writes it: a part of a character as `bytes:\xe6\x9d`."""
+        r"""Return a token's text as OpenAI writes it; a part of a character is `bytes:\xe6\x9d`."""
         raw = self.bytes_of(id)
         try:
             return raw.decode()
@@ -76,7 +76,7 @@ class ModelTokenizer:
 
 
 class Offsets:
-    """At which character of a growing text its next tokens begin."""
+    """The characters at which the next tokens of a growing text begin."""
 
     def __init__(self, vocabulary: ModelTokenizer, start: int = 0) -> None:
         self._vocabulary = vocabulary
@@ -84,7 +84,7 @@ class Offsets:
         self._at = start
 
     def add(self, ids: Iterable[int]) -> list[int]:
-        """A token that goes on with a character begins where that character does."""
+        """Return the next offsets; a token within a character begins where that character does."""
         offsets = []
         for id in ids:
             offsets.append(self._at)

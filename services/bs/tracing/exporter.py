@@ -1,6 +1,6 @@
-"""The base station's exporter of traces, a process of its own that is fed through its stdin.
+"""The base station's trace exporter, a process of its own that is fed through its stdin.
 
-Pickled by the base station that started it, and by nobody else.
+Only the base station that started it writes there, so unpickling the input is safe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from services.bs.tracing.spans import Record, Value
 
-# Spans that are made before the exporter has to have taken them; half of what it holds.
+# Spans between two flushes; half of what the exporter's queue holds.
 _AT_ONCE = 1024
 _LEAST_URGENT = 19
 _KINDS = {"request": SpanKind.SERVER, "round_trip": SpanKind.CLIENT}
@@ -31,7 +31,7 @@ _SCOPE = InstrumentationScope("wdmoe")
 
 
 class Root(NamedTuple):
-    """A request's own span, as it began; `parent` is the client's, 0 if it has none."""
+    """A request's own span, as it began; `parent` is the client's span, 0 if there is none."""
 
     trace: int
     span: int
@@ -42,7 +42,7 @@ class Root(NamedTuple):
 
     @classmethod
     def of(cls, span: ReadableSpan) -> Root:
-        """Of one that has begun."""
+        """Return the root of a span that has begun."""
         parent = 0 if span.parent is None else span.parent.span_id
         attributes: dict[str, Value] = dict(span.attributes or {})  # type: ignore[arg-type]
         ids = span.context.trace_id, span.context.span_id, parent
@@ -53,7 +53,7 @@ Ended: TypeAlias = tuple[Root, Record]
 
 
 class Exporter:
-    """Makes spans, and waits until they have been sent, or given up, before it makes more."""
+    """An exporter that makes no more spans until those before were sent, or given up."""
 
     def __init__(self) -> None:
         self._resource = Resource.create({SERVICE_NAME: "wdmoe-bs"})
@@ -61,7 +61,7 @@ class Exporter:
         self._ids = RandomIdGenerator()
 
     def export(self, root: Root, record: Record) -> None:
-        """A request's spans, its own one last."""
+        """Export a request's spans, its own span last."""
         spans = record.spans()
         parents = [_context(root.trace, root.span)]
         for number, (depth, name, start_ns, end_ns, about) in enumerate(spans[1:], start=1):
@@ -80,7 +80,7 @@ class Exporter:
         self._add("request", root.name, parents[0], parent, whole, times, record.error)
 
     def flush(self) -> None:
-        """Send what is there."""
+        """Send the spans that wait."""
         self._processor.force_flush()
 
     def _add(
@@ -114,7 +114,7 @@ def _context(trace: int, span: int, *, remote: bool = False) -> SpanContext:
 
 
 def main() -> None:
-    """Until the base station ends the input; it waits a moment for the last spans."""
+    """Export until the base station ends the input, then wait a moment for the last spans."""
     os.nice(_LEAST_URGENT)
     for number in (signal.SIGINT, signal.SIGTERM):  # the base station gets them as well
         signal.signal(number, signal.SIG_IGN)
@@ -124,10 +124,10 @@ def main() -> None:
             root, record = pickle.load(sys.stdin.buffer)
             try:
                 exporter.export(root, record)
-            except Exception:  # of this trace; the next one is another
+            except Exception:  # one bad trace must not stop the others
                 traceback.print_exc()
     exporter.flush()
-    os._exit(0)  # the SDK's threads are of no use any more
+    os._exit(0)  # the SDK's threads are no longer needed
 
 
 if __name__ == "__main__":

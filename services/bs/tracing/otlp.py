@@ -1,9 +1,9 @@
-"""Traces to an OpenTelemetry collector: what the base station itself does for it.
+"""Traces for an OpenTelemetry collector: the part that runs in the base station.
 
     HTTP ─ begin ─► RequestTrace ─ its end ─► at most MAX_WAITING ─► thread ═ pipe ═► exporter
 
-Making and sending spans takes the interpreter for long, compared with serving requests: a process
-of its own does it, which gives way to all others.
+Making and sending spans would hold the interpreter for long, compared with serving requests, so a
+process of its own does it, at the lowest priority.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from services.bs.tracing.exporter import Ended, Root
 from services.bs.tracing.spans import RequestTrace, Value
 
-# Requests that have ended and are not handed over yet; a collector that is away makes them wait.
+# Ended requests that were not handed over yet; they wait while the collector is away.
 MAX_WAITING = 16
-_TELL_EVERY_S = 60.0
-# For what is not exported yet when the base station is stopped: it has 3 s to end.
+_LOG_EVERY_S = 60.0
+# For the last traces when the base station is stopped, which has 3 s to end.
 _LAST_S = 2.0
 
 
 class OtlpTraces:
-    """Traces every request that its client does not leave out."""
+    """The traces of all requests, except those that their client marks as not sampled."""
 
     def __init__(self, model: str) -> None:
         self._tracer = TracerProvider(shutdown_on_exit=False).get_tracer("wdmoe")
@@ -41,7 +41,7 @@ class OtlpTraces:
         self._ended: queue.Queue[Ended | None] = queue.Queue(MAX_WAITING)
         self._over = False
         self._dropped = 0
-        self._told_s = -_TELL_EVERY_S
+        self._logged_s = -_LOG_EVERY_S
         command = [sys.executable, "-m", "services.bs.tracing.exporter"]
         self._exporter = subprocess.Popen(command, stdin=subprocess.PIPE)
         threading.Thread(target=self._run, name="traces", daemon=True).start()
@@ -50,7 +50,7 @@ class OtlpTraces:
     def begin(
         self, headers: Mapping[str, str], operation: str, arrived_s: float, about: dict[str, Value]
     ) -> RequestTrace | None:
-        """A request has arrived; None if it is not to be traced. `about` is told of its span."""
+        """Begin a request's trace; None if it is not sampled. `about` are its span's attributes."""
         if self._over:
             return None
         zero_ns = time.time_ns() - time.monotonic_ns()
@@ -73,7 +73,7 @@ class OtlpTraces:
         return RequestTrace(arrived_s, lambda trace: self._take((root, trace.record())))
 
     def close(self) -> None:
-        """Let the exporter send what there is, for a moment."""
+        """Let the exporter send the last traces, for a moment."""
         if self._over:
             return
         self._over = True
@@ -87,24 +87,24 @@ class OtlpTraces:
             self._exporter.wait()
 
     def _take(self, ended: Ended) -> None:
-        """In the engine's thread: never waits."""
+        """Queue an ended trace; called in the engine's thread, and never waits."""
         if self._over:
             return
         try:
             self._ended.put_nowait(ended)
         except queue.Full:
             self._dropped += 1
-            if (now_s := time.monotonic()) - self._told_s > _TELL_EVERY_S:
-                self._told_s = now_s
+            if (now_s := time.monotonic()) - self._logged_s > _LOG_EVERY_S:
+                self._logged_s = now_s
                 print(
                     f"bs: traces of {self._dropped} requests were dropped so far, as the collector "
-                    "does not take them in time",
+                    "does not accept them in time",
                     flush=True,
                 )
 
     def _run(self) -> None:
         pipe = self._exporter.stdin
-        assert pipe is not None, "it was asked for"
+        assert pipe is not None, "the process was started with a pipe"
         try:
             while (ended := self._ended.get()) is not None:
                 pipe.write(pickle.dumps(ended))
@@ -114,7 +114,7 @@ class OtlpTraces:
             if not self._over:
                 self._over = True
                 print(
-                    f"bs: the exporter of traces has ended ({error}): no more traces until the "
+                    f"bs: the trace exporter has ended ({error}): no more traces until the "
                     "base station is started again",
                     flush=True,
                 )

@@ -1,38 +1,38 @@
-"""What happened to one request, step by step, and the spans that this amounts to.
+"""The trace of a request: its steps, and the spans made from them.
 
     request
     └─ queue │ step │ between │ step │ … │ between       one after the other, without gaps
                └─ layer │ layer │ …                      and attention, norms, head
                     ├─ gate │ selection │ … │ combine
-                    └─ round_trip                        one a device, all at the same time
+                    └─ round_trip                        one for each device, in parallel
                          └─ downlink │ wait │ compute │ pack │ uplink      without gaps
 
-A step is taken by several requests, and is in the trace of each. Nothing here is done for a request
-that is not traced.
+Several requests share a step, which is in the trace of each. A request that is not traced costs
+nothing here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from orchestrator.contracts.clock_offset import shift_into
 
-# Of one request: 5 MB as JSON, 5 MB of memory while it runs. Later steps become a single span.
+# For one request: 5 MB as JSON, 5 MB of memory while it runs. Later steps become a single span.
 MAX_SPANS = 1 << 16
-# Of a round trip: what lies between its sending, the device's four times, and its answer.
+# Parts of a round trip, between its sending, the device's four times, and its answer.
 _PARTS = ("downlink", "wait", "compute", "pack", "uplink")
-# Unix time that never steps, so that traces of several requests have one clock.
+# Unix time that never steps, so that the traces of several requests share a clock.
 _UNIX_ZERO_NS = time.time_ns() - time.monotonic_ns()
 
 Value: TypeAlias = int | str | bool
 
 
 class Span(NamedTuple):
-    """From `start_ns` to `end_ns` after the request's arrival; `depth` 0 is the request itself.
+    """A span, in time since the request's arrival; `depth` 0 is the request itself.
 
     Spans come in the order of their starts, a parent right before the first of its children.
     """
@@ -45,9 +45,9 @@ class Span(NamedTuple):
 
 
 class RoundTrip(NamedTuple):
-    """One device's message of a layer; times by monotonic clocks, `device_s` by the device's.
+    """One device's message of a layer; times are by monotonic clocks, `device_s` by the device's.
 
-    `device_s`: received, started, finished, sent. None: there was no answer until `ended_s`.
+    `device_s`: received, started, finished, sent; None if there was no answer until `ended_s`.
     """
 
     device: int
@@ -61,7 +61,7 @@ class RoundTrip(NamedTuple):
 
 
 class LayerTrace(NamedTuple):
-    """One layer of a step; `deselected` and `lost` are experts of tokens, as in a meter."""
+    """One layer of a step; `deselected` and `lost` count experts of tokens, as in a meter."""
 
     number: int
     entered_s: float
@@ -77,44 +77,25 @@ class LayerTrace(NamedTuple):
 
 @dataclass(eq=False)
 class StepTrace:
-    """One forward pass, of so many tokens and sequences of all its requests."""
+    """One forward pass, with the number of tokens and sequences of all its requests."""
 
     tokens: int
     sequences: int
     started_s: float = 0.0
     ended_s: float = 0.0
     layers: list[LayerTrace] = field(default_factory=list)
-    _trips: list[RoundTrip] = field(default_factory=list)
-    _combine_s: float = 0.0
-    _before: tuple[int, int] = (0, 0)
-
-    def answered(self, trips: list[RoundTrip], combine_s: float) -> None:
-        """Record a layer's round trips, once each device has answered or was given up."""
-        self._trips, self._combine_s = trips, combine_s
-
-    def layer(self, number: int, times_s: Sequence[float], left_out: tuple[int, int]) -> None:
-        """A layer is done: when it was entered, its gate began, ended, and experts were selected.
-
-        `left_out`: how many experts of tokens the policy and faults have cost the step so far.
-        """
-        entered_s, gate_s, gated_s, selected_s = times_s
-        deselected, lost = (now - then for now, then in zip(left_out, self._before, strict=True))
-        self._before = left_out
-        ended_s = time.monotonic()
-        times = (entered_s, gate_s, gated_s, selected_s, self._combine_s, ended_s)
-        self.layers.append(LayerTrace(number, *times, deselected, lost, self._trips))
 
     @property
     def spans(self) -> int:
-        """How many spans it amounts to, with the one after it."""
+        """The number of its spans, with the one after it."""
         return 2 + sum(4 + 6 * len(layer.trips) for layer in self.layers)
 
 
 class Record(NamedTuple):
-    """A request's trace when it is over; times by the monotonic clock.
+    """The trace of a request that has ended; times are by the monotonic clock.
 
     `steps` has its own tokens with each step; after those, `left_out` steps were not recorded.
-    `error` is why it got no whole answer: `completion_tokens` says nothing then.
+    `error` is why its answer is not complete; `completion_tokens` means nothing then.
     """
 
     arrived_s: float
@@ -124,12 +105,12 @@ class Record(NamedTuple):
     steps: list[tuple[StepTrace, int]]
     left_out: int
 
-    def told(self) -> dict[str, Any]:
-        """As an answer tells it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the trace as it is in an answer."""
         return {"start_unix_ns": _UNIX_ZERO_NS + _ns(self.arrived_s), "spans": self.spans()}
 
     def spans(self) -> list[Span]:
-        """All of it."""
+        """Return all spans."""
         tree = _Tree(_ns(self.arrived_s))
         tree.add(0, "request", self.arrived_s, self.ended_s)
         before = ("queue", self.arrived_s)
@@ -149,7 +130,7 @@ class Record(NamedTuple):
 
 
 class RequestTrace:
-    """Collects a request's steps, in the engine's thread; `on_end` hears when it is over."""
+    """A recorder of a request's steps, in the engine's thread; `on_end` is called at its end."""
 
     def __init__(
         self, arrived_s: float, on_end: Callable[[RequestTrace], None] = lambda trace: None
@@ -162,7 +143,7 @@ class RequestTrace:
         self._left_out = 0
 
     def add(self, step: StepTrace, own_tokens: int) -> None:
-        """It has taken part in a step with so many tokens of its own."""
+        """Add a step in which the request has `own_tokens` tokens."""
         if self._left_out or self._spans + step.spans > MAX_SPANS:
             self._left_out += 1
             return
@@ -170,30 +151,30 @@ class RequestTrace:
         self._steps.append((step, own_tokens))
 
     def end(self, ended_s: float, completion_tokens: int = 0, error: str | None = None) -> None:
-        """It is over; only the first end counts."""
+        """End the trace; only the first end counts."""
         if self._ended is None:
             self._ended = ended_s, completion_tokens, error
             self._on_end(self)
 
     def record(self) -> Record:
-        """All of it; only once it has ended."""
+        """Return the trace, once it has ended."""
         assert self._ended is not None, "only once it has ended"
         return Record(self._arrived_s, *self._ended, self._steps, self._left_out)
 
 
 class _Tree:
-    """Spans, in nanoseconds from one moment on."""
+    """Spans, in nanoseconds since `zero_ns`."""
 
     def __init__(self, zero_ns: int) -> None:
         self._zero_ns = zero_ns
         self.spans: list[Span] = []
 
     def add(self, depth: int, name: str, start_s: float, end_s: float, **about: Value) -> None:
-        """One, by the base station's clock."""
+        """Add a span, by the base station's clock."""
         self.add_ns(depth, name, _ns(start_s), _ns(end_s), **about)
 
     def add_ns(self, depth: int, name: str, start_ns: int, end_ns: int, **about: Value) -> None:
-        """As `add`."""
+        """Add a span, with times in nanoseconds."""
         times = start_ns - self._zero_ns, end_ns - self._zero_ns
         self.spans.append(Span(depth, name, *times, about))
 
@@ -230,5 +211,5 @@ def _add_trip(tree: _Tree, trip: RoundTrip) -> None:
 
 
 def _ns(time_s: float) -> int:
-    """Whole nanoseconds, so that differences add up exactly."""
+    """Return whole nanoseconds, so that differences add up exactly."""
     return round(time_s * 1e9)

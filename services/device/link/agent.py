@@ -1,10 +1,10 @@
-"""The link agent: hears the channel state, shapes the radio interface at its time, and reports.
+"""The link agent: receives channel states, shapes the radio interface on time, and reports.
 
 orchestrator ──XPUB──► SUB [ wait until apply_at ] ──► Shaper ──► PUSH ──► orchestrator
                            └ once a second: read the queues ──────┘
 
-Whatever goes wrong is counted, reported and tried again; meanwhile `fault` says so, and the device
-does not serve.
+A failure is counted, reported and retried; meanwhile `fault` returns it, and the device does not
+serve.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import threading
 import time
 from typing import Any
 
-import msgpack
 import zmq
 
-from orchestrator.contracts import channel_state
+from orchestrator.contracts import channel_state, device_report
+from orchestrator.contracts.device_report import DeviceReport, QueueReport
 from orchestrator.errors import StackError
 from orchestrator.metrics import DeviceMetrics
 from services.device.link.scheduling import ask_for_short_slices
@@ -27,18 +27,17 @@ from services.net.channel_feed import ChannelFeed
 from services.net.curve import secure_client
 from services.settings import Settings
 
-REPORT_VERSION = 2
 REPORT_MS = 1000
-# Between two attempts to put a link right; each may take a dozen processes.
+# Between two attempts to repair a link; each may start a dozen processes.
 RETRY_MS = 500
-# Longer than anything that the agent waits for as long as there is no fault.
+# Longer than any wait of the agent while there is no fault.
 STUCK_S = REPORT_MS / 1e3 + 2 * ANSWER_S
-# All devices have the same moment to meet: what can wait leaves them the processor.
+# All devices apply a state at the same moment: work that can wait leaves them the processor.
 AFTERWARDS_S = 0.004
 
 
 class LinkAgent(threading.Thread):
-    """Keeps one device's link as the orchestrator wants it, from the first state it hears on."""
+    """The thread that keeps a device's link as the channel state says, from the first state on."""
 
     def __init__(
         self,
@@ -58,40 +57,37 @@ class LinkAgent(threading.Thread):
         self._device = device
         self._shaper = shaper
         self._metrics = metrics
-        own = f"device-{device}"
-        self._feed = ChannelFeed(settings, own, self._refused, context)
+        key_name = f"device-{device}"
+        self._feed = ChannelFeed(settings, key_name, self._count_invalid, context)
         self._reports = context.socket(zmq.PUSH)
         self._reports.setsockopt(zmq.LINGER, 0)
         if settings.curve:
-            secure_client(self._reports, settings, own, "orchestrator")
+            secure_client(self._reports, settings, key_name, "orchestrator")
         self._reports.connect(f"tcp://{settings.orchestrator_host}:{channel_state.REPORT_PORT}")
         self._due_s = self._applied_at_s = self._retry_s = 0.0
         self._options: list[Any] = []
         self._lossless = {"down": True, "up": True}
-        self._queues = {
-            name: {"packets": 0, "drops": 0, "overflows": 0, "backlog_bytes": 0}
-            for name in ("down", "up")
-        }
-        for name in self._queues:  # a rate begins at 0, not with the first packet that is dropped
+        self._queues = {"down": QueueReport(), "up": QueueReport()}
+        for name in self._queues:  # a counter begins at 0, not with the first dropped packet
             metrics.link_queue_drops_total.labels(name)
         metrics.link_backend.info({"backend": shaper.backend})
 
     def fault(self) -> str | None:
-        """Why the link is not as the state in force says; None if it is. From any thread.
+        """Return why the link does not match the state in force; None if it does. From any thread.
 
-        `faults` counts them: who sees the same number twice knows that there was none in between.
+        `faults` counts them: if it has not changed, there was none in between.
         """
         if self._error is not None:
             return self._error
         if not self.shaped.is_set():
             return "no channel state was applied yet"
-        if not self._shaper.has_interface:  # which the agent will find a little later
+        if not self._shaper.has_interface:  # the agent itself will notice a little later
             return "the radio interface is gone"
         stuck_s = time.monotonic() - self._alive_s
         return f"the link agent has been stuck for {stuck_s:.0f} s" if stuck_s > STUCK_S else None
 
     def run(self) -> None:
-        """Forever: take states in, apply each at its deadline, look at the queues meanwhile."""
+        """Receive states, apply each at its deadline, and read the queues meanwhile, forever."""
         ask_for_short_slices()
         while True:
             self._alive_s = time.monotonic()
@@ -117,15 +113,15 @@ class LinkAgent(threading.Thread):
         elif self.current is not None:
             self._observe(self.current)
 
-    def _refused(self, error: ValueError) -> None:
+    def _count_invalid(self, error: ValueError) -> None:
         self._metrics.link_errors_total.inc()
         print(f"device-{self._device}: state refused: {error}", flush=True)
 
     def _apply(self, wanted: channel_state.ChannelState) -> None:
         mine = wanted.devices[self._device]
-        # A device that has just come applies at once what has been in force for some time.
+        # A device that has just started applies at once a state that is already in force.
         self._due_s = wanted.apply_at_s if self.current else max(wanted.apply_at_s, time.time())
-        # Not spinning: eight devices that spin for the same moment keep each other from it.
+        # Sleep, do not spin: eight devices spinning to one deadline delay each other.
         time.sleep(max(0.0, self._due_s - time.time()))
         applied = self._shaper.apply(mine.down, mine.up)
         self._applied_at_s, self._options = applied.at_s, applied.options
@@ -149,49 +145,53 @@ class LinkAgent(threading.Thread):
         self.faults += 1
         self._retry_s = time.monotonic() + RETRY_MS / 1e3
         self._metrics.link_errors_total.inc()
-        time.sleep(AFTERWARDS_S)  # whatever fails again at once leaves others the processor
+        time.sleep(AFTERWARDS_S)  # a failure that repeats at once leaves others the processor
         if self._wanted is not None:
             self._report(self._wanted)
 
     def _show(self, in_force: channel_state.ChannelState, applied: Applied) -> None:
-        """Export and report what the kernel says of both queues."""
+        """Export and report the kernel's counters of both queues."""
         mine = in_force.devices[self._device]
         self._show_queue("down", mine.down, applied.down)
         self._show_queue("up", mine.up, applied.up)
         self._report(in_force)
 
-    def _show_queue(self, name: str, asked: channel_state.Direction, queue: Queue) -> None:
+    def _show_queue(self, name: str, wanted: channel_state.Direction, queue: Queue) -> None:
         if queue.rate_bps is None:
             with contextlib.suppress(KeyError):  # there may have been no rate before
                 self._metrics.link_applied_rate_bps.remove(name)
         else:
             self._metrics.link_applied_rate_bps.labels(name).set(queue.rate_bps)
         self._metrics.link_queue_backlog_bytes.labels(name).set(queue.backlog_bytes)
-        told = self._queues[name]
+        before = self._queues[name]
+        dropped = queue.drops - before.drops
         # tc counts an emulated loss and a full queue alike
-        lossless, self._lossless[name] = self._lossless[name], asked.loss_p == 0
-        if lossless and self._lossless[name]:
-            told["overflows"] += queue.drops - told["drops"]
-            self._metrics.link_queue_drops_total.labels(name).inc(queue.drops - told["drops"])
-        told["packets"], told["drops"] = queue.packets, queue.drops
-        told["backlog_bytes"] = queue.backlog_bytes
+        lossless, self._lossless[name] = self._lossless[name], wanted.loss_p == 0
+        overflows = dropped if lossless and self._lossless[name] else 0
+        self._metrics.link_queue_drops_total.labels(name).inc(overflows)
+        self._queues[name] = QueueReport(
+            packets=queue.packets,
+            drops=queue.drops,
+            overflows=before.overflows + overflows,
+            backlog_bytes=queue.backlog_bytes,
+        )
 
     def _report(self, wanted: channel_state.ChannelState) -> None:
-        report = {
-            "v": REPORT_VERSION,
-            "device": self._device,
-            "backend": self._shaper.backend,
-            "epoch": wanted.epoch,
-            "interval": wanted.interval,
-            "apply_at_s": self._due_s,
-            "applied_at_s": self._applied_at_s,
-            "error": self._error and self._error[:256],
-            **self._queues,
-        }
+        report = DeviceReport(
+            device=self._device,
+            backend=self._shaper.backend,
+            epoch=wanted.epoch,
+            interval=wanted.interval,
+            apply_at_s=self._due_s,
+            applied_at_s=self._applied_at_s,
+            error=self._error and self._error[:256],
+            down=self._queues["down"],
+            up=self._queues["up"],
+        )
         with contextlib.suppress(zmq.Again):  # the orchestrator is away
-            self._reports.send(msgpack.packb(report), zmq.NOBLOCK)
+            self._reports.send(device_report.encode(report), zmq.NOBLOCK)
 
 
 def _wait_ms(announced: channel_state.ChannelState) -> int:
-    """Until shortly before its time; the last fraction is waited for in `_apply`."""
+    """Return the time until shortly before it applies [ms]; `_apply` waits for the rest."""
     return max(0, int((announced.apply_at_s - time.time()) * 1e3))

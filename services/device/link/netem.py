@@ -5,21 +5,21 @@
         └─ 10: netem                             └─ 10: netem
       ingress ffff:  ─ u32 match all, mirred ──────┘
 
-The queue waits in front of tbf, for which a new rate holds at once, also for what is queued. (With
-netem's own rate each packet gets its time when it is queued: 270 packets queued at 500 kbit/s take
-4.4 s whatever the rate is changed to.) What tbf's bucket lets pass at once, netem delays by exactly
-as long, bucket / rate, so that a message of s bytes on the wire takes
+The queue waits in front of tbf, where a new rate takes effect at once, for queued packets too.
+(With netem's own rate each packet gets its time when it is queued: 270 packets queued at 500 kbit/s
+take 4.4 s whatever the rate is changed to.) netem delays what tbf's bucket lets pass at once by
+exactly that time, bucket / rate, so that a message of s bytes on the wire takes
 
     max(s, bucket) / rate + delay           bucket: one packet + 100 µs of the rate, or if more
                                                     400 µs of the rate up to 6000 bytes
 
 as on a link that sends one bit after the other, in any order of messages and pauses. Below
-1.4 Mbit/s this delay is cut off at 10 ms (messages end early by the rest), because it holds for
-packets that were queued before a change.
+1.4 Mbit/s this delay is limited to 10 ms (messages end early by the rest), because it also applies
+to packets that were queued before a change.
 
-A change of the rate costs what it costs tbf (see tbf.py), and each change begins the loss model in
-its good state, which shortens a burst under way. netem's rate limits nothing: it keeps packets in
-order under jitter.
+A rate change costs the same as with tbf (see tbf.py), and restarts the loss model in its good
+state, which shortens a burst under way. netem's own rate limits nothing: it keeps packets in order
+under jitter.
 """
 
 from orchestrator.contracts.channel_state import Direction
@@ -29,17 +29,17 @@ from services.net.radio_interface import MAX_PACKETS
 NAME = "netem"
 _IN_ORDER_BPS = 100e9
 _MAX_HEAD_START_S = 10e-3
-# On a fast link a timer for each packet costs a slow host as much as the packet is on the air. The
-# bucket then holds a few, but less than a token of Mixtral's (8 KiB), which would take its time.
+# On a fast link, a timer for each packet takes a slow host as long as the packet is on the air. The
+# bucket then holds a few packets, but less than a token of Mixtral's (8 KiB), which must take time.
 _TIMER_EVERY_S = 400e-6
 _MOST_BYTES = 6000
 
 
 def qdiscs(direction: Direction) -> tuple[str, ...]:
-    """The tree with every field given: `tc qdisc change` keeps a rate that is left out."""
+    """Return the tree with every field given: `tc qdisc change` keeps a rate that is left out."""
     rate_bps = direction.rate_bps or tbf.UNSHAPED_BPS
     burst_bytes = _bucket_bytes(rate_bps)
-    # By how much the bucket lets a message end too early.
+    # The time by which the bucket lets a message end too early.
     head_start_s = 8 * burst_bytes / rate_bps if direction.rate_bps else 0.0
     delay_s = direction.delay_s + min(head_start_s, _MAX_HEAD_START_S)
     return (

@@ -1,8 +1,8 @@
-"""Lets a thread that works for a fraction of a millisecond have the processor as soon as it wakes.
+"""Lets a thread that works for a fraction of a millisecond run as soon as it wakes.
 
-Linux schedules by virtual deadlines: who asks for a short slice is due earlier than who computes in
-long ones, and comes before it, at the same share. Since 6.12 a thread may ask for its slice without
-any privilege; an older kernel leaves it out.
+Linux schedules by virtual deadlines: a thread that requests a short slice is due earlier than one
+that computes in long slices, and runs before it, at the same share. Since 6.12 a thread may request
+its slice without any privilege; an older kernel ignores the request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
 def ask_for_short_slices() -> None:
-    """For the calling thread and the processes that it starts; without effect where refused.
+    """Request short slices for the calling thread and its processes; no effect where refused.
 
-    Halves the changes of a channel that come later than 5 ms, with ten processes on two cores.
+    It halves the channel changes that come later than 5 ms, with ten processes on two cores.
     """
     number = _NUMBER.get(platform.machine())
     if number is not None:

@@ -3,11 +3,11 @@
     to the base station   ◄── [ radio: root 1: ] ◄── device process
     from the base station ──► [ radio: ingress ffff: ] ──mirred──► [ ifb-radio: root 1: ] ──► device
 
-What is at root 1: is the backend's, see netem.py and tbf.py. Each update is read back, which also
-shows that it is in force. What is queued stays, and goes at the new rate.
+The backend defines what is at root 1:, see netem.py and tbf.py. Each update is read back, which
+shows that it is in force. Queued packets stay, and leave at the new rate.
 
-After an error the next update looks whether the tree is still there, and builds it anew where not:
-the interface may be another one, as a container gets when it comes back to a network.
+After an error the next update checks whether the tree is still there, and otherwise rebuilds it: a
+container that comes back to a network gets a new interface.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _TOLERANCE_BPS = 8.0
 
 @dataclass(frozen=True)
 class Queue:
-    """One direction as the kernel has it."""
+    """The queue of one direction, as the kernel reports it."""
 
     rate_bps: float | None
-    """The rate in force [bit/s]; None: not limited."""
+    """The rate in force [bit/s]; None: unlimited."""
     packets: int
     """Packets sent since the shaper began."""
     drops: int
-    """Packets dropped since then; tc does not tell emulated losses from those of a full queue."""
+    """Packets dropped since then; tc counts emulated losses and a full queue alike."""
     backlog_bytes: int
-    """What waits in the queue."""
+    """Bytes that wait in the queue."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Applied:
 
 
 class Shaper:
-    """Owns the radio interface's qdiscs; they go when its network namespace does."""
+    """The owner of the radio interface's qdiscs, which vanish with its network namespace."""
 
     def __init__(self, find: Callable[[], str]) -> None:
-        """Build the tree on the interface that `find` names; StackError when the kernel refuses."""
+        """Build the tree on the interface that `find` returns; StackError if the kernel refuses."""
         self._find = find
         self._batch = TcBatch()
-        self._before = (_NOTHING, _NOTHING)  # what queues had counted that are gone
+        self._before = (_NOTHING, _NOTHING)  # the counts of queues that are gone
         self._latest = self._before
         self._sound = True
         self._radio = find()
@@ -78,22 +78,22 @@ class Shaper:
 
     @property
     def backend(self) -> str:
-        """`netem` or `tbf`: what the kernel has."""
-        assert self._backend is not None, "it is found out first"
+        """`netem`, or `tbf` if the kernel has no netem."""
+        assert self._backend is not None, "the first build finds it"
         return str(self._backend.NAME)
 
     @property
     def has_interface(self) -> bool:
-        """Whether the interface that was shaped is still there: a system call, for any thread."""
+        """Whether the shaped interface is still there; one system call, for any thread."""
         try:
             return socket.if_nametoindex(self._radio) == self._index
         except OSError:
             return False
 
     def apply(self, down: Direction, up: Direction) -> Applied:
-        """Change both directions, read both back; StackError when they are not what they should be.
+        """Change both directions and read them back; StackError if they are not as requested.
 
-        After an error, the tree is built anew where it is gone.
+        After an error, the tree is rebuilt if it is gone.
         """
         if not self._sound:
             self._mend()
@@ -103,18 +103,21 @@ class Shaper:
             for dev, direction in ((IFB, down), (self._radio, up))
             for qdisc in self._backend.qdiscs(direction)
         )
-        for name, asked, queue in (("down", down, applied.down), ("up", up, applied.up)):
-            _check_rate(name, asked, queue)
+        for name, direction, queue in (("down", down, applied.down), ("up", up, applied.up)):
+            _check_rate(name, direction, queue)
         self._wake_if_raised(IFB, applied.down)
         self._wake_if_raised(self._radio, applied.up)
         return applied
 
     def read(self) -> Applied:
-        """Both directions as they are; StackError when the kernel does not say."""
+        """Return both directions as they are; StackError if the kernel does not report them."""
         return self._exchange(())
 
     def _wake_if_raised(self, dev: str, queue: Queue) -> None:
-        """Below twice the rate the first packet gains more by the full bucket than it waits for."""
+        """Wake a queue whose rate has more than doubled.
+
+        Below that, the first packet gains more by the full bucket than it loses by waiting.
+        """
         before_bps = self._rate_bps[dev]
         self._rate_bps[dev] = queue.rate_bps or math.inf
         if queue.backlog_bytes and self._rate_bps[dev] > 2 * before_bps:
@@ -123,13 +126,13 @@ class Shaper:
     def _exchange(self, changes: Iterable[str]) -> Applied:
         """Make changes, then read both directions back."""
         self._sound = False
-        if not self.has_interface:  # one of the same name may have come, without queues
+        if not self.has_interface:  # a new one may have the same name, but no queues
             raise StackError(f"the radio interface {self._radio} is gone")
         listings = self._batch.ask([*changes], self._shows())
         at_s = time.time()
         try:
             applied = self._read(at_s, *listings)
-        except BaseException:  # what it says next may answer another question
+        except BaseException:  # its next output may belong to an earlier command
             self._batch.end()
             raise
         self._latest = (applied.down, applied.up)
@@ -138,7 +141,7 @@ class Shaper:
 
     def _read(self, at_s: float, down: Listing, up: Listing, ingress: Listing) -> Applied:
         if _layout(down, up, ingress) != self._built:
-            raise StackError(f"tc: the queues of {self._radio} and {IFB} are not those built")
+            raise StackError(f"tc: the queues of {self._radio} and {IFB} differ from those built")
         return Applied(
             down=_queue(down, self._before[0]),
             up=_queue(up, self._before[1]),
@@ -147,7 +150,7 @@ class Shaper:
         )
 
     def _shows(self) -> list[str]:
-        """What tells all of the tree."""
+        """Return the commands that show the whole tree."""
         ingress = f"filter show dev {self._radio} parent ffff:"
         return [f"qdisc show dev {IFB}", f"qdisc show dev {self._radio}", ingress]
 
@@ -158,11 +161,11 @@ class Shaper:
                 self.read()
                 return
             except StackError:
-                pass  # then not all of the tree is there
+                pass  # parts of the tree are missing
         self._build(radio)
 
     def _build(self, radio: str) -> None:
-        """Put both trees up, not limiting anything yet."""
+        """Build both trees, without any limit yet."""
         self._before = self._latest
         for dev in {self._radio, radio}:
             for parent in ("root", "ingress"):
@@ -179,7 +182,7 @@ class Shaper:
             _add_tree(dev, self._backend)
         run("tc", "qdisc", "add", "dev", radio, "handle", "ffff:", "ingress")
         run("tc", "filter", "add", "dev", radio, *_MATCH_ALL, *_REDIRECT)
-        self._batch.end()  # it knows interfaces by numbers that may be gone
+        self._batch.end()  # it refers to interfaces by numbers that may be gone
         self._built = _layout(*self._batch.ask([], self._shows()))
 
 
@@ -192,7 +195,7 @@ def _try(*command: str) -> None:
 
 
 def _layout(*listings: Listing) -> list[Any]:
-    """Which qdiscs there are, and where packets are redirected to."""
+    """Return the qdiscs, and where packets are redirected to."""
     return [
         [
             item["kind"],
@@ -214,15 +217,15 @@ def _queue(qdiscs: Listing, before: Queue) -> Queue:
     )
 
 
-def _check_rate(name: str, asked: Direction, queue: Queue) -> None:
-    asked_bps = min(asked.rate_bps or math.inf, tbf.UNSHAPED_BPS)
+def _check_rate(name: str, direction: Direction, queue: Queue) -> None:
+    wanted_bps = min(direction.rate_bps or math.inf, tbf.UNSHAPED_BPS)
     rate_bps = queue.rate_bps or tbf.UNSHAPED_BPS
-    if not math.isclose(rate_bps, asked_bps, abs_tol=_TOLERANCE_BPS):
-        raise StackError(f"tc: {name} has {rate_bps:.0f} bit/s, not {asked_bps:.0f}")
+    if not math.isclose(rate_bps, wanted_bps, abs_tol=_TOLERANCE_BPS):
+        raise StackError(f"tc: {name} has {rate_bps:.0f} bit/s, not {wanted_bps:.0f}")
 
 
 def _probe() -> ModuleType:
-    """The first backend that this kernel takes: found out by doing."""
+    """Return the first backend that this kernel accepts, by trying."""
     try:
         _add_tree(IFB, netem)
     except StackError:
@@ -231,6 +234,6 @@ def _probe() -> ModuleType:
 
 
 def _add_tree(dev: str, backend: ModuleType) -> None:
-    """Put the backend's tree on a device, not limiting anything yet."""
+    """Put the backend's tree on a network device, without any limit yet."""
     for qdisc in backend.qdiscs(Direction()):
         run("tc", "qdisc", "replace", "dev", dev, *qdisc.split())

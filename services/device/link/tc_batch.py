@@ -1,8 +1,8 @@
-"""A `tc -batch` that is kept running: a command costs a line, not a process.
+"""A `tc -batch` process that is kept running: a command costs a line, not a process.
 
-    commands ──► stdin [ tc -json -statistics -batch - ] stdout ──► a line for each that shows
+    commands ──► stdin [ tc -json -statistics -batch - ] stdout ──► a line for each `show`
 
-Whatever it says that is no answer ends it, and the next question starts another.
+Any output that is not an answer ends the process, and the next command starts another.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from typing import Any, TypeAlias
 from orchestrator.errors import StackError
 
 Listing: TypeAlias = list[dict[str, Any]]
-# More than it takes on a slow host that starts ten processes; a tc that is stopped never answers.
+# Longer than an answer takes on a slow host that starts ten processes; a stopped tc never answers.
 ANSWER_S = 10.0
 
 
 class TcBatch:
-    """Used by one thread."""
+    """The `tc -batch` process; used by one thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
 
     def ask(self, changes: Sequence[str], shows: Sequence[str]) -> list[Listing]:
-        """Run commands; what each of `shows` has printed, a JSON list.
+        """Run commands; return the JSON list that each of `shows` has printed.
 
         Raises:
-            StackError: tc refuses a command, says what is no such list, nothing, or not in time.
+            StackError: tc refuses a command, prints no such list, or prints nothing in time.
         """
         process = self._process or self._start()
         assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # its last words are still to be read
+            with contextlib.suppress(BrokenPipeError):  # its last output is still to be read
                 process.stdin.write(("\n".join([*changes, *shows]) + "\n").encode())
             deadline_s = time.monotonic() + ANSWER_S
             return [_listing(self._line(process, deadline_s)) for _ in shows]

@@ -19,31 +19,30 @@ from services.bs.http.errors import refused
 from services.bs.http.openai import logprobs
 from services.bs.http.openai.schema import CompletionRequest, Prompt
 from services.bs.http.openai.usage import StreamUsage, usage
-from services.bs.http.submission import Asking, Desk
+from services.bs.http.submission import COMPLETION, ServedModel, Submission
 from services.bs.text.tokenizer import ModelTokenizer, Offsets
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGITS_BYTES = 64 << 20
-KIND = "text_completion"
 
 
-def router(desk: Desk) -> APIRouter:
-    """The route."""
+def router(served: ServedModel) -> APIRouter:
+    """Return the route."""
     routes = APIRouter()
 
     @routes.post("/v1/completions")
     async def _completions(http: HttpRequest) -> Response:
         body = await read(http, CompletionRequest)
-        desk.check_model(body.model)
+        served.check_model(body.model)
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         each = body.n if body.best_of is None else body.best_of
         _check(body, max_tokens, each)
-        # Long texts take seconds, in which nobody else would be heard.
-        prompts = await asyncio.to_thread(_read, body.prompt, desk, max_tokens)
-        _check_logits(body, len(prompts[0].ids) + max_tokens, desk.words)
-        asking = await desk.ask(
+        # In a thread: a long text takes seconds, which would block the event loop.
+        prompts = await asyncio.to_thread(_read, body.prompt, served, max_tokens)
+        _check_logits(body, len(prompts[0].ids) + max_tokens, served.words)
+        submission = await served.submit(
             http,
-            "cmpl",
+            COMPLETION,
             body,
             [prompt.ids for prompt in prompts],
             max_tokens,
@@ -54,10 +53,10 @@ def router(desk: Desk) -> APIRouter:
             want_routing=body.routing,
             want_trace=body.trace,
         )
-        choices = _Choices(desk.vocabulary, prompts, each, body)
+        choices = _Choices(served.vocabulary, prompts, each, body)
         if body.stream:
-            return sse.stream(_chunks(desk, body, asking, choices), body.headers)
-        whole = await _whole(desk, body, asking, choices)
+            return sse.stream(_chunks(served, body, submission, choices), body.headers)
+        whole = await _whole(served, body, submission, choices)
         return JSONResponse(whole, headers=body.headers | loss.header(whole))
 
     return routes
@@ -90,23 +89,23 @@ class _Prompt:
     offsets: list[int]
 
 
-def _read(prompts: Sequence[Prompt], desk: Desk, max_tokens: int) -> list[_Prompt]:
-    """Every prompt; ApiError at the first that cannot be served."""
-    vocabulary, known = desk.vocabulary, []
+def _read(prompts: Sequence[Prompt], served: ServedModel, max_tokens: int) -> list[_Prompt]:
+    """Return every prompt; ApiError at the first that cannot be served."""
+    vocabulary, known = served.vocabulary, []
     for prompt in prompts:
         if isinstance(prompt, str):
             ids, offsets = vocabulary.encode(prompt)
-            desk.check_length(ids, max_tokens, "prompt")
+            served.check_length(ids, max_tokens, "prompt")
             known.append(_Prompt(ids, prompt, offsets))
         else:
-            desk.check_length(prompt, max_tokens, "prompt")
+            served.check_length(prompt, max_tokens, "prompt")
             offsets = Offsets(vocabulary).add(prompt)
             known.append(_Prompt(prompt, vocabulary.decode(prompt), offsets))
     return known
 
 
 class _Choices:
-    """Turns events into what they add to their choice; there are `each` choices of a prompt."""
+    """The choices of a reply, to which events add; each prompt has `each` choices."""
 
     def __init__(
         self, vocabulary: ModelTokenizer, prompts: list[_Prompt], each: int, body: CompletionRequest
@@ -123,7 +122,7 @@ class _Choices:
         ]
 
     def empty(self) -> list[dict[str, Any]]:
-        """The choices, before anything is known of them."""
+        """Return the choices before any event."""
         nothing = logprobs.of_completion
         return [
             _choice(index, logprobs=nothing(self._vocabulary, [], []) if self._logprobs else None)
@@ -131,7 +130,7 @@ class _Choices:
         ]
 
     def delta(self, event: Event) -> dict[str, Any]:
-        """A choice with what an Echo, Piece or Finished says."""
+        """Return a choice with what an Echo, Piece or Finished adds to it."""
         if isinstance(event, Finished):
             return _choice(event.index, finish_reason=event.finish_reason)
         assert isinstance(event, Echo | Piece)
@@ -141,13 +140,13 @@ class _Choices:
             text = event.text
             self._made[event.index] += [each.logprob or 0.0 for each in event.tokens]
             offsets = self._offsets[event.index].add(each.token for each in event.tokens)
-        told = None
+        scored = None
         if self._logprobs and event.tokens:
-            told = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
-        return _choice(event.index, text, told)
+            scored = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
+        return _choice(event.index, text, scored)
 
     def best(self, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The n choices of each prompt with the highest log-probability per token."""
+        """Return the n choices of each prompt with the highest log-probability per token."""
         if self._each == self._kept:
             return choices
 
@@ -172,13 +171,13 @@ def _choice(
 
 
 async def _whole(
-    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+    served: ServedModel, body: CompletionRequest, submission: Submission, choices: _Choices
 ) -> dict[str, Any]:
     whole = choices.empty()
-    async for event in asking.answer:
+    async for event in submission.answer:
         if isinstance(event, End):
-            reply = asking.reply(KIND, desk.model, choices.best(whole))
-            used = usage(asking.prompt_tokens, event.completion_tokens)
+            reply = submission.final(choices.best(whole))
+            used = usage(submission.prompt_tokens, event.completion_tokens)
             return reply | {"usage": used} | loss.field(event.experts_lost) | _extras(body, event)
         delta = choices.delta(event)
         choice = whole[delta["index"]]
@@ -190,26 +189,26 @@ async def _whole(
 
 
 async def _chunks(
-    desk: Desk, body: CompletionRequest, asking: Asking, choices: _Choices
+    served: ServedModel, body: CompletionRequest, submission: Submission, choices: _Choices
 ) -> AsyncIterator[dict[str, Any]]:
-    used = StreamUsage(body.stream_options, asking.prompt_tokens)
-    async for event in asking.answer:
+    used = StreamUsage(body.stream_options, submission.prompt_tokens)
+    async for event in submission.answer:
         if not isinstance(event, End):
-            chunk = asking.reply(KIND, desk.model, [choices.delta(event)]) | used.chunk(event)
+            chunk = submission.chunk([choices.delta(event)]) | used.chunk(event)
             yield chunk | loss.field(event.experts_lost if isinstance(event, Finished) else 0)
         elif last := _extras(body, event) | used.last(event):
-            yield asking.reply(KIND, desk.model, []) | last
+            yield submission.chunk([]) | last
 
 
 def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
-    """The fields of our own."""
+    """Return the fields that OpenAI does not define."""
     extras: dict[str, Any] = {}
     if body.timings:
-        extras["timings"] = end.timings
+        extras["timings"] = end.timings.model_dump()
     if end.logits is not None:
         extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
     if end.routing is not None:
         extras["routing"] = base64.b64encode(end.routing).decode()
     if body.trace and end.trace is not None:
-        extras["trace"] = end.trace.record().told()
+        extras["trace"] = end.trace.record().to_json()
     return extras

@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI writes them: one way in completions, another in chats."""
+"""Log-probabilities in OpenAI's formats: one for completions, another for chats."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from services.bs.engine.request import TokenLogprob
 from services.bs.text.tokenizer import ModelTokenizer
 
-_LEAST = -9999.0  # stands for minus infinity, which JSON does not have
+_LEAST = -9999.0  # in place of minus infinity, which JSON does not have
 
 
 def of_completion(
     vocabulary: ModelTokenizer, tokens: Sequence[TokenLogprob], offsets: Sequence[int]
 ) -> dict[str, list[Any]]:
-    """Lists as long as `tokens`; `offsets` are the characters at which these begin.
+    """Return lists as long as `tokens`; `offsets` are the characters at which these begin.
 
-    Where two tokens look the same, the alternatives have the likelier one's.
+    Of two alternatives with the same name, the likelier one's value is returned.
     """
     return {
         "tokens": [vocabulary.name(each.token) for each in tokens],
@@ -27,7 +27,7 @@ def of_completion(
 
 
 def _by_name(vocabulary: ModelTokenizer, each: TokenLogprob) -> dict[str, float | None] | None:
-    """The likeliest tokens, and the one that is there in any case."""
+    """Return the likeliest tokens, and always the token itself."""
     if each.logprob is None:
         return None
     shown: dict[str, float | None] = {}
@@ -37,7 +37,7 @@ def _by_name(vocabulary: ModelTokenizer, each: TokenLogprob) -> dict[str, float 
 
 
 def of_chat(vocabulary: ModelTokenizer, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """The tokens of an answer."""
+    """Return the log-probabilities of an answer's tokens."""
     content = [
         _named(vocabulary, each.token, each.logprob)
         | {"top_logprobs": [_named(vocabulary, token, logprob) for token, logprob in each.top]}

@@ -1,9 +1,9 @@
-"""POST /v1/responses, OpenAI's newer form of a chat: one message of text, whole or in events.
+"""POST /v1/responses, OpenAI's newer form of a chat: one text message, whole or as events.
 
 response.created, .in_progress    output_item.added, content_part.added
-output_text.delta                 one a token
+output_text.delta                 one for each token
 output_text.done, content_part.done, output_item.done
-response.completed                or .incomplete: out of tokens, or .failed
+response.completed                or .incomplete (out of tokens), or .failed
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ from services.bs.http.openai import logprobs
 from services.bs.http.openai.chat import encode
 from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.openai.responses_schema import ResponsesRequest
-from services.bs.http.submission import Asking, Desk
+from services.bs.http.submission import RESPONSE, ServedModel, Submission
 
 _PLACE = {"output_index": 0, "content_index": 0}
 
 
-def router(desk: Desk, template: ChatTemplate) -> APIRouter:
-    """The route; `template` makes a prompt of a chat."""
+def router(served: ServedModel, template: ChatTemplate) -> APIRouter:
+    """Return the route; `template` makes a prompt of a chat."""
     routes = APIRouter()
 
     @routes.post("/v1/responses")
     async def _responses(http: HttpRequest) -> Response:
         body = await read(http, ResponsesRequest)
-        desk.check_model(body.model)
-        ids = await encode(desk, template, body.messages, "input")
-        max_tokens = body.max_output_tokens or desk.room(ids)
-        desk.check_length(ids, max_tokens, "input")
-        asking = await desk.ask(http, "resp", body, [ids], max_tokens, 1, logprobs=body.logprobs)
-        made = _Made(desk, body, asking)
+        served.check_model(body.model)
+        ids = await encode(served, template, body.messages, "input")
+        max_tokens = body.max_output_tokens or served.room(ids)
+        served.check_length(ids, max_tokens, "input")
+        submission = await served.submit(
+            http, RESPONSE, body, [ids], max_tokens, 1, logprobs=body.logprobs
+        )
+        made = _Made(served, body, submission)
         if body.stream:
-            return sse.named(_events(made, asking), body.headers)
-        async for event in asking.answer:
+            return sse.named(_events(made, submission), body.headers)
+        async for event in submission.answer:
             made.take(event)
         whole = made.response()
         return JSONResponse(whole, headers=body.headers | loss.header(whole))
@@ -54,13 +56,13 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
 
 
 class _Made:
-    """What is there of a response so far."""
+    """A response in the making."""
 
-    def __init__(self, desk: Desk, body: ResponsesRequest, asking: Asking) -> None:
-        self.item_id = f"msg-{asking.request.id}"
-        self._desk = desk
+    def __init__(self, served: ServedModel, body: ResponsesRequest, submission: Submission) -> None:
+        self.item_id = f"msg-{submission.request.id}"
+        self._served = served
         self._body = body
-        self._asking = asking
+        self._submission = submission
         self._created_s = int(time.time())
         self._status = "in_progress"
         self._text = ""
@@ -69,7 +71,7 @@ class _Made:
         self._end: End | None = None
 
     def take(self, event: Event) -> None:
-        """Go on with what the engine delivered."""
+        """Add an event from the engine."""
         if isinstance(event, Piece):
             self._text += event.text
             self._tokens += event.tokens
@@ -79,19 +81,19 @@ class _Made:
             self._end = event
 
     def fail(self, error: ApiError) -> None:
-        """Nothing more is made."""
+        """Mark the response as failed."""
         self._status, self._error = "failed", {"code": "server_error", "message": str(error)}
 
     def text(self) -> dict[str, Any]:
-        """The text and its log-probabilities."""
+        """Return the text and its log-probabilities."""
         return {"text": self._text, "logprobs": self.logprobs(self._tokens)}
 
     def part(self) -> dict[str, Any]:
-        """The message's only part."""
+        """Return the message's only part."""
         return {"type": "output_text", "annotations": [], **self.text()}
 
     def item(self, *parts: dict[str, Any]) -> dict[str, Any]:
-        """The message."""
+        """Return the message."""
         return {
             "id": self.item_id,
             "type": "message",
@@ -101,15 +103,15 @@ class _Made:
         }
 
     def logprobs(self, tokens: list[TokenLogprob]) -> list[dict[str, Any]]:
-        """OpenAI's form; none unless requested."""
-        told: list[dict[str, Any]] = logprobs.of_chat(self._desk.vocabulary, tokens)["content"]
-        return told
+        """Return log-probabilities in OpenAI's form; none unless requested."""
+        content: list[dict[str, Any]] = logprobs.of_chat(self._served.vocabulary, tokens)["content"]
+        return content
 
     def response(self) -> dict[str, Any]:
-        """All of it; without output until its end."""
+        """Return the whole response; without output until its end."""
         body, end, cut = self._body, self._end, self._status == "incomplete"
         return {
-            "id": self._asking.request.id,
+            "id": self._submission.request.id,
             "object": "response",
             "created_at": self._created_s,
             "completed_at": int(time.time()) if self._status == "completed" else None,
@@ -119,7 +121,7 @@ class _Made:
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
             "metadata": body.metadata,
-            "model": self._desk.model,
+            "model": self._served.name,
             "output": [] if end is None else [self.item(self.part())],
             "parallel_tool_calls": False,
             "previous_response_id": None,
@@ -137,7 +139,7 @@ class _Made:
         }
 
     def _usage(self, completion_tokens: int) -> dict[str, Any]:
-        prompt_tokens = self._asking.prompt_tokens
+        prompt_tokens = self._submission.prompt_tokens
         return {
             "input_tokens": prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -147,7 +149,7 @@ class _Made:
         }
 
 
-async def _events(made: _Made, asking: Asking) -> AsyncIterator[dict[str, Any]]:
+async def _events(made: _Made, submission: Submission) -> AsyncIterator[dict[str, Any]]:
     numbers = count()
 
     def event(kind: str, **fields: Any) -> dict[str, Any]:
@@ -159,11 +161,11 @@ async def _events(made: _Made, asking: Asking) -> AsyncIterator[dict[str, Any]]:
     yield event("output_item.added", output_index=0, item=made.item())
     yield event("content_part.added", **place, part=made.part())
     try:
-        async for each in asking.answer:
+        async for each in submission.answer:
             made.take(each)
             if isinstance(each, Piece):
-                told = made.logprobs(list(each.tokens))
-                yield event("output_text.delta", **place, delta=each.text, logprobs=told)
+                scored = made.logprobs(list(each.tokens))
+                yield event("output_text.delta", **place, delta=each.text, logprobs=scored)
     except ApiError as error:
         made.fail(error)
         yield event("failed", response=made.response())

@@ -1,4 +1,4 @@
-"""The body of POST /v1/responses; what becomes of fields is as in `schema`."""
+"""The body of POST /v1/responses; fields are treated as in `schema`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from services.bs.http.openai.schema import (
     MAX_MESSAGES,
-    Asked,
+    GenerationBody,
     LetThrough,
     Message,
     NotServed,
@@ -26,7 +26,7 @@ LOGPROBS = "message.output_text.logprobs"
 
 
 class InputMessage(Message):
-    """What one side said; answers are sent back as they came."""
+    """One message of a chat; answers are sent back as they came."""
 
     type: Literal["message"] = "message"
 
@@ -36,13 +36,13 @@ class InputMessage(Message):
 
 
 class TextConfig(Posted):
-    """The form of the answer; no other than text is served."""
+    """The form of the answer; only text is served."""
 
     format: ResponseFormat | None = None
     verbosity: LetThrough = None
 
 
-class ResponsesRequest(Asked):
+class ResponsesRequest(GenerationBody):
     """POST /v1/responses. Nothing is stored."""
 
     input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -58,7 +58,7 @@ class ResponsesRequest(Asked):
     truncation: Literal["disabled"] = "disabled"
     background: Literal[False] = False
 
-    metadata: Metadata = Field(default_factory=dict, description="comes back with the answer")
+    metadata: Metadata = Field(default_factory=dict, description="returned with the answer")
 
     max_tool_calls: LetThrough = None
     parallel_tool_calls: LetThrough = None
@@ -72,7 +72,7 @@ class ResponsesRequest(Asked):
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The chat that it stands for, as a chat template takes it."""
+        """The chat, as a chat template takes it."""
         before = []
         if self.instructions is not None:
             before.append({"role": "system", "content": self.instructions})

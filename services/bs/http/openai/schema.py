@@ -1,11 +1,11 @@
-"""The bodies that are posted: OpenAI's of completions and of chats, and /probe's, which is ours.
+"""Posted bodies: OpenAI's for completions and chats, and our own for /probe.
 
     served        a field with a type         temperature, stop, …
     let through   LetThrough                  cannot change the answer: user, metadata, …
     refused       NotServed                   would change it: accepted when empty or null only
     unknown       any other                   ignored and named in a header; refused under `strict`
 
-A null field counts as not given.
+A null field counts as absent.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.contracts.http import ProbeRequest
+
 MAX_PROMPTS = 64  # and sequences, which n and best_of multiply
 MAX_MESSAGES = 256
 MAX_PROMPT_CHARACTERS = 1 << 20
 MAX_PROMPT_TOKENS = 1 << 17
 MAX_STOPS = 16
 MAX_BIASES = 1024
-# Of the names in a header.
+# Limits for the names in a header.
 MAX_NAMED = 16
 MAX_NAMED_CHARACTERS = 64
 
@@ -39,7 +41,7 @@ Prompt: TypeAlias = str | list[int]
 
 
 def _prompts(value: Any) -> list[Prompt]:
-    """A text, tokens, or a list of either: always as a list."""
+    """Return a text, tokens, or a list of either, always as a list."""
     several = isinstance(value, list) and all(isinstance(item, list) for item in value)
     texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
     prompts = value if several or texts else [value]
@@ -70,7 +72,7 @@ def _are_tokens(prompt: Any) -> bool:
 
 def _nothing(value: Any) -> Any:
     if value:
-        raise ValueError("is not served; allowed: to leave it out")
+        raise ValueError("is not served; allowed: null or empty")
     return value
 
 
@@ -88,7 +90,7 @@ TokenName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
 
 class Posted(BaseModel):
-    """A JSON object in a body; fields that it does not define are kept apart."""
+    """A JSON object in a body; undefined fields are kept apart."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -101,7 +103,7 @@ class Posted(BaseModel):
 
 
 class StreamOptions(Posted):
-    """What a stream tells besides the text."""
+    """What a stream reports besides the text."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
@@ -114,12 +116,12 @@ class Body(Posted):
     strict: bool = Field(default=False, description="refuse unknown fields")
 
     def unknown(self) -> list[str]:
-        """The full names of the fields that are not defined, as `messages[0].colour`."""
+        """Return the full names of undefined fields, as `messages[0].colour`."""
         return list(_unknown(self, ""))
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer's headers say of the body: the fields that were ignored."""
+        """Headers of the answer, which name the fields that were ignored."""
         names = [quote(name[:MAX_NAMED_CHARACTERS], safe="[].") for name in self.unknown()]
         if not names:
             return {}
@@ -139,8 +141,8 @@ def _unknown(value: Any, place: str) -> Iterator[str]:
             yield from _unknown(item, f"{place}[{i}]")
 
 
-class Asked(Body):
-    """What completions and chats have in common. Greedy unless a temperature is given."""
+class GenerationBody(Body):
+    """The fields that completions and chats share; greedy unless a temperature is given."""
 
     model: Name | None = None
     max_tokens: Tokens | None = None
@@ -178,7 +180,7 @@ class Asked(Body):
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(GenerationBody):
     """POST /v1/completions."""
 
     prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
@@ -197,11 +199,11 @@ class CompletionRequest(Asked):
         default=False,
         description="add which experts each token got in each layer, and why: base64 of an .npz",
     )
-    trace: bool = Field(default=False, description="add when each of its steps happened")
+    trace: bool = Field(default=False, description="add the times of each of its steps")
 
 
 class TextPart(Posted):
-    """A part of a message; no other kind is served."""
+    """A part of a message; only text is served."""
 
     type: Literal["text", "input_text", "output_text"]
     text: Text
@@ -211,7 +213,7 @@ class TextPart(Posted):
 
 
 class Message(Posted):
-    """What one side of a chat said; OpenAI's client sends back all of what it was told."""
+    """One message of a chat; OpenAI's client sends answers back with all their fields."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)]
@@ -233,25 +235,25 @@ class Message(Posted):
 
     @property
     def text(self) -> str:
-        """Its parts a line each."""
+        """Its parts, one on each line."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content)
 
     def for_template(self) -> dict[str, str]:
-        """As a chat template takes it; to a template a developer is the system."""
+        """Return the message as a chat template takes it, with a developer as the system."""
         role = "system" if self.role == "developer" else self.role
         named = {} if self.name is None else {"name": self.name}
         return {"role": role, "content": self.text} | named
 
 
 class ResponseFormat(Posted):
-    """The form of the answer; no other than text is served."""
+    """The form of the answer; only text is served."""
 
     type: Literal["text"]
 
 
-class ChatRequest(Asked):
+class ChatRequest(GenerationBody):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -277,11 +279,7 @@ class ChatRequest(Asked):
     web_search_options: NotServed = None
 
 
-class ProbeBody(Body):
+class ProbeBody(ProbeRequest, Body):
     """How often a device's link is to be probed, with messages of which size in both directions."""
 
     strict: bool = True
-
-    device: int = Field(ge=0)
-    size_bytes: int = Field(ge=1, le=1 << 20)
-    count: int = Field(ge=1, le=100)

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize, as vLLM has them: what the served model's tokens are."""
+"""POST /tokenize and /detokenize, as in vLLM: the tokens of the served model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.bs.http.openai.schema import (
     NotServed,
     Text,
 )
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 
 
 class TokenizeBody(Body):
@@ -32,7 +32,7 @@ class TokenizeBody(Body):
     model: Name | None = None
     prompt: Text | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
-    add_special_tokens: bool | None = Field(default=None, description="a text's only")
+    add_special_tokens: bool | None = Field(default=None, description="for texts only")
     add_generation_prompt: Literal[True] = True
     return_token_strs: bool = False
 
@@ -43,15 +43,15 @@ class TokenizeBody(Body):
 
 
 class DetokenizeBody(Body):
-    """Tokens."""
+    """A list of tokens."""
 
     model: Name | None = None
     tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_PROMPT_TOKENS)]
 
 
-def router(desk: Desk, template: ChatTemplate) -> APIRouter:
-    """The routes; `template` makes a prompt of a chat."""
-    routes, vocabulary = APIRouter(), desk.vocabulary
+def router(served: ServedModel, template: ChatTemplate) -> APIRouter:
+    """Return the routes; `template` makes a prompt of a chat."""
+    routes, vocabulary = APIRouter(), served.vocabulary
 
     async def tokens(body: TokenizeBody) -> list[int]:
         if (body.prompt is None) == (body.messages is None):
@@ -59,7 +59,7 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
         if body.messages is not None:
             if body.add_special_tokens:
                 raise refused("add_special_tokens", "allowed: with a prompt; a chat has its own")
-            return await encode(desk, template, [each.for_template() for each in body.messages])
+            return await encode(served, template, [each.for_template() for each in body.messages])
         special = body.add_special_tokens is not False
         text = body.prompt or ""
         return (await asyncio.to_thread(vocabulary.encode, text, special=special))[0]
@@ -67,11 +67,11 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
     @routes.post("/tokenize")
     async def _tokenize(http: HttpRequest) -> JSONResponse:
         body = await read(http, TokenizeBody)
-        desk.check_model(body.model)
+        served.check_model(body.model)
         ids = await tokens(body)
         answer: dict[str, Any] = {
             "count": len(ids),
-            "max_model_len": desk.context_length,
+            "max_model_len": served.context_length,
             "tokens": ids,
             "token_strs": [vocabulary.name(id) for id in ids] if body.return_token_strs else None,
         }
@@ -80,9 +80,9 @@ def router(desk: Desk, template: ChatTemplate) -> APIRouter:
     @routes.post("/detokenize")
     async def _detokenize(http: HttpRequest) -> JSONResponse:
         body = await read(http, DetokenizeBody)
-        desk.check_model(body.model)
-        if max(body.tokens, default=0) >= desk.words:
-            raise refused("tokens", f"must be from 0 to {desk.words - 1}")
+        served.check_model(body.model)
+        if max(body.tokens, default=0) >= served.words:
+            raise refused("tokens", f"must be from 0 to {served.words - 1}")
         text = b"".join(map(vocabulary.bytes_of, body.tokens)).decode(errors="replace")
         return JSONResponse({"prompt": text}, headers=body.headers)
 

@@ -9,7 +9,7 @@ from services.bs.http.openai.schema import StreamOptions
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """OpenAI's form; of all choices together."""
+    """Return the usage of all choices together, in OpenAI's form."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -18,7 +18,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 
 class StreamUsage:
-    """Counts the tokens of a stream, for its chunks as `stream_options` has them."""
+    """The token counts of a stream, for its chunks as `stream_options` requests them."""
 
     def __init__(self, options: StreamOptions, prompt_tokens: int) -> None:
         self._options = options
@@ -26,7 +26,7 @@ class StreamUsage:
         self._made: dict[int, int] = {}
 
     def chunk(self, event: Event | None = None) -> dict[str, Any]:
-        """What a chunk adds: its usage so far, null where the stream's end has it, or nothing."""
+        """Return the usage so far, null if only the stream's end has it, or nothing."""
         if isinstance(event, Piece | Finished):
             self._made[event.index] = event.made
         if self._options.continuous_usage_stats:
@@ -34,7 +34,7 @@ class StreamUsage:
         return {"usage": None} if self._options.include_usage else {}
 
     def last(self, end: End) -> dict[str, Any]:
-        """What a chunk without choices says at the end; nothing unless it was requested."""
+        """Return the usage for the chunk without choices at the end; nothing unless requested."""
         if not self._options.include_usage:
             return {}
         return {"usage": usage(self._prompt_tokens, end.completion_tokens)}
