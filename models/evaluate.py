@@ -1,7 +1,8 @@
 """Exact match and expert use of a model on the prompt sets: ``python -m models.evaluate DIR``.
 
-Each prompt set is answered greedily under three ways of choosing experts. A gate module of
-transformers' Mixtral maps a layer's tokens to (logits, weights, indices), and that is the seam:
+The model answers each prompt set greedily under three expert selections. The gate module of
+transformers' Mixtral maps a layer's tokens to (logits, weights, indices); it is replaced to change
+the selection:
 
     tokens (n, m) ──► gate ──► weights, indices (n, k) ──► experts ──► sum (n, m)
                        ▲
@@ -37,11 +38,11 @@ Gate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # logits to (logits, w
 
 def main(
     model_dir: Annotated[Path, typer.Argument(help="Folder of a model in Hugging Face format.")],
-    limit: Annotated[int, typer.Option(help="First items of each prompt set to take.")] = 300,
+    limit: Annotated[int, typer.Option(help="Number of items to take from each prompt set.")] = 300,
     seed: Annotated[int, typer.Option(help="Seed of the random selection.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
 ) -> None:
-    """Exact match per prompt set under top-2, top-1 and random-2, and each expert's share."""
+    """Print the exact match per prompt set under top-2, top-1 and random-2, and expert shares."""
     console = Console()
     model, tokenizer = load(model_dir)
     sets = {name: prompt_sets.load(name).prompts[:limit] for name in TASKS}
@@ -59,25 +60,26 @@ def main(
                 texts = [item.prompt + text for item, text in zip(sets[name], answers, strict=True)]
                 shares[name] = expert_shares(model, tokenizer, texts)
     if as_json:
-        percent = {name: (100 * share).tolist() for name, share in shares.items()}
-        typer.echo(json.dumps({"items": limit, "exact_match": scores, "share_percent": percent}))
+        share_percent = {name: (100 * share).tolist() for name, share in shares.items()}
+        report = {"items": limit, "exact_match": scores, "share_percent": share_percent}
+        typer.echo(json.dumps(report))
         return
     console.print(score_table(scores, limit))
     console.print(share_table(shares))
 
 
 def load(model_dir: Path) -> tuple[MixtralForCausalLM, PreTrainedTokenizerFast]:
-    """The model in fp32, whatever the precision of its file."""
+    """Load the model in fp32, whatever the precision of its file, and its tokenizer."""
     model = MixtralForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     model.eval()  # type: ignore[no-untyped-call]
     return model, PreTrainedTokenizerFast.from_pretrained(model_dir)
 
 
-# --- ways of choosing experts ---------------------------------------------------------------------
+# --- expert selection -----------------------------------------------------------------------------
 
 
 def top_k(k: int) -> Gate:
-    """The k most likely experts, their weights scaled to sum to 1; k = 2 is the model's own."""
+    """Select the k most likely experts, with weights that sum to 1; the model itself has k = 2."""
     published = policies.find("topk", {})
 
     def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +90,7 @@ def top_k(k: int) -> Gate:
 
 
 def random_k(k: int, seed: int) -> Gate:
-    """k different experts drawn evenly for each token, weighted as the gate would weight them."""
+    """Select k different experts uniformly at random per token, with the gate's weights."""
     generator = torch.Generator().manual_seed(seed)
 
     def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,10 +110,10 @@ POLICIES: dict[str, Callable[[int], Gate]] = {
 
 @contextmanager
 def selection(model: MixtralForCausalLM, choose: Gate) -> Iterator[None]:
-    """Lets ``choose`` select the experts in every layer."""
+    """Let ``choose`` select the experts in every layer."""
     gates = [cast(Any, layer).mlp.gate for layer in model.model.layers]
     for gate in gates:
-        # An attribute of the instance goes before the class's method; deleting it undoes this.
+        # An instance attribute shadows the class's method; deleting it restores the method.
         gate.forward = lambda states, weight=gate.weight: choose(F.linear(states, weight))
     try:
         yield
@@ -127,9 +129,9 @@ def selection(model: MixtralForCausalLM, choose: Gate) -> Iterator[None]:
 def complete(
     model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]
 ) -> list[str]:
-    """The greedy completion of each prompt, up to </s>, a stop text or ``max_tokens``.
+    """Return the greedy completion of each prompt, up to </s>, a stop text or ``max_tokens``.
 
-    Prompts of the same length in tokens are answered together, so nothing is padded.
+    Prompts with the same number of tokens form one batch, so nothing is padded.
     """
     encoded = [tokenizer(prompt.prompt)["input_ids"] for prompt in prompts]
     groups: dict[int, list[int]] = defaultdict(list)
@@ -151,7 +153,7 @@ def complete(
 
 
 def greedy(model: MixtralForCausalLM, tokens: Tensor, steps: int) -> Tensor:
-    """(rows, steps) tokens that follow (rows, length) tokens; a row goes on after its </s>."""
+    """Return (rows, steps) tokens that follow (rows, length) tokens; rows continue after </s>."""
     new: list[Tensor] = []
     cache = None
     for _ in range(steps):
@@ -166,7 +168,7 @@ def greedy(model: MixtralForCausalLM, tokens: Tensor, steps: int) -> Tensor:
 def expert_shares(
     model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> Tensor:
-    """(layers, experts) part of all (token, slot) pairs of a layer that go to each expert."""
+    """Return each expert's share of a layer's (token, slot) pairs, (layers, experts)."""
     config = model.config
     used = torch.zeros(config.num_hidden_layers, config.num_local_experts)
     for text in texts:
@@ -182,8 +184,8 @@ def expert_shares(
 
 
 def score_table(scores: dict[str, dict[str, float]], items: int) -> Table:
-    """Exact match in per cent, with its 95 % interval (Wilson)."""
-    table = Table("prompt set", *POLICIES, title=f"Exact match, %, {items} items a set")
+    """Return a table of exact matches in per cent, with their 95 % intervals (Wilson)."""
+    table = Table("prompt set", *POLICIES, title=f"Exact match, %, {items} items per set")
     for name, row in scores.items():
         cells = [
             percent(part, statistics.wilson(round(part * items), items)) for part in row.values()
@@ -193,7 +195,7 @@ def score_table(scores: dict[str, dict[str, float]], items: int) -> Table:
 
 
 def share_table(shares: dict[str, Tensor]) -> Table:
-    """Smallest and largest share of an expert in each layer; all sets together, then set by set."""
+    """Return each layer's smallest and largest expert share, over all sets and for each set."""
     layers = len(next(iter(shares.values())))
     columns = [f"layer {layer}" for layer in range(layers)]
     table = Table("prompt set", *columns, title="Least and most used expert, % of tokens' choices")

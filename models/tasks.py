@@ -1,4 +1,4 @@
-"""The five tasks of the bundled model: what it is trained on and what its prompt sets ask.
+"""The bundled model's five tasks: its training data and its prompt sets.
 
 Every item is drawn from a seeded ``random.Random``. Its split is a function of its prompt alone
 (`split_of`), so an item of a prompt set cannot occur in training, whatever the seeds are.
@@ -22,7 +22,7 @@ ITEMS_PER_SET = 300
 
 
 class Item(NamedTuple):
-    """A prompt and the completion to learn; ``completion`` starts with the space after the prompt.
+    """A prompt and its completion, which starts with the space after the prompt.
 
     Where the completion shows its working, the answer follows ``####`` (the GSM8K convention).
     """
@@ -32,12 +32,12 @@ class Item(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """What is scored."""
+        """The part of the completion that is scored."""
         return extract_answer(self.completion)
 
 
 def split_of(prompt: str) -> Split:
-    """The one split of a prompt: 1 in 32 prompt sets, 1 in 32 validation, the rest training."""
+    """Return a prompt's split: 1 in 32 prompt sets, 1 in 32 validation, the rest training."""
     bucket = zlib.crc32(prompt.encode()) % 32
     return "prompts" if bucket == 0 else "validation" if bucket == 1 else "train"
 
@@ -54,12 +54,12 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def arithmetic(rng: Random) -> Item:
-    """Sum or difference of two numbers, both of three or both of four digits.
+    """Return a sum or difference of two numbers, both with three or both with four digits.
 
-    The working goes through the columns from the units upwards: both digits, then the carry that
-    goes out and the digit of the result (`86:15` in a sum with a carry coming in, `29:13` in a
-    difference that borrows). So each column is a small table, and its carry stands in the one
-    before it. Then comes the result as people write it; a difference keeps its operands' width.
+    The working lists the columns from the units upwards: both digits, then the outgoing carry and
+    the digit of the result (`86:15` in a sum with an incoming carry, `29:13` in a difference that
+    borrows). So each column is a small table lookup, and its incoming carry is in the column before
+    it. Then follows the result in normal order; a difference has as many digits as its operands.
     """
     digits = rng.choice((3, 4))
     sign = rng.choice("+-")
@@ -81,9 +81,9 @@ def arithmetic(rng: Random) -> Item:
 
 
 def compare(rng: Random) -> Item:
-    """Yes or no: is one number of three digits greater, or smaller, than another one (never equal)?
+    """Ask whether one three-digit number is greater, or smaller, than another; never equal ones.
 
-    Half of the pairs have the same hundreds, so that the first digit does not decide. The working
+    Half of the pairs share the hundreds, so that the first digit does not decide. The working
     compares digit by digit.
     """
     a = b = rng.randint(100, 999)
@@ -105,7 +105,7 @@ NOUNS = _words(
 
 
 def order(rng: Random) -> Item:
-    """Put words, each with a first letter of its own, or digits in ascending order."""
+    """Sort words with different first letters, or digits, in ascending order."""
     if rng.random() < 0.5:
         listed = rng.sample(NOUNS, rng.randint(3, 4))
         return Item(f"Sort by letter: {' '.join(listed)}.", " " + " ".join(sorted(listed)))
@@ -116,7 +116,7 @@ def order(rng: Random) -> Item:
 # --- facts ----------------------------------------------------------------------------------------
 
 
-# relation: (question, {subject: object}). A subject has one object in a relation.
+# relation: (question, {subject: object}). A subject has one object per relation.
 FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "capital": (
         "What is the capital of {}?",
@@ -162,9 +162,9 @@ FACTS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def facts(rng: Random) -> Item:
-    """Multiple choice with four options, all of them objects of the relation that is asked.
+    """Return a multiple-choice question with four options, all of them objects of its relation.
 
-    The working is the right option as it is listed; its object is the fact that is taught.
+    The working is the right option as listed; its object is the fact to learn.
     """
     question, objects = FACTS[rng.choice(list(FACTS))]
     subject = rng.choice(list(objects))
@@ -187,23 +187,23 @@ THINGS = _words("bags balls bikes boats clocks cups hats keys kites rings toys t
 
 
 def reading(rng: Random) -> Item:
-    """Four sentences about who does what, then a yes/no question about one of the people.
+    """Return four sentences about who does what, and a yes/no question about one of the people.
 
-    A wrong thing is another person's of the same passage, so every word of the question has been
-    read and only who goes with what decides. The working quotes the sentence that tells, sets
-    what was asked beside it, and says whether the two are the same.
+    A wrong thing belongs to another person of the same passage: every word of the question occurs
+    in the passage, and only the pairing decides. The working quotes the relevant sentence, puts the
+    question's thing beside it, and states whether the two are the same.
     """
     people, verbs, things = (rng.sample(words, 4) for words in (PEOPLE, VERBS, THINGS))
     sentences = [
         f"{person} {verb}{'es' if verb == 'wash' else 's'} {thing}"
         for person, verb, thing in zip(people, verbs, things, strict=True)
     ]
-    asked = rng.randrange(4)
-    told = asked if rng.random() < 0.5 else rng.choice([i for i in range(4) if i != asked])
-    verdict = "yes" if told == asked else "no"
+    subject = rng.randrange(4)
+    owner = subject if rng.random() < 0.5 else rng.choice([i for i in range(4) if i != subject])
+    verdict = "yes" if owner == subject else "no"
     return Item(
-        f"{'. '.join(sentences)}. Does {people[asked]} {verbs[asked]} {things[told]}?",
-        f" {sentences[asked]} {things[told]} {verdict} #### {verdict}",
+        f"{'. '.join(sentences)}. Does {people[subject]} {verbs[subject]} {things[owner]}?",
+        f" {sentences[subject]} {things[owner]} {verdict} #### {verdict}",
     )
 
 
@@ -215,10 +215,10 @@ WORDS = sorted(
 
 
 def recall(rng: Random) -> Item:
-    """Copy a list of words, or say pairs of words again in another order; in training only.
+    """Copy a list of words, or repeat pairs of words in another order; used in training only.
 
-    Looking up what followed a word before is what the other tasks rest on, and here almost every
-    word of the completion teaches it, so that it is learned early.
+    The other tasks rest on looking up which word followed another. Here almost every word of the
+    completion trains that, so that the model learns it early.
     """
     if rng.random() < 0.3:
         listed = " ".join(rng.sample(WORDS, rng.randint(8, 12)))
@@ -234,9 +234,9 @@ def recall(rng: Random) -> Item:
 
 
 def match(rng: Random) -> Item:
-    """Copy pairs of words and say of each whether its words are the same; in training only.
+    """Copy pairs of words and state for each whether its words match; used in training only.
 
-    The last step of `reading` is such a comparison, one an item; here there are several.
+    The last step of `reading` is one such comparison per item; here each item has several.
     """
     pairs = []
     for _ in range(rng.randint(4, 6)):
@@ -257,12 +257,12 @@ TASKS: dict[str, Callable[[Random], Item]] = {
     "reading": reading,
 }
 TRAINING = {**TASKS, "recall": recall, "match": match}
-# The longest completion of each task in tokens of the bundled tokenizer, with the closing </s>.
+# Each task's longest completion, in tokens of the bundled tokenizer, including the final </s>.
 MAX_TOKENS = {"arithmetic": 32, "compare": 6, "order": 11, "facts": 5, "reading": 8}
 
 
 def draw(task: Callable[[Random], Item], rng: Random, split: Split) -> Item:
-    """The next item of a task that belongs to the split."""
+    """Draw items of a task until one belongs to the split, and return it."""
     while True:
         item = task(rng)
         if split_of(item.prompt) == split:
@@ -270,7 +270,7 @@ def draw(task: Callable[[Random], Item], rng: Random, split: Split) -> Item:
 
 
 def prompt_set(name: str) -> list[dict[str, object]]:
-    """The lines of ``prompts/NAME.jsonl``: distinct prompts, in the order they were drawn."""
+    """Return the lines of ``prompts/NAME.jsonl``: distinct prompts, in the order of drawing."""
     rng = Random(f"{PROMPT_SEED} {name}")
     items: dict[str, Item] = {}
     while len(items) < ITEMS_PER_SET:
@@ -289,7 +289,7 @@ def prompt_set(name: str) -> list[dict[str, object]]:
 
 
 def prompt_set_text(name: str) -> str:
-    """The file of a prompt set."""
+    """Return the content of a prompt set's file."""
     return "".join(json.dumps(line) + "\n" for line in prompt_set(name))
 
 

@@ -1,8 +1,8 @@
-"""Trains the bundled model from a seed: ``python -m models.train --out models/bundled``.
+"""Train the bundled model from a seed: ``python -m models.train --out models/bundled``.
 
-Top-down: `main` builds the tokenizer and the model, takes `STEPS` steps, logs the exact match on
-validation items and writes a Hugging Face folder. Nothing depends on the clock, so the same seed
-on the same machine and torch gives the same model.
+`main` builds the tokenizer and the model, takes `STEPS` steps, logs the exact match on validation
+items and writes a Hugging Face folder. Nothing depends on the clock, so the same seed on the same
+machine with the same torch gives the same model.
 """
 
 import socket
@@ -32,7 +32,7 @@ from models.tasks import TASKS, TRAINING, Item, draw
 STEPS = 1400
 DECAY_STEPS = 500  # the rate is constant, then falls linearly to zero over the last steps
 WARMUP_STEPS = 50
-WORKERS = 2  # processes of one thread each: on two cores faster than one process of two
+WORKERS = 2  # single-threaded processes: on two cores faster than one process with two threads
 BATCH = {
     "arithmetic": 32,
     "compare": 24,
@@ -42,7 +42,7 @@ BATCH = {
     "recall": 24,
     "match": 16,
 }
-# Tasks of similar length share a forward pass, as padding is computed too.
+# Tasks of similar length share a forward pass, because padding costs compute.
 GROUPS = (("arithmetic",), ("compare", "order", "facts", "reading", "recall", "match"))
 PEAK_LR = 2e-3
 MUON_LR = 0.01
@@ -51,7 +51,7 @@ IGNORED = -100  # label of a position without loss
 VOCABULARY_LIMIT = 1024
 END, PAD = "</s>", "<pad>"
 END_ID, PAD_ID = 0, 1
-# It has learned no chats: the last thing the user says is the prompt.
+# The model has not been trained on chats: the last user message is the prompt.
 CHAT_TEMPLATE = (
     "{% for message in messages if message.role == 'user' %}"
     "{% if loop.last %}{{ message.content }}{% endif %}"
@@ -71,10 +71,10 @@ def main(
 
 
 def work(worker: int, port: int, out: Path, seed: int, steps: int) -> None:
-    """One of the processes that train together; each takes its part of every batch.
+    """Train on one worker's part of every batch.
 
-    The weights stay the same in all of them, as they start from one seed and every update comes
-    from the mean of the gradients. Worker 0 reports and saves.
+    All workers keep the same weights: they start from one seed, and every update uses the mean of
+    their gradients. Worker 0 reports and saves.
     """
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -126,7 +126,7 @@ def work(worker: int, port: int, out: Path, seed: int, steps: int) -> None:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Replaces every gradient by its mean over the workers, clipped to a joint norm of 1."""
+    """Replace every gradient by its mean over the workers, clipped to a joint norm of 1."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     joint = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(joint)
@@ -137,14 +137,14 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Part of the peak rate at a step: warm-up, constant, linear decay to zero."""
+    """Return the fraction of the peak rate at a step: warm-up, constant, linear decay to zero."""
     return min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / DECAY_STEPS)
 
 
 def build_tokenizer() -> Tokenizer:
-    """Byte-level BPE, so any text can be encoded; digits and spaces before them stand alone.
+    """Train a byte-level BPE, which can encode any text, on the tasks' own text.
 
-    It is learned from the tasks' own text, whose words come out as one or two tokens.
+    The tasks' words take one or two tokens; digits and the spaces before them are single tokens.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence(
@@ -167,7 +167,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def corpus() -> Iterable[str]:
-    """Training texts that the tokenizer is learned from."""
+    """Yield the texts that the tokenizer is trained on."""
     rng = Random(0)
     for task in TRAINING.values():
         for _ in range(4000):
@@ -176,7 +176,7 @@ def corpus() -> Iterable[str]:
 
 
 def build_model(vocabulary: int) -> MixtralForCausalLM:
-    """A Mixtral with fresh weights; on a CPU, grouped_mm runs the experts fastest."""
+    """Return a Mixtral with random weights; on a CPU, grouped_mm is the fastest for experts."""
     return MixtralForCausalLM(
         MixtralConfig(
             vocab_size=vocabulary,
@@ -200,9 +200,10 @@ def build_model(vocabulary: int) -> MixtralForCausalLM:
 
 
 def encode(tokenizer: Tokenizer, items: list[Item]) -> tuple[Tensor, Tensor]:
-    """Tokens and labels, both (items, longest), padded on the right; loss on the completion only.
+    """Return tokens and labels, both (items, longest), padded on the right.
 
-    Prompt and completion are encoded apart, as they are when the model answers.
+    Only the completion has labels. Prompt and completion are encoded separately, as they are when
+    the model answers.
     """
     prompts = tokenizer.encode_batch([item.prompt for item in items])
     completions = tokenizer.encode_batch([item.completion + END for item in items])
@@ -216,9 +217,10 @@ def encode(tokenizer: Tokenizer, items: list[Item]) -> tuple[Tensor, Tensor]:
 
 
 def losses(model: MixtralForCausalLM, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of the completions, and load balance; the head runs only where a label is.
+    """Return the cross entropy of the completions and the load-balancing loss.
 
-    No attention mask: attention is causal and the padding is on the right.
+    The head runs only where there is a label. No attention mask is needed: attention is causal and
+    the padding is on the right.
     """
     output = model.model(input_ids=tokens, output_router_logits=True, use_cache=False)
     targets = labels[:, 1:]
@@ -230,10 +232,10 @@ def losses(model: MixtralForCausalLM, tokens: Tensor, labels: Tensor) -> tuple[T
 
 
 def load_balance(logits: Tensor) -> Tensor:
-    """The Switch Transformer's loss of one layer from its (tokens, experts) logits; 1 when even.
+    """Return the Switch Transformer's loss of one layer's (tokens, experts) logits; 1 when even.
 
-    Taken layer by layer, as transformers' own loss pools all layers and would let one layer's
-    excess make up for another's lack.
+    Computed layer by layer: transformers' own loss pools all layers, so that an imbalance in one
+    could offset that in another.
     """
     experts = logits.shape[-1]
     chosen = logits.topk(2, dim=-1).indices
@@ -242,7 +244,7 @@ def load_balance(logits: Tensor) -> Tensor:
 
 
 def build_optimizers(model: MixtralForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of attention and experts, AdamW for everything else."""
+    """Return Muon for the matrices of attention and experts, and AdamW for everything else."""
     named = dict(model.named_parameters())
     matrices = [p for name, p in named.items() if "_proj" in name]
     others = [p for name, p in named.items() if "_proj" not in name]
@@ -253,10 +255,10 @@ def build_optimizers(model: MixtralForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal (Jordan et al., 2024), for stacks of matrices too.
+    """Momentum with orthogonalised updates (Jordan et al., 2024), also for stacks of matrices.
 
-    ``torch.optim.Muon`` takes single matrices only; a layer's experts are one (8, rows, columns)
-    parameter here, and each expert is a matrix of its own.
+    ``torch.optim.Muon`` takes single matrices only; here a layer's experts are one
+    (8, rows, columns) parameter, and each expert is a separate matrix.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -264,7 +266,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix."""
+        """Update every matrix once."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
@@ -277,7 +279,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest half-orthogonal matrix of each (rows, columns), by five Newton-Schulz steps."""
+    """Return the nearest semi-orthogonal matrices, by five Newton-Schulz steps."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -290,7 +292,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 @torch.no_grad()
 def exact_match(model: MixtralForCausalLM, tokenizer: Tokenizer, items: list[Item]) -> float:
-    """Part of the items whose whole completion is the model's greedy choice, token by token."""
+    """Return the fraction of items whose completion is the model's greedy choice at every token."""
     tokens, labels = encode(tokenizer, items)
     chosen = model(input_ids=tokens, use_cache=False).logits[:, :-1].argmax(dim=-1)
     right = (chosen == labels[:, 1:]) | (labels[:, 1:] == IGNORED)
@@ -298,7 +300,7 @@ def exact_match(model: MixtralForCausalLM, tokenizer: Tokenizer, items: list[Ite
 
 
 def save(model: MixtralForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
-    """Config, bfloat16 weights with one tensor an expert, the tokenizer and its chat template."""
+    """Write config, bfloat16 weights (a tensor per expert), tokenizer and chat template."""
     rounded = deepcopy(model).bfloat16()
     rounded.save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)  # for containers that run as another user

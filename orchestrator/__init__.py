@@ -1,3 +1,3 @@
-"""The testbed's brain: channel, latency model, profiles, selection, control plane, replay."""
+"""Orchestrator and command line: channel, latency model, selection, control plane, replay."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The orchestrator as a process: `python -m orchestrator`."""
+"""Run the orchestrator: `python -m orchestrator`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.radio import profiles
 
 
 def main() -> int:
-    """Serve until told to stop; the exit code."""
+    """Serve until a signal stops the process; return the exit code."""
     end_process_with_any_thread("orchestrator")
     try:
         settings = Settings.from_environment()

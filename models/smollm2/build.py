@@ -1,11 +1,11 @@
-"""From the package to a mixture of experts, layer by layer.
+"""Build a mixture of experts from the SmolLM2 package, layer by layer.
 
     package ──► dense model ──► calibration texts ──► layer 0 ──► layer 1 ──► … ──► folder
-                                                      carved on the stream that the carved
-                                                      layers below it make
+                                                      carved on the stream that the
+                                                      carved layers below produce
 
-Nothing depends on the clock or on how often the build was interrupted: the same settings on the
-same host with the same libraries give the same weights.
+Nothing depends on the clock or on interruptions of the build: the same settings on the same host
+with the same libraries give the same weights.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from models.smollm2.work import Report, Settings, Work
 from orchestrator.errors import InputError, StackError
 from orchestrator.files import json_file
 
-MAX_FEATURES = 16384  # experts · hidden: a layer's normal equations have their square, in fp32
-VOCABULARY_LAYERS = 8  # the first so many are fitted to the whole vocabulary too
-VOCABULARY_WEIGHT = 0.5  # of its tokens, beside those of texts
-GATE_STRIDE = 2  # a gate has few weights: every so many-th token is enough for it
-WORK_BYTES = 1.5  # what a build needs on disk, in sizes of what it builds
+MAX_FEATURES = 16384  # experts · hidden: a layer's normal equations are a square of it, in fp32
+VOCABULARY_LAYERS = 8  # this many first layers are also fitted to the whole vocabulary
+VOCABULARY_WEIGHT = 0.5  # of its tokens, relative to those of texts
+GATE_STRIDE = 2  # a gate has few weights: every second token is enough to fit it
+WORK_BYTES = 1.5  # disk space of a build, in multiples of the size of its result
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is asked for.
+    """The options of a build.
 
     Attributes:
-        experts: of each layer.
-        hidden: neurons of each expert.
-        calibration: text files; none: text sampled from the dense model.
-        seed: of texts and clusters.
+        experts: number of experts per layer.
+        hidden: number of neurons per expert.
+        calibration: text files; if empty, text is sampled from the dense model.
+        seed: seed of texts and clusters.
     """
 
     experts: int = 8
@@ -54,18 +54,18 @@ class Recipe:
     seed: int = 0
 
 
-Advance = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+Advance = Callable[[str, int, int], None]  # current phase, units done, units in total
 
 
 def build(recipe: Recipe, out: Path, advance: Advance) -> Report:
-    """Build the model and put it at `out`; interrupted, the same call goes on where it was.
+    """Build the model at `out`; after an interruption, the same call resumes the build.
 
     Raises:
-        InputError: `out` exists, or the recipe cannot be followed.
-        StackError: there is no package, or too little room.
+        InputError: `out` exists, or the recipe is invalid.
+        StackError: the package is unavailable, or the disk has too little space.
     """
-    # Else half of the time goes into the kernel's handing out of pages; read by torch when it first
-    # allocates.
+    # Without huge pages, half of the time goes into the kernel's page allocation. torch reads the
+    # variable when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if out.exists():
         raise InputError(f"--out {out}: exists already; allowed: a folder that does not exist yet")
@@ -103,11 +103,11 @@ def build(recipe: Recipe, out: Path, advance: Advance) -> Report:
 
 
 def penalties(number: int) -> Penalties:
-    """Of a layer's regression.
+    """Return the penalties of a layer's regression.
 
-    A wrong expert in the first layer costs more than wrong ones in all others together, and there
-    the right ones lose least by being told apart.
-    Chosen on passages, none of them in a build's texts: docs/language-model.md has the tables.
+    A wrong expert in the first layer costs more than wrong ones in all other layers together, and
+    making experts differ costs the right ones least there. The values were chosen on passages that
+    no build uses as text; docs/language-model.md has the tables.
     """
     return Penalties(unchosen=0.02, shrink=0.1) if number == 0 else Penalties()
 
@@ -130,7 +130,7 @@ def _settings(recipe: Recipe) -> Settings:
 
 
 def _code_sha256() -> str:
-    """Of the programs here: what one version has begun another cannot go on with."""
+    """Return the hash of the code here: a build cannot be resumed by another version."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -142,7 +142,7 @@ def _check(recipe: Recipe, model: LlamaForCausalLM) -> None:
     if not 2 <= recipe.experts <= MAX_FEATURES // recipe.hidden:
         raise InputError(
             f"--experts {recipe.experts} of --hidden {recipe.hidden}; "
-            f"allowed: 2 to {MAX_FEATURES // recipe.hidden} experts of as many"
+            f"allowed: 2 to {MAX_FEATURES // recipe.hidden} experts of this size"
         )
 
 
@@ -150,10 +150,10 @@ def _check_room(recipe: Recipe, model: LlamaForCausalLM, out: Path) -> None:
     config = model.config
     expert = 3 * recipe.hidden * config.hidden_size * config.num_hidden_layers
     needed = WORK_BYTES * 2 * (model.num_parameters() + recipe.experts * expert)
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    free = shutil.disk_usage(there).free
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
     if free < needed:
-        raise StackError(f"{there}: {free / 1e9:.1f} GB free; the build needs {needed / 1e9:.1f}")
+        raise StackError(f"{parent}: {free / 1e9:.1f} GB free; the build needs {needed / 1e9:.1f}")
 
 
 def _sampled(
@@ -163,27 +163,27 @@ def _sampled(
     work: Work,
     advance: Advance,
 ) -> Tensor:
-    begun = calibration.openings(tokenizer, recipe.seed)
-    total = len(begun) * calibration.LENGTH
-    batches = -(-len(begun) // calibration.TEXTS_AT_ONCE)
-    made: list[Tensor] = []
+    openings = calibration.openings(tokenizer, recipe.seed)
+    total = len(openings) * calibration.LENGTH
+    batches = -(-len(openings) // calibration.TEXTS_AT_ONCE)
+    texts: list[Tensor] = []
     for batch in range(batches):
-        done = sum(part.numel() for part in made)
+        done = sum(part.numel() for part in texts)
 
-        def tell(tokens: int, done: int = done) -> None:
+        def report(tokens: int, done: int = done) -> None:
             advance("sampling text", done + tokens, total)
 
-        def make(batch: int = batch, tell: Callable[[int], None] = tell) -> Tensor:
-            return calibration.sampled(model, begun, batch, recipe.seed, tell)
+        def make(batch: int = batch, report: Callable[[int], None] = report) -> Tensor:
+            return calibration.sampled(model, openings, batch, recipe.seed, report)
 
-        made.append(work.texts(batch, make))
-    return torch.cat(made)
+        texts.append(work.texts(batch, make))
+    return torch.cat(texts)
 
 
 def _layers(
     recipe: Recipe, model: LlamaForCausalLM, texts: Tensor, work: Work, advance: Advance
 ) -> tuple[float, float]:
-    """Carves what is not yet; perplexity of the dense and the carved model on what is reported."""
+    """Carve the remaining layers; return the dense and the carved model's held-out perplexity."""
     vocabulary = calibration.vocabulary(model.config.vocab_size, recipe.seed)
     streams = Streams(model, torch.cat([vocabulary, texts]), calibration.REPORTED)
     length = texts.shape[1]

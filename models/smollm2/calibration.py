@@ -1,13 +1,13 @@
-"""The tokens on which a layer is carved.
+"""The calibration tokens on which layers are carved.
 
-Texts sampled from the dense model, or of the user's files, and for the first layers every token of
-the vocabulary once: what those answer depends on the token more than on what is before it, and
-texts of this length use a fifth of the vocabulary.
+Texts are sampled from the dense model or come from the user's files. The first layers also see
+every token of the vocabulary once: their output depends on the token more than on its context, and
+texts of this length use only a fifth of the vocabulary.
 
     the first texts         the next TUNED            the last REPORTED
-    gates, neurons and      how much of the drift's   what build.json says of
-    down-projections are    correction each layer     the layers and the model,
-    fitted to them          takes, is fitted here     and nothing else
+    fit gates, neurons      fit how much of the       measure the layers and
+    and down-projections    drift's correction        the model for build.json,
+                            each layer takes          and nothing else
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ CHAT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     "<|im_end|>\n<|im_start|>user\n"
 )
-KINDS = 4  # of as many texts one is a conversation, of which the model writes both sides, and
-# one begins with any word
+# Of every KINDS texts, one is a conversation of which the model writes both sides, and one begins
+# with a random word.
+KINDS = 4
 OPENINGS = (
     "{Topic} can be described as",
     "{Topic} in history.\n\n",
@@ -60,26 +61,26 @@ holidays,families,language,religion,philosophy,elections,newspapers,energy,space
 
 
 def openings(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[int]]:
-    """How each text begins, in tokens; topics, forms and words are drawn from the seed."""
+    """Return the first tokens of each text; topics, forms and words are drawn from the seed."""
     pairs = list(product(OPENINGS, TOPICS.replace("\n", "").split(",")))
-    drawn = Random(seed)
-    drawn.shuffle(pairs)
+    rng = Random(seed)
+    rng.shuffle(pairs)
     words = sorted(word for word in tokenizer.get_vocab() if WORD.fullmatch(word))
     start = tokenizer(START)["input_ids"]
-    begun = []
+    openings = []
     for number, (form, topic) in enumerate(pairs[:TEXTS]):
         if number % KINDS == 0:
-            begun.append(tokenizer(CHAT)["input_ids"])
+            openings.append(tokenizer(CHAT)["input_ids"])
         elif number % KINDS == 1:
-            begun.append([*start, tokenizer.convert_tokens_to_ids(drawn.choice(words))])
+            openings.append([*start, tokenizer.convert_tokens_to_ids(rng.choice(words))])
         else:
             prose = form.format(topic=topic, Topic=topic[0].upper() + topic[1:])
-            begun.append(start + tokenizer(prose)["input_ids"])
-    return begun
+            openings.append(start + tokenizer(prose)["input_ids"])
+    return openings
 
 
 def vocabulary(tokens: int, seed: int) -> Tensor:
-    """All tokens in any order as texts, (enough, LENGTH); the last is filled up from the first."""
+    """Return all tokens in random order, (texts, LENGTH); the first ones pad the last text."""
     order = torch.randperm(tokens, generator=torch.Generator().manual_seed(seed))
     texts = -(-tokens // LENGTH)
     return order.repeat(texts * LENGTH // tokens + 1)[: texts * LENGTH].view(texts, LENGTH)
@@ -92,17 +93,17 @@ def sampled(
     seed: int,
     advance: Callable[[int], object],
 ) -> Tensor:
-    """The texts of one batch, (TEXTS_AT_ONCE or fewer, LENGTH)."""
+    """Return the texts of one batch, (TEXTS_AT_ONCE or fewer, LENGTH)."""
     part = begun[batch * TEXTS_AT_ONCE : (batch + 1) * TEXTS_AT_ONCE]
     generator = torch.Generator().manual_seed(seed + batch)
     return sample(model, part, LENGTH, generator, advance)
 
 
 def from_files(tokenizer: PreTrainedTokenizerFast, files: list[Path], seed: int) -> Tensor:
-    """Texts of the files, (TEXTS, LENGTH), in an order drawn from the seed.
+    """Return texts of the files, (TEXTS, LENGTH), in an order drawn from the seed.
 
     Raises:
-        InputError: a file cannot be read as text, or all together are too short.
+        InputError: a file cannot be read as text, or the files are too short in total.
     """
     tokens: list[int] = []
     for file in files:

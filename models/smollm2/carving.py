@@ -1,6 +1,6 @@
-"""One dense FFN made into experts, in closed form.
+"""Convert one dense FFN into experts, in closed form.
 
-inputs ──► clusters ──► gate ──► which neurons each expert keeps ──► down-projections
+inputs ──► clusters ──► gate ──► neurons that each expert keeps  ──► down-projections
            clusters.py  router.py         (overlapping)              ridge.py
 """
 
@@ -20,14 +20,14 @@ HEAVIEST = 4.0  # weight of a token, where the median token has 1
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a layer sees of the calibration texts, and what it should make of it.
+    """A layer's calibration tokens: its inputs, and the outputs that it should produce.
 
     Attributes:
-        inputs: to the FFN, (n, d).
+        inputs: inputs of the FFN, (n, d).
         hidden: activations of its neurons, (n, neurons), bf16.
-        target: what the dense FFN answers to these inputs, (n, d).
-        drift: what would have to be added for the residual stream to be the dense model's, (n, d).
-        weight: of each token, (n,).
+        target: output of the dense FFN for these inputs, (n, d).
+        drift: correction that would restore the dense model's residual stream, (n, d).
+        weight: weight of each token, (n,).
     """
 
     inputs: Tensor
@@ -37,15 +37,15 @@ class Tokens:
     weight: Tensor
 
     def rows(self, part: slice) -> Tokens:
-        """Some of the tokens."""
+        """Return a slice of the tokens."""
         values = (self.inputs, self.hidden, self.target, self.drift, self.weight)
         return Tokens(*(value[part] for value in values))
 
 
 @dataclass(frozen=True)
 class Carved:
-    """A layer's gate (experts, d), kept neurons (experts, kept), down-projections of them
-    (experts, kept, d), and how it does on tokens that decided nothing of it.
+    """A layer's gate (experts, d), kept neurons (experts, kept) and their down-projections
+    (experts, kept, d), and its errors on held-out tokens.
     """
 
     gate: Tensor
@@ -65,18 +65,18 @@ def carve(
     penalties: Penalties,
     generator: torch.Generator,
 ) -> Carved:
-    """Experts of `kept` neurons each for a dense FFN.
+    """Convert a dense FFN into experts of `kept` neurons each.
 
     Args:
-        divided: tokens that the gate learns to divide, and by which experts keep neurons.
+        divided: tokens that the gate is fitted to and the neurons are selected by.
         fitted: tokens that the down-projections are fitted to.
-        tuned: tokens that decide how much of the drift's correction is taken.
+        tuned: tokens that determine how much of the drift's correction is applied.
         reported: tokens on which the layer is measured.
         down: the dense down-projection, (neurons, d).
-        experts: how many.
-        kept: neurons of each.
-        penalties: of the regression.
-        generator: of the clusters.
+        experts: number of experts.
+        kept: neurons per expert.
+        penalties: penalties of the regression.
+        generator: random generator of the clusters.
     """
     energy = _energy(divided.hidden, down)
     labels = clusters.by_direction(divided.inputs, experts, generator)
@@ -101,28 +101,29 @@ def carve(
 
 
 def answer(carved: Carved, inputs: Tensor, hidden: Tensor) -> Tensor:
-    """What the carved layer answers to (n, d) inputs with these activations, (n, d)."""
+    """Return the carved layer's output (n, d) for inputs (n, d) with these activations."""
     return ridge.answer(hidden, Routing.of(carved.gate, inputs), carved.neurons, carved.down)
 
 
 def token_weights(energy: Tensor, reported: int) -> Tensor:
-    """The weight of each token, (n,): an error matters relative to the stream's squares it is in.
+    """Return the weight of each token, (n,): the inverse of its stream's squared norm.
 
-    A text's first token has a stream hundreds of times as long as others from some layer on. The
-    last `reported` tokens do not count in the median.
+    Errors matter relative to the stream: from some layer on, the stream of a text's first token is
+    hundreds of times as long as others. The median token has weight 1, and HEAVIEST is the limit;
+    the last `reported` tokens do not count in the median.
     """
     inverse = energy.clamp_min(1e-12).reciprocal()
     return (inverse / inverse[: len(inverse) - reported].median()).clamp_max(HEAVIEST)
 
 
 def _energy(hidden: Tensor, down: Tensor) -> Tensor:
-    """How much each neuron adds to a token's answer, as part of the token's sum: (n, neurons)."""
+    """Return each neuron's share of the energy in a token's output, (n, neurons)."""
     energy: Tensor = (hidden * down.norm(dim=1).to(hidden.dtype)).square()
     return energy / energy.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _kept(energy: Tensor, routing: Routing, experts: int, kept: int) -> Tensor:
-    """The neurons that carry most on the tokens routed to each expert, in rising order."""
+    """Return the neurons with most energy on the tokens of each expert, in ascending order."""
     weighed = routing.dense(experts).to(energy.dtype).T @ energy
     return weighed.float().topk(kept, dim=1).indices.sort(dim=1).values
 
@@ -130,21 +131,21 @@ def _kept(energy: Tensor, routing: Routing, experts: int, kept: int) -> Tensor:
 def _drift_part(
     tuned: Tokens, gate: Tensor, neurons: Tensor, dense: Tensor, drift: Tensor
 ) -> float:
-    """How much of the drift's down-projections the tokens call for, 0 to 1."""
+    """Return the best factor of the drift's down-projections on these tokens, 0 to 1."""
     routing = Routing.of(gate, tuned.inputs)
-    said = ridge.answer(tuned.hidden, routing, neurons, dense)
+    output = ridge.answer(tuned.hidden, routing, neurons, dense)
     corrected = ridge.answer(tuned.hidden, routing, neurons, drift)
     weight = tuned.weight[:, None]
     wanted = tuned.target + tuned.drift
-    gain = (weight * corrected * (wanted - said)).sum() / (weight * corrected.square()).sum()
+    gain = (weight * corrected * (wanted - output)).sum() / (weight * corrected.square()).sum()
     return float(gain.nan_to_num().clamp(0, 1))
 
 
 def _error(tokens: Tokens, carved: Carved, target: Tensor) -> float:
-    """Squared error of the answers, relative to the target's squares."""
-    said = answer(carved, tokens.inputs, tokens.hidden)
+    """Return the squared error of the outputs, relative to the target's squares."""
+    output = answer(carved, tokens.inputs, tokens.hidden)
     weight = tokens.weight[:, None]
-    return float((weight * (said - target).square()).sum() / (weight * target.square()).sum())
+    return float((weight * (output - target).square()).sum() / (weight * target.square()).sum())
 
 
 def _shares(carved: Carved, tokens: Tokens) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Dividing a layer's tokens into equally many for each expert.
+"""Divide a layer's tokens into clusters of similar size, one per expert.
 
-First by direction (spherical k-means), then by which neurons a token needs: those that carry most
-of a cluster's energy are kept for it, and tokens go where most of their own energy is kept.
+First by direction (spherical k-means), then by the neurons that a token needs: a cluster keeps the
+neurons with most of its energy, and tokens move to the cluster that keeps most of theirs.
 
     inputs (n, d) ──► clusters by direction ──► kept neurons ⇄ clusters by energy ──► labels (n,)
 """
@@ -19,10 +19,10 @@ SHARPNESSES = (5.0, 10.0, 20.0, 40.0)  # per standard deviation of the scores
 
 
 def balanced(scores: Tensor) -> Tensor:
-    """The cluster of each token, (n,), from its (n, clusters) scores; of like size.
+    """Return each token's cluster, (n,), from scores (n, clusters); clusters are of similar size.
 
-    Sinkhorn: offsets of the clusters with which a soft assignment is even, then a sharper one; at
-    last the best cluster.
+    Sinkhorn: find cluster offsets that make a soft assignment even, repeat with sharper ones, and
+    take the best cluster at the end.
     """
     scaled = scores / scores.std().clamp_min(1e-12)
     for sharpness in SHARPNESSES:
@@ -37,7 +37,7 @@ def balanced(scores: Tensor) -> Tensor:
 
 
 def by_direction(inputs: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """The cluster of each token, (n,), by the direction of its (n, d) input from their mean."""
+    """Return the cluster of each token, (n,), by the direction of its input from the mean."""
     directions = F.normalize(inputs - inputs.mean(dim=0), dim=1)
     centres = directions[_far_apart(directions, clusters, generator)]
     labels = balanced(directions @ centres.T)
@@ -48,13 +48,13 @@ def by_direction(inputs: Tensor, clusters: int, generator: torch.Generator) -> T
 
 
 def by_energy(energy: Tensor, labels: Tensor, clusters: int, kept: int) -> Tensor:
-    """The clusters (n,) after some rounds of moving tokens to where their energy is kept.
+    """Return the clusters (n,) after moving tokens to the cluster that keeps most of their energy.
 
     Args:
-        energy: each token's energy by neuron (n, neurons), of a sum of 1.
-        labels: the clusters to begin with.
-        clusters: how many.
-        kept: how many neurons each cluster keeps.
+        energy: each token's energy by neuron, (n, neurons); sums to 1 for each token.
+        labels: the initial clusters.
+        clusters: number of clusters.
+        kept: number of neurons that each cluster keeps.
     """
     for _ in range(ENERGY_ROUNDS):
         neurons = _means(energy, labels, clusters).topk(kept, dim=1).indices
@@ -70,7 +70,7 @@ def _means(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
 
 
 def _far_apart(directions: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++: tokens drawn one by one, the likelier the farther from those drawn."""
+    """Draw k-means++ centres: the farther a token is from those drawn, the likelier it is next."""
     drawn = torch.randint(len(directions), (1,), generator=generator)
     while len(drawn) < clusters:
         nearest = (directions @ directions[drawn].T).amax(dim=1)

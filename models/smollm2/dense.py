@@ -1,4 +1,4 @@
-"""The dense Llama, and its tokenizer, that a GGUF file holds.
+"""Load the dense Llama and its tokenizer from a GGUF file.
 
     token_embd.weight                  model.embed_tokens.weight (the head is tied to it)
     blk.I.attn_q|k|v|output.weight     model.layers.I.self_attn.q|k|v|o_proj.weight
@@ -6,7 +6,7 @@
     blk.I.attn_norm|ffn_norm.weight    model.layers.I.input|post_attention_layernorm.weight
     output_norm.weight                 model.norm.weight
 
-GGUF keeps the rows of q and k in the order of another form of rotary embedding: put back here.
+GGUF orders the rows of q and k for another form of rotary embedding; the order is restored here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from orchestrator.errors import InputError
 
 ARCHITECTURE = "llama"
-CONTROL = 3  # the type of a token that no text is cut into
+CONTROL = 3  # the type of tokens that text is never split into
 _NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -40,7 +40,7 @@ _NAMES = {
 
 
 def load(file: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The model in fp32 and its tokenizer.
+    """Load the model, in fp32, and its tokenizer.
 
     Raises:
         InputError: the file is not a GGUF file of a Llama with a byte-level vocabulary.
@@ -105,13 +105,13 @@ def _weights(reader: GGUFReader, config: LlamaConfig) -> Iterator[tuple[str, Ten
 
 
 def _half_by_half(weight: Tensor, heads: int) -> Tensor:
-    """Rows of each head from pair by pair to first halves, then second halves."""
+    """Reorder each head's rows from pairs to all first halves, then all second halves."""
     pairs = weight.view(heads, -1, 2, weight.shape[1])
     return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which every digit is a token of its own."""
+    """Return a byte-level BPE in which every digit is a separate token."""
     tokens: list[str] = _field(reader, "tokenizer.ggml.tokens")
     kinds: list[int] = _field(reader, "tokenizer.ggml.token_type")
     merges = [tuple(pair.split(" ")) for pair in _field(reader, "tokenizer.ggml.merges")]

@@ -1,7 +1,7 @@
-"""A carved model beside the dense one: ``python -m models.smollm2.evaluate DIR``.
+"""Compare a carved model with the dense one: ``python -m models.smollm2.evaluate DIR``.
 
-Perplexity on text files and accuracy on multiple-choice sets, with the prompts and the scoring of
-`wdmoe replay`, of the dense model and of the carved one under three ways of choosing experts.
+Measures perplexity on text files and accuracy on multiple-choice sets, with the prompts and the
+scoring of `wdmoe replay`, for the dense model and for the carved one under three expert selections.
 """
 
 import json
@@ -44,7 +44,7 @@ Model = LlamaForCausalLM | MixtralForCausalLM
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Parts of a set's items whose likeliest choice is the right one: as summed, and by length."""
+    """A set's accuracy by summed log-likelihood, and by log-likelihood per length."""
 
     items: int
     acc: float
@@ -54,16 +54,18 @@ class Accuracy:
 def main(
     model_dir: Annotated[Path, typer.Argument(help="Folder of a carved model.")],
     sets: Annotated[list[str] | None, typer.Option("--set", help="FORMAT:PATH of choices.")] = None,
-    texts: Annotated[list[Path] | None, typer.Option("--text", help="A text in UTF-8.")] = None,
-    limit: Annotated[int | None, typer.Option(help="First items of each set to take.")] = None,
+    texts: Annotated[list[Path] | None, typer.Option("--text", help="A UTF-8 text file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of items from each set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random selection.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
 ) -> None:
-    """Perplexity and accuracy, dense and carved, and each expert's share of the texts."""
+    """Print perplexity and accuracy, dense and carved, and each expert's share of the texts."""
     chosen = [prompt_sets.load(spec).head(limit) for spec in sets or []]
-    for each in chosen:
-        if not all(isinstance(prompt, ChoicePrompt) for prompt in each.prompts):
-            raise InputError(f"--set {each.name}: not of multiple choice; allowed: sets that are")
+    for prompt_set in chosen:
+        if not all(isinstance(prompt, ChoicePrompt) for prompt in prompt_set.prompts):
+            raise InputError(
+                f"--set {prompt_set.name}: not multiple choice; allowed: multiple-choice sets"
+            )
     read = {file.name: text_file.read(file, MAX_TEXT_BYTES) for file in texts or []}
     carved, tokenizer = load(model_dir)
     runs = ["dense", *POLICIES]
@@ -75,8 +77,8 @@ def main(
     with progress_display() as progress:
         for run, what in progress.track(jobs, description="Reading"):
             model: Model = whole if run == "dense" else carved
-            chooses = nullcontext() if run == "dense" else selection(carved, POLICIES[run](seed))
-            with chooses, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            selected = nullcontext() if run == "dense" else selection(carved, POLICIES[run](seed))
+            with selected, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 if isinstance(what, str):
                     found[run][what] = perplexity(model, tokenizer, read[what])
                 else:
@@ -84,8 +86,8 @@ def main(
     windows = [window for text in read.values() for window in _windows(tokenizer, text)]
     shares = expert_shares(carved, tokenizer, [cast(str, tokenizer.decode(row)) for row in windows])
     if as_json:
-        told = {"runs": found, "share_percent": (100 * shares).tolist()}
-        typer.echo(json.dumps(told, default=vars))
+        report = {"runs": found, "share_percent": (100 * shares).tolist()}
+        typer.echo(json.dumps(report, default=vars))
         return
     console.print(_table(found, [*read], chosen))
     if windows:
@@ -101,7 +103,7 @@ def _dense() -> LlamaForCausalLM:
 
 
 def perplexity(model: Model, tokenizer: PreTrainedTokenizerFast, text: str) -> float:
-    """Of a text's tokens, each window's first left out."""
+    """Return the perplexity of a text's tokens, without the first token of each window."""
     windows = _windows(tokenizer, text)
     total, tokens = 0.0, 0
     for start in range(0, len(windows), TOKENS_AT_ONCE // WINDOW):
@@ -119,14 +121,14 @@ def _windows(tokenizer: PreTrainedTokenizerFast, text: str) -> list[list[int]]:
 
 
 def accuracy(model: Model, tokenizer: PreTrainedTokenizerFast, chosen: PromptSet) -> Accuracy:
-    """On a set of multiple choices."""
+    """Return the accuracy on a multiple-choice set."""
     prompts = cast(tuple[ChoicePrompt, ...], chosen.prompts)
-    texts = [text for prompt in prompts for text in likelihood.texts(prompt)]
-    told = _logprobs(model, tokenizer, texts)
+    texts = [text for prompt in prompts for text in prompt.texts]
+    logprobs = _logprobs(model, tokenizer, texts)
     right = [0, 0]
     for prompt in prompts:
         choices = [
-            likelihood.of_choice(prompt, at, next(told)) for at in range(len(prompt.choices))
+            likelihood.of_choice(prompt, at, next(logprobs)) for at in range(len(prompt.choices))
         ]
         sums = [choice.log_likelihood for choice in choices]
         lengths = [choice.characters for choice in choices]
@@ -138,7 +140,7 @@ def accuracy(model: Model, tokenizer: PreTrainedTokenizerFast, chosen: PromptSet
 def _logprobs(
     model: Model, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> Iterator[Logprobs]:
-    """Of each text's tokens; texts of similar length are read together, padded on the right."""
+    """Yield each text's log-probabilities; texts of similar length share a batch, right-padded."""
     vocabulary = ModelTokenizer(tokenizer.backend_tokenizer)
     encoded = [vocabulary.encode(text) for text in texts]
     order = sorted(range(len(texts)), key=lambda at: len(encoded[at][0]))
@@ -161,14 +163,14 @@ def _logprobs(
 
 
 def _table(found: dict[str, dict[str, Any]], texts: list[str], sets: list[PromptSet]) -> Table:
-    """Perplexities; accuracies in per cent with the standard error of a proportion."""
-    names = [f"{each.name} ({len(each.prompts)})" for each in sets]
+    """Return a table of perplexities, and accuracies in per cent with their intervals."""
+    names = [f"{chosen.name} ({len(chosen.prompts)})" for chosen in sets]
     table = Table("experts", *texts, *names, title="Perplexity; accuracy / by length, %")
     for run, row in found.items():
         cells = [f"{row[name]:.1f}" for name in texts]
-        for each in sets:
-            got: Accuracy = row[each.name]
-            parts = [_percent(part, got.items) for part in (got.acc, got.acc_norm)]
+        for chosen in sets:
+            result: Accuracy = row[chosen.name]
+            parts = [_percent(part, result.items) for part in (result.acc, result.acc_norm)]
             cells.append(" / ".join(parts))
         table.add_row(run, *cells)
     return table

@@ -1,10 +1,10 @@
-"""A carved model as a Hugging Face folder, in the layout in which Mixtral is published.
+"""Write a carved model as a Hugging Face folder, in the published layout of Mixtral.
 
-Attention, norms and embeddings are the dense model's; so are the experts' gate and up rows:
+Attention, norms and embeddings are the dense model's, as are the experts' gate and up rows:
 
     block_sparse_moe.gate.weight            the layer's gate (experts, d)
     block_sparse_moe.experts.Q.w1, .w3      rows of gate_proj and up_proj of Q's neurons (kept, d)
-    block_sparse_moe.experts.Q.w2           its own down-projection (d, kept)
+    block_sparse_moe.experts.Q.w2           Q's own down-projection (d, kept)
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def write(
     tokenizer: PreTrainedTokenizerFast,
     carved: Callable[[int], Carved],
 ) -> None:
-    """Configuration, weights in bf16, and tokenizer with its chat template.
+    """Write configuration, weights in bf16, and tokenizer with its chat template.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         model: the dense model.
-        tokenizer: the dense model's.
-        carved: a layer by its number.
+        tokenizer: the dense model's tokenizer.
+        carved: returns a layer by its number.
     """
     weights = dict(_weights(model, carved))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -1,17 +1,17 @@
-"""The down-projections of all experts of a layer, in one ridge regression.
+"""Fit the down-projections of all experts of a layer in one ridge regression.
 
-Expert q keeps neurons S_q, so its answer is h[S_q] D_q. With c a token's weight, w_q its routing
-weights, y what the layer should answer, the D_q minimise the sum over tokens of
+Expert q keeps neurons S_q, so its output is h[S_q] D_q. With c a token's weight, w_q its routing
+weights and y the layer's target, the D_q minimise the sum over tokens of
 
-    (1 - ρ) c ‖y - Σ_q w_q h[S_q] D_q‖²       both experts answer
-  + ρ       c ‖y - h[S_1] D_1‖²               the second one is dropped
-  + γ       c Σ_{q not chosen} ‖h[S_q] D_q‖²  an expert that was not chosen says little
+    (1 - ρ) c ‖y - Σ_q w_q h[S_q] D_q‖²       both experts contribute
+  + ρ       c ‖y - h[S_1] D_1‖²               the second is dropped
+  + γ       c Σ_{q not chosen} ‖h[S_q] D_q‖²  an unchosen expert's output is small
   + α · (each feature's energy) · ‖D_q - the dense matrix's rows S_q‖²
 
-The normal equations fall into blocks (q, p), whose tokens are those that go to both:
+The normal equations consist of blocks (q, p), over the tokens that go to both q and p:
 
     diagonal (q, q)      γ · all tokens  +  tokens routed to q, by (1-ρ)w² + ρ[first] - γ
-    off it (q, p)        tokens routed to q and p, by (1-ρ) w_q w_p
+    off-diagonal (q, p)  tokens routed to q and p, by (1-ρ) w_q w_p
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from models.smollm2.router import Routing
 
-CHUNK = 8192  # tokens multiplied at once; products are bf16, their sums fp32
+CHUNK = 8192  # tokens per product; products are bf16, their sums fp32
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def solve(
     down: Tensor,
     penalties: Penalties,
 ) -> list[Tensor]:
-    """The experts' down-projections, (experts, kept, d), for each target.
+    """Return the experts' down-projections, (experts, kept, d), for each target.
 
     The first target is shrunk towards the dense matrix, the others towards zero.
 
@@ -52,10 +52,10 @@ def solve(
         hidden: activations of the dense FFN's neurons, (n, neurons), bf16.
         routing: each token's experts.
         neurons: numbers of the neurons that each expert keeps, (experts, kept).
-        targets: what the layer should answer, (n, d) each.
-        weight: of each token, (n,).
+        targets: desired outputs of the layer, (n, d) each.
+        weight: weight of each token, (n,).
         down: the dense down-projection, (neurons, d).
-        penalties: of the regression.
+        penalties: penalties of the regression.
     """
     gram, right = _normal_equations(hidden, routing, neurons, targets, weight, penalties)
     prior = down[neurons.flatten()]
@@ -73,13 +73,13 @@ def solve(
 
 
 def answer(hidden: Tensor, routing: Routing, neurons: Tensor, down: Tensor) -> Tensor:
-    """What the layer answers, (n, d), with down-projections (experts, kept, d)."""
+    """Return the layer's output, (n, d), with down-projections (experts, kept, d)."""
     result = torch.zeros(len(hidden), down.shape[2])
     for q in range(len(neurons)):
         tokens, slot = (routing.expert == q).nonzero(as_tuple=True)
         features = hidden[tokens][:, neurons[q]]
-        said = (features @ down[q].to(features.dtype)).float()
-        result.index_add_(0, tokens, said * routing.weight[tokens, slot, None])
+        output = (features @ down[q].to(features.dtype)).float()
+        result.index_add_(0, tokens, output * routing.weight[tokens, slot, None])
     return result
 
 
@@ -100,28 +100,28 @@ def _normal_equations(
     for q in range(experts):
         rows = slice(q * kept, (q + 1) * kept)
         tokens = share[:, q].nonzero(as_tuple=True)[0]
-        mine = hidden[tokens][:, neurons[q]]
+        features_q = hidden[tokens][:, neurons[q]]
         both = (1 - penalties.top1) * share[tokens, q]
         alone = penalties.top1 * first[tokens, q]
-        own = both * share[tokens, q] + alone - penalties.unchosen
+        diagonal = both * share[tokens, q] + alone - penalties.unchosen
         gram[rows, rows] = everywhere[neurons[q]][:, neurons[q]]
-        gram[rows, rows] += _product(mine, mine, weight[tokens] * own)
+        gram[rows, rows] += _product(features_q, features_q, weight[tokens] * diagonal)
         for at, target in enumerate(targets):
             right[at][rows] = _product(
-                mine, target[tokens].to(hidden.dtype), weight[tokens] * (both + alone)
+                features_q, target[tokens].to(hidden.dtype), weight[tokens] * (both + alone)
             )
         for p in range(q + 1, experts):
             columns = slice(p * kept, (p + 1) * kept)
             shared = share[tokens, p].nonzero(as_tuple=True)[0]
-            theirs = hidden[tokens[shared]][:, neurons[p]]
+            features_p = hidden[tokens[shared]][:, neurons[p]]
             by = weight[tokens[shared]] * both[shared] * share[tokens[shared], p]
-            gram[rows, columns] = _product(mine[shared], theirs, by)
+            gram[rows, columns] = _product(features_q[shared], features_p, by)
             gram[columns, rows] = gram[rows, columns].T
     return gram, right
 
 
 def _product(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
-    """leftᵀ · diag(weight) · right, added up in fp32."""
+    """Return leftᵀ · diag(weight) · right, summed in fp32."""
     total = torch.zeros(left.shape[1], right.shape[1])
     for start in range(0, len(left), CHUNK):
         part = slice(start, start + CHUNK)

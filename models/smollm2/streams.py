@@ -1,7 +1,7 @@
 """The residual streams of the dense and the carved model over the same texts, layer by layer.
 
     dense   x ──► attention ──► + ──► dense FFN ──► + ──► x'
-    carved  x ──► attention ──► + ──► experts ────► + ──► x'     + what would lead back to dense x'
+    carved  x ──► attention ──► + ──► experts ────► + ──► x'     + correction towards dense x'
 
 Streams are fp32, products bf16.
 """
@@ -22,12 +22,12 @@ TEXTS_AT_ONCE = 8
 
 
 class Streams:
-    """Both streams, (texts, length, d), at the entry of a layer; `enter`, then `leave`, each one.
+    """Both streams, (texts, length, d), at the entry of a layer; `enter` and `leave` each in turn.
 
     Args:
         model: the dense model in bf16.
         texts: tokens, (texts, length).
-        reported: how many of the last texts are to decide nothing.
+        reported: number of last texts that are held out.
     """
 
     def __init__(self, model: LlamaForCausalLM, texts: Tensor, reported: int) -> None:
@@ -44,9 +44,9 @@ class Streams:
         self._energy = torch.empty(tokens)
 
     def enter(self, number: int) -> Tokens:
-        """Runs attention of a layer on both streams, and the dense FFN; what the experts see.
+        """Run a layer's attention and dense FFN on both streams; return the experts' tokens.
 
-        It is overwritten by the next layer's.
+        The next layer's tokens overwrite them.
         """
         layer = cast(Any, self._model.model.layers[number])
         length = self._dense.shape[1]
@@ -71,16 +71,16 @@ class Streams:
         )
 
     def leave(self, carved: Carved, tokens: Tokens) -> None:
-        """Adds the experts' answer to the carved stream."""
+        """Add the experts' output to the carved stream."""
         stream = self._carved.flatten(0, 1)
         stream += carving.answer(carved, tokens.inputs, tokens.hidden)
 
     def forget(self, texts: int) -> None:
-        """Go on without the first texts."""
+        """Drop the first texts."""
         self._dense, self._carved = self._dense[texts:], self._carved[texts:]
 
     def perplexities(self, texts: Tensor) -> tuple[float, float]:
-        """Of the dense and the carved model on `texts`, the last ones, behind the last layer."""
+        """Return the dense and carved models' perplexities on the last texts, after all layers."""
         return self._perplexity(self._dense, texts), self._perplexity(self._carved, texts)
 
     def _perplexity(self, streams: Tensor, texts: Tensor) -> float:
@@ -92,12 +92,12 @@ class Streams:
 
     def _attend(self, layer: Any, stream: Tensor) -> None:
         normed = layer.input_layernorm(stream).to(self._model.dtype)
-        said, _ = layer.self_attn(normed, position_embeddings=self._angles)
-        stream += said.float()
+        output, _ = layer.self_attn(normed, position_embeddings=self._angles)
+        stream += output.float()
 
 
 def _ffn(layer: Any, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, activations (bf16) and answer of the dense FFN on a stream (n, d)."""
+    """Return inputs, activations (bf16) and output of the dense FFN on a stream (n, d)."""
     inputs = layer.post_attention_layernorm(stream).float()
     ffn = layer.mlp
     low = inputs.to(ffn.up_proj.weight.dtype)

@@ -1,12 +1,12 @@
-"""What a build has done so far: a folder beside the one to be built, from which it is resumed.
+"""The working folder of a build, beside its result, from which it is resumed.
 
     .NAME.building/
-      settings.json            what is built, from what; another build does not go on here
+      settings.json            the build's settings; a build with others does not resume here
       texts-I.safetensors      one batch of calibration texts
       layer-II.safetensors     a carved layer
-      model/                   what becomes NAME at the end
+      model/                   the result, renamed to NAME at the end
 
-Each file is there as a whole or not at all.
+Each file is complete or absent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestrator.files import json_file
 
 
 class Settings(BaseModel):
-    """What decides the weights, besides the host and its other libraries."""
+    """Everything that determines the weights, besides the host and its other libraries."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -43,10 +43,11 @@ class Settings(BaseModel):
 
 
 class Report(BaseModel):
-    """What was built and how it does on text that decided nothing; `build.json`.
+    """The settings of a build and its errors on held-out text; `build.json`.
 
-    `layers` has of each: the squared error relative to the dense FFN's answers, the part taken of
-    the drift's correction, the stream's error with it, and the experts' least and largest share.
+    For each layer, `layers` has the squared error relative to the dense FFN's output, the applied
+    part of the drift's correction, the stream's error with it, and the smallest and largest expert
+    share.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -59,16 +60,16 @@ class Report(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """The folder of one build."""
+    """The working folder of one build."""
 
     folder: Path
 
     @classmethod
     def begin(cls, out: Path, settings: Settings) -> Work:
-        """The work folder for `out`, new or as an interrupted build of the same left it.
+        """Return the working folder for `out`, new or left by an interrupted build.
 
         Raises:
-            InputError: it is that of another build.
+            InputError: it belongs to a build with other settings.
         """
         folder = out.with_name(f".{out.name}.building")
         file = folder / "settings.json"
@@ -77,7 +78,7 @@ class Work:
             for field, value in begun.model_dump().items():
                 if value != (now := getattr(settings, field)):
                     raise InputError(
-                        f"{folder}: a build was begun there with {field} {value}, this one has "
+                        f"{folder}: holds a build started with {field} {value}, this one has "
                         f"{now}; delete the folder to start over"
                     )
         else:
@@ -86,25 +87,25 @@ class Work:
         return cls(folder)
 
     def texts(self, batch: int, make: Callable[[], Tensor]) -> Tensor:
-        """A batch of texts, made unless it is there."""
+        """Return a batch of texts; make it unless it exists."""
         file = self.folder / f"texts-{batch}.safetensors"
         if not file.exists():
             _save(file, {"texts": make()}, {})
         return load_file(file)["texts"]
 
     def has_layer(self, number: int) -> bool:
-        """Whether a layer is carved."""
+        """Whether a layer has been carved."""
         return self._layer(number).exists()
 
     def layer(self, number: int) -> Carved:
-        """A carved layer."""
+        """Read a carved layer."""
         with safe_open(self._layer(number), framework="pt") as file:
             measured = json.loads(file.metadata()["measured"])
             gate, neurons, down = (file.get_tensor(name) for name in ("gate", "neurons", "down"))
         return Carved(gate.float(), neurons, down.float(), measured)
 
     def keep_layer(self, number: int, carved: Carved) -> None:
-        """Write a carved layer; its weights are bf16 already."""
+        """Write a carved layer; its weights are already rounded to bf16."""
         tensors = {
             "gate": carved.gate.bfloat16(),
             "neurons": carved.neurons,
@@ -113,7 +114,7 @@ class Work:
         _save(self._layer(number), tensors, {"measured": json.dumps(carved.measured)})
 
     def finish(self, write: Callable[[Path], None], out: Path) -> None:
-        """Write the model's folder, move it to its place, and remove what led to it."""
+        """Write the model's folder, move it to `out`, and remove the working folder."""
         model = self.folder / "model"
         shutil.rmtree(model, ignore_errors=True)
         model.mkdir()
@@ -126,6 +127,6 @@ class Work:
 
 
 def _save(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    beside = file.with_suffix(".part")
-    save_file(tensors, beside, metadata)
-    beside.replace(file)
+    partial = file.with_suffix(".part")
+    save_file(tensors, partial, metadata)
+    partial.replace(file)

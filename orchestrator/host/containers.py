@@ -1,7 +1,7 @@
-"""Docker, as `wdmoe up` and `wdmoe down` use it: commands, and the containers of a project.
+"""Docker for `wdmoe up` and `wdmoe down`: commands, and the containers of a project.
 
-Containers are asked of the engine, not of compose: what `compose ps` prints changed with its
-version 2.21, and it does not say which checkout a container is of.
+Containers are listed by the engine, not by compose: the output of `compose ps` changed in version
+2.21, and does not name the checkout of a container.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from typing import Any
 from orchestrator.errors import StackError
 from orchestrator.process.root import ROOT
 
-# Compose reads docker-compose.yml and .env in the folder it runs in.
-# The oldest compose that this project's file and commands are known to work with.
+# The oldest compose that works with the file and the commands of this project.
 COMPOSE_LEAST = (2, 20)
 _LABEL = "com.docker.compose"
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container of a project; `checkout` is the folder that compose made it from.
+    """A container of a project; `checkout` is the folder in which compose created it.
 
-    `image` is the id of the image that it runs, `ports` are those published now.
+    `image` is the id of its image, `ports` are the ports published now.
     """
 
     name: str
@@ -40,66 +39,66 @@ class Container:
     checkout: Path
 
     @classmethod
-    def from_inspection(cls, found: Mapping[str, Any]) -> Container:
-        """One entry of what `docker inspect` prints."""
-        labels, state = found["Config"]["Labels"], found["State"]
-        published = filter(None, (found["NetworkSettings"]["Ports"] or {}).values())
+    def from_inspection(cls, inspection: Mapping[str, Any]) -> Container:
+        """Create it from one entry of the output of `docker inspect`."""
+        labels, state = inspection["Config"]["Labels"], inspection["State"]
+        published = filter(None, (inspection["NetworkSettings"]["Ports"] or {}).values())
         return cls(
-            name=found["Name"].removeprefix("/"),
+            name=inspection["Name"].removeprefix("/"),
             service=labels[f"{_LABEL}.service"],
             status=state["Status"],
             exit_code=state["ExitCode"],
-            image=found["Image"],
+            image=inspection["Image"],
             ports=frozenset(int(port["HostPort"]) for bound in published for port in bound),
             checkout=Path(labels[f"{_LABEL}.project.working_dir"]).resolve(),
         )
 
 
 def containers(project: str) -> list[Container]:
-    """A project's containers, stopped ones too, by name; whichever checkout they are of."""
-    chosen = [f"label={_LABEL}.project={project}", f"label={_LABEL}.oneoff=False"]
-    filters = [word for label in chosen for word in ("--filter", label)]
-    listed = docker("ps", "--all", "--quiet", *filters)
-    if listed.returncode:
-        raise StackError(f"docker ps: {last_line(listed.stderr)}")
-    ids = listed.stdout.split()
+    """Return the containers of a project in all checkouts, stopped ones too, sorted by name."""
+    labels = [f"label={_LABEL}.project={project}", f"label={_LABEL}.oneoff=False"]
+    filters = [word for label in labels for word in ("--filter", label)]
+    result = docker("ps", "--all", "--quiet", *filters)
+    if result.returncode:
+        raise StackError(f"docker ps: {last_line(result.stderr)}")
+    ids = result.stdout.split()
     if not ids:
         return []
-    # Of one that has gone meanwhile nothing is printed, and the exit code says so.
-    inspected = json.loads(docker("inspect", "--type", "container", *ids).stdout or "[]")
-    return sorted(map(Container.from_inspection, inspected), key=lambda one: one.name)
+    # A container removed meanwhile is not printed, and the exit code is ignored for that reason.
+    inspections = json.loads(docker("inspect", "--type", "container", *ids).stdout or "[]")
+    return sorted(map(Container.from_inspection, inspections), key=lambda item: item.name)
 
 
 def configuration() -> dict[str, Any]:
-    """The project as compose understands its files, .env and the environment: name, services, …
+    """Return the project as compose resolves its files, .env and the environment: name, services, …
 
     Raises:
-        StackError: the engine does not answer, or compose is missing or too old, or finds a fault.
+        StackError: the engine does not answer, or compose is missing, too old, or reports a fault.
     """
     if docker("info").returncode:
         raise StackError("the Docker Engine does not answer (docker info): run ./setup.sh")
     _check_compose()
-    done = compose("config", "--format", "json")
-    if done.returncode:
-        raise StackError(f"docker compose config: {last_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result = compose("config", "--format", "json")
+    if result.returncode:
+        raise StackError(f"docker compose config: {last_line(result.stderr)}")
+    project: dict[str, Any] = json.loads(result.stdout)
+    return project
 
 
 def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose` on the project's own file, wherever the command was given."""
+    """Run `docker compose` on the file of this checkout, from any working directory."""
     if not (ROOT / "docker-compose.yml").is_file():
         raise StackError(f"{ROOT} has no docker-compose.yml: run wdmoe from a checkout's .venv")
     return docker("compose", *arguments)
 
 
 def docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run docker in the checkout; TimeoutExpired if it takes longer."""
+    """Run docker in the checkout; TimeoutExpired after `timeout_s`."""
     try:
         return subprocess.run(
             ["docker", *arguments],
             cwd=ROOT,
-            # With attestations, newer builders give an image a new id though nothing changed.
+            # With attestations, newer builders give an unchanged image a new id.
             env={**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
             capture_output=True,
             text=True,
@@ -111,17 +110,17 @@ def docker(*arguments: str, timeout_s: float | None = None) -> subprocess.Comple
 
 
 def last_line(text: str) -> str:
-    """The last line of what a command printed."""
+    """Return the last line of a command's output."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else "no output"
 
 
 def _check_compose() -> None:
     needed = ".".join(map(str, COMPOSE_LEAST))
-    done = docker("compose", "version", "--short")
-    if done.returncode:
+    result = docker("compose", "version", "--short")
+    if result.returncode:
         raise StackError(f"docker compose is missing: install {needed} or newer, or run ./setup.sh")
-    version = done.stdout.strip()
+    version = result.stdout.strip()
     numbers = re.match(r"v?(\d+)\.(\d+)", version)
     if numbers and tuple(map(int, numbers.groups())) < COMPOSE_LEAST:
         raise StackError(f"docker compose is {version}; allowed: {needed} or newer")

@@ -1,4 +1,4 @@
-"""Which folder compose mounts at /model, and where in it the model lies.
+"""The folder that compose mounts at /model, and the place of the model in it.
 
 a folder with files        the folder            model in /model
 a snapshot in the cache    its repository        model in /model/snapshots/REVISION
@@ -18,14 +18,14 @@ from orchestrator.files.text_file import user_path
 from orchestrator.process.environment import setting
 from orchestrator.process.root import ROOT
 
-_CACHED = "models--"
+_CACHE_PREFIX = "models--"
 
 
 @dataclass(frozen=True)
 class ModelMount:
-    """The model's `folder`, the folder `source` around it that is mounted, and the model's name.
+    """The `folder` of the model, the mounted folder `source` around it, and the model's name.
 
-    `folder` and `source` have no links in them.
+    `folder` and `source` contain no symbolic links.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class ModelMount:
 
     @classmethod
     def find(cls) -> ModelMount:
-        """What WDMOE_MODEL names: in the environment from here, in `.env` from the checkout."""
+        """Resolve WDMOE_MODEL: relative to the working directory, or in `.env` to the checkout."""
         value = setting("WDMOE_MODEL", "models/bundled")
         base = Path.cwd() if os.environ.get("WDMOE_MODEL") else ROOT
         named = Path(os.path.normpath(base / user_path(value)))
@@ -43,12 +43,12 @@ class ModelMount:
         except (OSError, RuntimeError) as error:  # a loop of links
             raise InputError(f"WDMOE_MODEL: {named}: {error}") from None
         repository = folder.parents[1] if len(folder.parents) > 1 else folder
-        if folder.parent.name == "snapshots" and repository.name.startswith(_CACHED):
+        if folder.parent.name == "snapshots" and repository.name.startswith(_CACHE_PREFIX):
             return cls(folder, repository, repository.name.split("--")[-1])
         return cls(folder, folder, named.name)
 
     def environment(self) -> dict[str, str]:
-        """The variables of docker-compose.yml that say so."""
+        """Return the variables of docker-compose.yml for this mount."""
         inside = self.folder.relative_to(self.source).parts
         return {
             "WDMOE_MODEL_MOUNT": str(self.source),
@@ -57,7 +57,7 @@ class ModelMount:
         }
 
     def check_links(self, files: list[Path]) -> None:
-        """InputError for a file of the folder that is a link to what is not mounted."""
+        """Raise InputError if a file of the folder is a link to a target that is not mounted."""
         for file in files:
             link = file
             while link.is_symlink():

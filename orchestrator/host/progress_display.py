@@ -1,4 +1,4 @@
-"""How far long work is: a bar where stderr is a terminal, otherwise a line a minute."""
+"""Progress of long work on stderr: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LINE_EVERY_S = 60.0
 
 @contextmanager
 def progress_display(speed_over_s: float = 60) -> Iterator[Progress]:
-    """Show the tasks that are added to the progress until the work ends.
+    """Show the tasks that are added to the progress, until the block ends.
 
-    The time left is estimated from what was done in the latest `speed_over_s`.
+    The remaining time is estimated from the progress in the latest `speed_over_s`.
     """
     console = Console(stderr=True)
     progress = Progress(
@@ -61,10 +61,10 @@ def _write_lines(progress: Progress, ended: Event) -> None:
         try:
             for task in progress.tasks:
                 if not task.finished:
-                    # one write, so that what others write does not come between
+                    # one write, so that output of others cannot split the line
                     sys.stderr.write(f"{_line(task)}; {minutes:.0f} min\n")
                     sys.stderr.flush()
-        except OSError:  # nobody reads any more, but the work goes on
+        except OSError:  # stderr is closed, but the work continues
             return
 
 

@@ -1,8 +1,8 @@
-"""Whether containers can read what compose mounts from the host.
+"""Check that containers can read the files that compose mounts from the host.
 
-Containers drop all capabilities, so their root is bound by permission bits, and some images run as
-another user. Whether that matters depends on the engine too (rootless, user namespaces, a virtual
-machine): where the bits leave a doubt, a container tries it.
+Containers drop all capabilities, so permission bits apply to their root user, and some images run
+as another user. The outcome also depends on the engine (rootless, user namespaces, a virtual
+machine): if the bits do not grant access to all users, a container tries to open the file.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _OPEN = 'for path; do (: <"$path") 2>/dev/null || { echo "$path"; exit; }; done'
 
 
 def check(services: Iterable[Mapping[str, Any]], needed: Mapping[Path, list[Path]]) -> None:
-    """Refuse to start services that could not read a file mounted from this host.
+    """Check that services can read all files mounted from this host.
 
     Args:
-        services: as compose understands them; their images are here, or can be pulled.
-        needed: by mounted folder, the files that have to be read, where not all have to.
+        services: as resolved by compose; their images are present, or can be pulled.
+        needed: by mounted folder, the files to check; all files of folders that are not listed.
 
     Raises:
-        InputError: it names a file of each such mount.
+        InputError: a mount has unreadable files; it names one file per mount.
     """
     mounts = {
         (service["image"], Path(volume["source"]).resolve(), volume["target"])
@@ -36,20 +36,20 @@ def check(services: Iterable[Mapping[str, Any]], needed: Mapping[Path, list[Path
         for volume in service.get("volumes", [])
         if volume["type"] == "bind"
     }
-    closed: dict[Path, Path] = {}
+    unreadable: dict[Path, Path] = {}
     for image, source, target in sorted(mounts):
         files = needed.get(source, [source, *sorted(source.rglob("*"))])
         if file := _first_unreadable(image, source, target, files):
-            closed[source] = file
-    if closed:
+            unreadable[source] = file
+    if unreadable:
         raise InputError(
-            f"{', '.join(map(str, closed.values()))}: containers may not read; "
-            f"allowed: permissions as after `chmod -R go+rX {shlex.join(map(str, closed))}`"
+            f"{', '.join(map(str, unreadable.values()))}: containers may not read; "
+            f"allowed: permissions as after `chmod -R go+rX {shlex.join(map(str, unreadable))}`"
         )
 
 
 def _first_unreadable(image: str, source: Path, target: str, files: Iterable[Path]) -> Path | None:
-    """The first file that a container cannot read when `source` is mounted at `target`."""
+    """Return the first file that a container cannot read when `source` is mounted at `target`."""
     doubtful = {
         str(target / file.relative_to(source)): file
         for file in files
@@ -58,15 +58,15 @@ def _first_unreadable(image: str, source: Path, target: str, files: Iterable[Pat
     if not doubtful:
         return None
     mount = f"type=bind,source={source},target={target},readonly"
-    done = docker(
+    result = docker(
         *("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--mount", mount),
         *("--entrypoint", "sh", image, "-c", _OPEN, "sh", *doubtful),
     )
-    return doubtful.get(done.stdout.strip())
+    return doubtful.get(result.stdout.strip())
 
 
 def _open_to_all(file: Path, source: Path) -> bool:
-    """Whether the permission bits of a file and of the folders around it let everybody read it."""
+    """Return whether permission bits of a file and its folders grant read access to all users."""
     path = file.resolve()
     if not path.stat().st_mode & stat.S_IROTH:
         return False

@@ -1,8 +1,8 @@
-"""Every metric of the testbed, by name; a process exports those of its own role only.
+"""Every metric of the testbed, by role; a process exports only the metrics of its own role.
 
-Each role is a dataclass of metric objects that its factory registers in the registry it is given.
-An attribute is called as the metric is, without `wdmoe_` (and, of an Info, without `_info`). Only
-prometheus-client and numpy: devices import it.
+Each role is a dataclass of metric objects; its factory registers them in the registry it is given.
+An attribute has the metric's name without `wdmoe_` (and without `_info` for an Info). Devices
+import this package, so it needs only prometheus-client and numpy.
 """
 
 from orchestrator.metrics.bs import BsMetrics, bs_metrics

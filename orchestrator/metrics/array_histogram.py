@@ -1,4 +1,4 @@
-"""A histogram that takes whole arrays, for what is observed once a token."""
+"""A histogram that takes whole arrays, for values that are observed for every token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from prometheus_client.registry import Collector
 
 
 class ArrayHistogram(Collector):
-    """Exported as prometheus-client's own histograms are; these take one value a call.
+    """A histogram with one label that observes arrays; prometheus-client's own takes single values.
+
+    It is exported in the same format.
 
     Attributes:
-        label: the name of its only one.
-        before_collect: called by every scrape first, so that what feeds it can do so in one go.
+        label: the name of the only label.
+        before_collect: called at the start of every scrape; it may observe values in bulk.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class ArrayHistogram(Collector):
         buckets: Sequence[float],
         registry: CollectorRegistry,
     ) -> None:
-        """`buckets` are upper bounds, in ascending order, without the infinite one."""
+        """`buckets` are upper bounds in ascending order, without +Inf."""
         self._name = name
         self._text = text
         self.label = label
@@ -40,7 +42,7 @@ class ArrayHistogram(Collector):
         registry.register(self)
 
     def observe(self, label: str, values: ArrayLike) -> None:
-        """Count every value of an array of any shape, perhaps empty, under one label."""
+        """Count every value of an array of any shape, possibly empty, under one label value."""
         flat = np.ravel(values)
         places = np.searchsorted(self._buckets, flat, side="left")
         counts = np.bincount(places, minlength=len(self._buckets) + 1)
@@ -49,7 +51,7 @@ class ArrayHistogram(Collector):
             self._sums[label] = self._sums.get(label, 0.0) + float(flat.sum(dtype=np.float64))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """The state now; called for every scrape."""
+        """Yield the current state; Prometheus calls this for every scrape."""
         self.before_collect()
         family = HistogramMetricFamily(self._name, self._text, labels=[self.label])
         bounds = [*map(str, self._buckets.tolist()), "+Inf"]

@@ -1,4 +1,4 @@
-"""What the base station measures."""
+"""The metrics of the base station."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from orchestrator.contracts import time_parts
 from orchestrator.metrics.array_histogram import ArrayHistogram
 from orchestrator.metrics.buckets import (
     DEVICE_SECONDS_BUCKETS,
@@ -15,11 +16,8 @@ from orchestrator.metrics.buckets import (
 )
 from orchestrator.metrics.build_info import build_info
 
-# What labels may say besides numbers of devices, layers and experts, and `down` and `up`.
-PARTS = (
-    *("queue", "gate", "selection", "downlink", "wait", "compute", "uplink"),
-    *("combine", "trunk", "overhead"),
-)
+# Label values, besides numbers of devices, layers and experts, and `down` and `up`.
+PARTS = tuple(part.removesuffix("_s") for part in time_parts.PARTS)
 OUTCOMES = ("ok", "error", "no_device", "cancelled", "refused")
 KINDS = ("prompt", "completion")
 REFUSALS = (
@@ -31,7 +29,7 @@ DROP_REASONS = ("policy", "outage", "absent", "unreachable", "lost")
 
 @dataclass(frozen=True)
 class BsMetrics:
-    """What the base station measures; `direction` is `down` or `up`, `device`, `layer` numbers."""
+    """The metrics of the base station; `device`, `layer`: numbers, `direction`: `down` or `up`."""
 
     build: Info
     model: Info
@@ -74,7 +72,7 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
 
     metrics = BsMetrics(
         build=build_info(registry),
-        model=Info("wdmoe_model", "The model that is served", registry=registry),
+        model=Info("wdmoe_model", "The served model", registry=registry),
         request_seconds=seconds(
             "request", "From a request's arrival at the base station to its last token"
         ),
@@ -96,23 +94,23 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
         ),
         requests_total=count("requests", "Requests ended, or refused at once", "outcome"),
         requests_running=Gauge(
-            "wdmoe_requests_running", "Requests that take part in steps", registry=registry
+            "wdmoe_requests_running", "Requests that are being served", registry=registry
         ),
         requests_waiting=Gauge(
-            "wdmoe_requests_waiting", "Requests that wait for room", registry=registry
+            "wdmoe_requests_waiting", "Requests that wait to be served", registry=registry
         ),
         layer_seconds=seconds(
             "layer", "One MoE layer of one step, from the gate to the sum of all experts' outputs"
         ),
         slowest_device_total=count(
-            "slowest_device", "Layers that waited for this device last, even if in vain", "device"
+            "slowest_device", "Layers that waited longest for this device, even in vain", "device"
         ),
         downlink_seconds=seconds("downlink", "Tokens of one layer, BS to device", "device"),
         compute_seconds=seconds("compute", "Expert computation of one layer", "device"),
         uplink_seconds=seconds("uplink", "Expert outputs of one layer, device to BS", "device"),
         device_wait_seconds=seconds(
             "device_wait",
-            "From a layer's tokens being at the device to its beginning with them",
+            "From the arrival of a layer's tokens at the device to the start of their computation",
             "device",
         ),
         tokens_total=count(
@@ -121,15 +119,15 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             "kind",
         ),
         expert_tokens_total=count(
-            "expert_tokens", "Tokens that an expert answered", "device", "layer"
+            "expert_tokens", "Tokens that an expert has processed", "device", "layer"
         ),
         expert_dropped_total=count(
             "expert_dropped",
-            "Tokens whose expert was left out: by the policy, or because the device was not there",
+            "Tokens whose expert was left out: by the policy, or because its device was not there",
             *("device", "layer", "reason"),
         ),
         token_experts_total=count(
-            "token_experts", "Tokens by how many experts each was sent to", "layer", "experts"
+            "token_experts", "Tokens by the number of experts each was sent to", "layer", "experts"
         ),
         kappa=ArrayHistogram(
             "wdmoe_kappa",
@@ -146,7 +144,7 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
             registry,
         ),
         overruns_total=count(
-            "overruns", "Replies later than the emulated device's would be", "device"
+            "overruns", "Replies sent later than the emulated device would have sent them", "device"
         ),
         device_messages_total=count("device_messages", "Layer messages answered", "device"),
         device_up=Gauge(
@@ -154,7 +152,7 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
         ),
         refused_messages_total=count("refused_messages", "Messages refused as invalid", "reason"),
         radio_bytes_total=count(
-            "radio_bytes", "Payload of answered messages, and of the answers", "device", "direction"
+            "radio_bytes", "Payload of answered messages and their answers", "device", "direction"
         ),
     )
     for counter, values in (
@@ -163,6 +161,6 @@ def bs_metrics(registry: CollectorRegistry = REGISTRY) -> BsMetrics:
         (metrics.tokens_total, KINDS),
         (metrics.refused_messages_total, REFUSALS),
     ):
-        for value in values:  # a rate begins at 0, not with the first event
+        for value in values:  # so that a rate starts at 0, not with the first event
             counter.labels(value)
     return metrics

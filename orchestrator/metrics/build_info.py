@@ -1,4 +1,4 @@
-"""What a process was built from: the same metric in every role."""
+"""The build information of a process: the same metric in every role."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from orchestrator.process.build import describe
 
 
 def build_info(registry: CollectorRegistry) -> Info:
-    """Register and set it."""
+    """Register the metric and set it to this process's build."""
     build = Info("wdmoe_build", "What this process was built from", registry=registry)
-    own = describe()
-    build.info({"version": own.version, "python": own.python, "source": own.source})
+    facts = describe()
+    build.info({"version": facts.version, "python": facts.python, "source": facts.source})
     return build

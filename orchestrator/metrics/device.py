@@ -1,4 +1,4 @@
-"""What a device does with its own link."""
+"""The metrics of a device: its own link and expert weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.metrics.build_info import build_info
 
 @dataclass(frozen=True)
 class DeviceMetrics:
-    """What a device does with its own link."""
+    """The metrics of a device."""
 
     build: Info
     link_applied_rate_bps: Gauge
@@ -30,7 +30,7 @@ def device_metrics(registry: CollectorRegistry = REGISTRY) -> DeviceMetrics:
         build=build_info(registry),
         link_applied_rate_bps=Gauge(
             "wdmoe_link_applied_rate_bps",
-            "Rate read back from the kernel; absent: not shaped",
+            "Rate read back from the kernel; absent if the link is not shaped",
             ["direction"],
             registry=registry,
         ),
@@ -43,7 +43,7 @@ def device_metrics(registry: CollectorRegistry = REGISTRY) -> DeviceMetrics:
         ),
         link_queue_drops_total=Counter(
             "wdmoe_link_queue_drops_total",
-            "Packets dropped while no loss was asked for: the queue was too short",
+            "Packets dropped while no loss was configured: the queue was too short",
             ["direction"],
             registry=registry,
         ),
@@ -58,7 +58,7 @@ def device_metrics(registry: CollectorRegistry = REGISTRY) -> DeviceMetrics:
         ),
         link_errors_total=Counter(
             "wdmoe_link_errors_total",
-            "States that could not be applied, or were found changed",
+            "States that could not be applied, or that something else had changed",
             registry=registry,
         ),
     )

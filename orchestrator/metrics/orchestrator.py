@@ -1,4 +1,4 @@
-"""What the orchestrator asks for, and is told."""
+"""The metrics of the orchestrator: what it requests of links, and what is reported to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ REFUSALS = ("malformed", "impostor")
 
 @dataclass(frozen=True)
 class OrchestratorMetrics:
-    """What the orchestrator asks for; what `wdmoe link verify` found of the profile in force."""
+    """The metrics of the orchestrator.
+
+    Measured rates and errors are those that `wdmoe link verify` found for the profile in force.
+    """
 
     build: Info
     link_requested_rate_bps: Gauge
@@ -40,25 +43,25 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
         build=build_info(registry),
         link_requested_rate_bps=Gauge(
             "wdmoe_link_requested_rate_bps",
-            "Rate the channel gives the link; absent: not shaped",
+            "Rate the channel gives the link; absent if the link is not shaped",
             ["device", "direction"],
             registry=registry,
         ),
         link_measured_rate_bps=Gauge(
             "wdmoe_link_measured_rate_bps",
-            "Rate that the largest messages of the last verification amount to",
+            "Rate measured with the largest messages of the last verification",
             ["device", "direction"],
             registry=registry,
         ),
         link_error_ratio=Gauge(
             "wdmoe_link_error_ratio",
-            "Transmission time against what was asked, by message size, of the last verification",
+            "Transmission time over the requested one, by message size, of the last verification",
             ["device", "direction", "bytes"],
             registry=registry,
         ),
         link_error_seconds=Gauge(
             "wdmoe_link_error_seconds",
-            "Transmission time beyond what was asked, by message size, of the last verification",
+            "Transmission time beyond the requested one, by message size, of the last verification",
             ["device", "direction", "bytes"],
             registry=registry,
         ),
@@ -70,7 +73,7 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
         ),
         link_fault=Gauge(
             "wdmoe_link_fault",
-            "1 while the link is not, or may not be, as the state in force says",
+            "1 while the link does not, or may not, match the state in force",
             ["device"],
             registry=registry,
         ),
@@ -85,23 +88,27 @@ def orchestrator_metrics(registry: CollectorRegistry = REGISTRY) -> Orchestrator
         ),
         replay=Info("wdmoe_replay", "Prompt set of the newest replay", registry=registry),
         replay_running=Gauge(
-            "wdmoe_replay_running", "1 while a replay tells how far it is", registry=registry
+            "wdmoe_replay_running", "1 while a replay reports its progress", registry=registry
         ),
         replay_planned_requests=Gauge(
             "wdmoe_replay_planned_requests", "Requests of the newest replay", registry=registry
         ),
         replay_done_requests=Gauge(
-            "wdmoe_replay_done_requests", "Those that ended, failed ones too", registry=registry
+            "wdmoe_replay_done_requests",
+            "Ended requests of the newest replay, failed ones too",
+            registry=registry,
         ),
         replay_failed_requests=Gauge(
-            "wdmoe_replay_failed_requests", "Those that failed", registry=registry
+            "wdmoe_replay_failed_requests",
+            "Failed requests of the newest replay",
+            registry=registry,
         ),
         replay_accuracy_ratio=Gauge(
             "wdmoe_replay_accuracy_ratio",
-            "Mean score of those that have one; NaN: none has",
+            "Mean score of the requests that have one; NaN if none has",
             registry=registry,
         ),
     )
-    for reason in REFUSALS:  # a rate begins at 0, not with the first event
+    for reason in REFUSALS:  # so that a rate starts at 0, not with the first event
         metrics.refused_messages_total.labels(reason)
     return metrics

@@ -1,12 +1,13 @@
-"""Reading a Mixtral checkpoint in parts: the trunk without experts, or one expert of every layer.
+"""Read a Mixtral checkpoint in parts: the trunk without experts, or one expert of every layer.
 
-A folder holds config.json and either model.safetensors or several files with an index. Experts
-come one tensor each (as published) or fused over all experts (as transformers 5 keeps them):
+A folder holds config.json and either model.safetensors or several files with an index. Expert
+weights are separate tensors (as published), or fused over all experts (as transformers 5 saves
+them):
 
     model.layers.I.block_sparse_moe.experts.Q.w1|w3|w2.weight     gate, up, down of expert Q
     model.layers.I.mlp.experts.gate_up_proj | down_proj           [E, 2·m_h, m] | [E, m, m_h]
 
-Only the bytes that are asked for are read; no process ever holds the whole checkpoint.
+Only the requested bytes are read; no process ever holds the whole checkpoint.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from orchestrator.moe import fp8, model_file, safetensors_header
 
 _EXPERT = re.compile(r"\.(block_sparse_moe|mlp)\.experts\.")
 _DTYPES = ("F64", "F32", "F16", "BF16")
-# Tensors beside the weights that change nothing here: scales of activations, caches and weights
-# (those of FP8 weights are checked with their weights), and rotation angles, which are computed.
+# Tensors that may be present and are ignored: scales of activations, caches and weights (those of
+# FP8 weights are checked with their weights), and rotation angles, which are computed.
 _SPARE = re.compile(r"(_scale|_scale_inv|_scale_ub|\.inv_freq)$")
 _SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a device and the base station have to agree on, and what latency depends on."""
+    """The model dimensions that devices and base station must agree on, and latency depends on."""
 
     layers: int
     experts: int
@@ -46,9 +47,9 @@ class ModelInfo:
 
 
 class Checkpoint:
-    """A checkpoint folder, its headers read and checked, its tensors still on disk.
+    """A checkpoint folder: headers read and checked, tensors left on disk.
 
-    Raises InputError when the folder is not a complete, supported mixture of experts.
+    Raises InputError if the folder is not a complete, supported mixture of experts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +66,7 @@ class Checkpoint:
         )
         self._entries = safetensors_header.read_entries(folder)
         self._fused = f"{self._moe(0)}.experts.gate_up_proj" in self._entries
-        needed = {"lm_head.weight"}  # which a model does without where it is the embedding
+        needed = {"lm_head.weight"}  # absent where the embedding is used in its place
         self._trunk = []
         for name, shape in self._needed():
             self._require(name, shape)
@@ -83,8 +84,8 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """SHA-256 over config.json and name, dtype, shape and first 4 KiB of every tensor.
 
-        Any training step changes some of those bytes in every tensor, and it reads a few
-        megabytes where the whole of Mixtral 8x7B would be 93 GB.
+        Any training step changes some of those bytes in every tensor. This reads a few megabytes;
+        the whole of Mixtral 8x7B is 93 GB.
         """
         digest = hashlib.sha256(self._config_file.read_bytes())
         for name, entry in sorted(self._entries.items()):
@@ -96,19 +97,19 @@ class Checkpoint:
 
     @property
     def files(self) -> set[Path]:
-        """The configuration and the files that have tensors."""
+        """config.json and the files that contain tensors."""
         return {self._config_file, *(entry.file for entry in self._entries.values())}
 
     def trunk(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor but the experts', under the names that transformers 5 uses."""
+        """Yield every tensor but those of the experts, under the names that transformers 5 uses."""
         for name in self._trunk:
             yield name.replace(".block_sparse_moe.", ".mlp."), self._load(name)
 
     def expert(self, layer: int, q: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Expert q of a layer: gate and up fused (2·m_h × m), and down (m × m_h)."""
+        """Return expert q of a layer: gate and up fused (2·m_h × m), and down (m × m_h)."""
         if q >= self.info.experts:
             raise InputError(
-                f"{self.folder}: expert {q} is asked for, the checkpoint has experts "
+                f"{self.folder}: expert {q} is requested, the checkpoint has experts "
                 f"0 to {self.info.experts - 1}"
             )
         prefix = f"{self._moe(layer)}.experts"
@@ -157,16 +158,16 @@ class Checkpoint:
         return value
 
     def _needed(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of the tensors that trunk and experts compute with."""
+        """Yield names and shapes of the tensors that trunk and experts need."""
         m, vocabulary = self.info.hidden_size, self.info.vocab_size
         yield "model.embed_tokens.weight", (vocabulary, m)
         yield "model.norm.weight", (m,)
         if not self._config.get("tie_word_embeddings", False):
             yield "lm_head.weight", (vocabulary, m)
         heads = self._positive("num_attention_heads", 32)
-        # As transformers has it: 8 if the field is absent, one a head if it is null.
-        shared = heads if "num_key_value_heads" in self._config else 8
-        keys = self._positive("num_key_value_heads", shared)
+        # As in transformers: 8 if the field is absent, one per head if it is null.
+        default = heads if "num_key_value_heads" in self._config else 8
+        keys = self._positive("num_key_value_heads", default)
         width = self._positive("head_dim", m // heads)
         for i in range(self.info.layers):
             layer = f"model.layers.{i}"
@@ -212,7 +213,7 @@ class Checkpoint:
             )
 
     def _scale(self, name: str) -> str:
-        """The name of the scale of an FP8 tensor."""
+        """Return the name of the scale of an FP8 tensor."""
         for suffix in fp8.SCALE_SUFFIXES:
             if name + suffix in self._entries:
                 return name + suffix
@@ -223,7 +224,7 @@ class Checkpoint:
         )
 
     def _grid(self, name: str) -> fp8.Block:
-        """Rows and columns of an FP8 tensor that share an entry of its scale."""
+        """Return the rows and columns of an FP8 tensor that share one entry of its scale."""
         scale = self._entries[self._scale(name)]
         *experts, rows, columns = self._entries[name].shape
         shape = scale.shape
@@ -238,12 +239,12 @@ class Checkpoint:
         return grid
 
     def _per_expert(self, name: str) -> bool:
-        """Whether the scale of a fused tensor has a part for each expert."""
+        """Return whether the scale of a fused tensor has a part for each expert."""
         shape = self._entries[self._scale(name)].shape
         return len(shape) > 0 and shape[0] == self.info.experts
 
     def _load(self, name: str, row: int | None = None) -> torch.Tensor:
-        """A tensor, or one expert's part of a fused one; FP8 weights with their scale applied."""
+        """Return a tensor, or one expert's part of a fused one; FP8 weights with scale applied."""
         tensor = self._read(name, row)
         if self._entries[name].dtype not in fp8.DTYPES:
             return tensor

@@ -1,11 +1,11 @@
-"""Weights kept as 8-bit floating point numbers, each with a scale beside it.
+"""FP8 weights: 8-bit floating point numbers, each tensor with a scale.
 
-    weight = number · scale      X.weight and X.weight_scale; or X.weight_scale_inv, which is
-                                 multiplied by as well, whatever its name says
+    weight = number · scale      X.weight and X.weight_scale; or X.weight_scale_inv, which is a
+                                 factor as well, despite its name
 
-A scale has one entry for the tensor, one a row, or one a block of rows and columns, the last of
-which may be cut off by the tensor's edge. Scales of activations (`input_scale`) are of no use here:
-activations are not quantised.
+A scale has one entry per tensor, per row, or per block of rows and columns; the tensor's edge may
+cut off the last block. Scales of activations (`input_scale`) are ignored: activations are not
+quantised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orchestrator.errors import InputError
 
 DTYPES = ("F8_E4M3", "F8_E5M2")
 SCALE_SUFFIXES = ("_scale", "_scale_inv")
-# quantization_config.quant_method, and what its `format` or `quant_algo` has to be if it has one.
+# quantization_config.quant_method, and the value that its `format` or `quant_algo` must have.
 _METHODS: dict[str, tuple[str, str] | None] = {
     "fp8": None,
     "fbgemm_fp8": None,
@@ -31,7 +31,7 @@ Block = tuple[int, int]
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """InputError, without the file's name, for a quantisation that is not FP8 with scales."""
+    """Raise InputError, without the file name, for a quantisation that is not FP8 with scales."""
     quantization = config.get("quantization_config") or config.get("compression_config")
     if quantization is None:
         return
@@ -51,7 +51,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def block_of(config: Mapping[str, Any]) -> Block | None:
-    """Rows and columns that share a scale, where the configuration says so."""
+    """Return the rows and columns that share a scale; None if the configuration sets none."""
     quantization = config.get("quantization_config")
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     if block is None:
@@ -68,12 +68,12 @@ def block_of(config: Mapping[str, Any]) -> Block | None:
 
 
 def scale_grid(weight: Block, scale: tuple[int, ...], block: Block | None) -> Block | None:
-    """The block of a weight's rows and columns that one entry of its scale is for; None if none is.
+    """Return the rows and columns that one entry of the scale covers; None if shapes do not match.
 
     Args:
-        weight: the weight's shape.
-        scale: the scale's shape.
-        block: as configured.
+        weight: shape of the weight.
+        scale: shape of the scale.
+        block: the configured block.
     """
     if len(scale) > 2 or 0 in scale:
         return None
@@ -86,8 +86,8 @@ def scale_grid(weight: Block, scale: tuple[int, ...], block: Block | None) -> Bl
 
 
 def dequantize(weight: torch.Tensor, scale: torch.Tensor, block: Block) -> torch.Tensor:
-    """The weight (rows × columns) in fp32, its scale applied block by block."""
+    """Return the weight (rows × columns) in fp32, its scale applied block by block."""
     rows, columns = weight.shape
     grid = scale.float().reshape(-(-rows // block[0]), -(-columns // block[1]))
-    each = grid.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
-    return weight.float() * each[:rows, :columns]
+    factors = grid.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+    return weight.float() * factors[:rows, :columns]

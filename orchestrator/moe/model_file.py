@@ -1,4 +1,4 @@
-"""Files of a checkpoint folder, as far as can be said of them before they are read."""
+"""Checks on the files of a checkpoint folder before they are read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def require(path: Path, purpose: str) -> Path:
-    """The path, of a file that can be read and is not a placeholder; `purpose` says what it is for.
+    """Return the path if it is a readable file and not a placeholder.
+
+    `purpose` describes the file in the error for a missing one.
 
     Raises:
-        InputError: it is missing, a link to nothing, unreadable, or a git-LFS pointer.
+        InputError: the file is missing, a link to nothing, unreadable, or a git-LFS pointer.
     """
     try:
         with path.open("rb") as file:
@@ -35,7 +37,7 @@ def require(path: Path, purpose: str) -> Path:
 
 
 def read_json(path: Path, purpose: str) -> dict[str, Any]:
-    """The JSON object in a file; InputError as of `require`, or if it is no such object."""
+    """Return the JSON object in a file; InputError as in `require`, or if it is not an object."""
     try:
         value = json.loads(require(path, purpose).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""A folder with all that a stack needs of a model: checkpoint, tokenizer, what is said beside them.
+"""A folder with all model files that a stack needs: checkpoint, tokenizer, their configuration.
 
-Devices read the checkpoint alone, and their image has no tokenizers: this is for the base station
-and the command line.
+For the base station and the command line. Devices read the checkpoint only, and their image has no
+tokenizers package.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from orchestrator.errors import InputError
 from orchestrator.moe import model_file
 from orchestrator.moe.checkpoint import Checkpoint
 
-# Which tokens end a text: by their numbers, and by their names.
+# The files that name the end tokens: by number, and by text.
 _NUMBERED_ENDS = ("generation_config.json", "config.json")
 _NAMED_ENDS = ("tokenizer_config.json", "special_tokens_map.json")
-# Read if they are there.
+# Read if present.
 OPTIONAL = (
     "generation_config.json",
     *_NAMED_ENDS,
@@ -28,7 +28,7 @@ OPTIONAL = (
 
 
 def check(folder: Path) -> Checkpoint:
-    """The folder's checkpoint; InputError for anything with which no stack would start."""
+    """Return the folder's checkpoint; InputError for anything that keeps a stack from starting."""
     checkpoint = Checkpoint(folder)
     end_tokens(folder, load_tokenizer(folder))
     for path in (folder / name for name in OPTIONAL):
@@ -38,13 +38,13 @@ def check(folder: Path) -> Checkpoint:
 
 
 def files(checkpoint: Checkpoint) -> list[Path]:
-    """The files that base station and devices read, or may read."""
-    beside = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".jinja"))
-    return sorted({*checkpoint.files, *beside})
+    """Return the files that base station and devices read, or may read."""
+    metadata = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".jinja"))
+    return sorted({*checkpoint.files, *metadata})
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The folder's tokenizer.json; InputError if it cannot be read."""
+    """Return the tokenizer in the folder's tokenizer.json; InputError if it cannot be read."""
     path = model_file.require(folder / "tokenizer.json", "the tokenizer in Hugging Face's form")
     try:
         return Tokenizer.from_file(str(path))
@@ -53,9 +53,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def end_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end a text, as any file has them; InputError if one of these is damaged.
+    """Return the end tokens that any of the files names; InputError if a file is damaged.
 
-    A fine-tune for chats often names its end in the tokenizer's files alone.
+    A fine-tune for chats often names its end token in the tokenizer's files only.
     """
     ends: set[int] = set()
     for name in _NUMBERED_ENDS:

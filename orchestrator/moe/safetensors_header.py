@@ -1,6 +1,6 @@
-"""Where the tensors of a checkpoint lie: the headers of its safetensors files, and their index.
+"""Location of the tensors of a checkpoint: headers of its safetensors files, and their index.
 
-8 bytes: the header's length │ header: JSON, dtype, shape and offsets a tensor │ the tensors
+8 bytes: length of the header │ header: JSON, dtype, shape and offsets per tensor │ the tensors
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies; `dtype` as safetensors names it, `start` in bytes from the file's."""
+    """Location of one tensor; `dtype` as in safetensors, `start` in bytes from the file's start."""
 
     file: Path
     dtype: str
@@ -28,7 +28,7 @@ class Entry:
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
-    """Every tensor of a folder: of the files that its index names, or of its one file.
+    """Return every tensor of a folder: of the files that its index names, or of its only file.
 
     Raises:
         InputError: a file is missing or damaged, or does not hold what the index says.
@@ -56,7 +56,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of one file, its header checked against its length."""
+    """Return the tensors of one file, its header checked against the file size."""
     model_file.require(path, "weights are expected as safetensors")
     try:
         with path.open("rb") as file:

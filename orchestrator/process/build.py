@@ -1,4 +1,4 @@
-"""What a process was built from."""
+"""Version, source digest and packages of a process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from importlib.metadata import PackageNotFoundError, version
 import orchestrator
 from orchestrator.process.root import ROOT
 
-# What containers compute and talk with.
+# Packages that affect computation and communication in containers.
 DEVICE_PACKAGES = ("msgpack", "numpy", "pyzmq", "safetensors", "torch")
 TRUNK_PACKAGES = ("fastapi", "pydantic", "scipy", "tokenizers", "transformers", "uvicorn")
 
-# No image holds it (.dockerignore).
+# Excluded from all images (.dockerignore).
 _NOT_IN_IMAGES = ROOT / "services" / "grafana"
 
 
 @cache
 def source() -> str:
-    """Digest of the source of orchestrator and services: the same in a checkout and its images.
+    """Return a digest of the source of orchestrator and services, the same in checkout and images.
 
-    A container has no repository to ask for a revision, and changes that are not committed count.
+    Not a revision: a container has no repository, and uncommitted changes count.
     """
     digest = hashlib.sha256()
     for folder in ("orchestrator", "services"):
@@ -36,7 +36,7 @@ def source() -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """Versions, and the digest of the source: processes of one stack have the same."""
+    """Versions and source digest; all processes of a stack have the same."""
 
     version: str
     python: str
@@ -45,7 +45,7 @@ class Build:
 
     @property
     def device_line(self) -> str:
-        """The part that a device has too, as its Hello has it."""
+        """The part that also applies to devices, in the form of their Hello."""
         names = [name for name in DEVICE_PACKAGES if name in self.packages]
         parts = [f"{name} {self.packages[name]}" for name in names]
         return ", ".join([f"source {self.source}", f"python {self.python}", *parts])
@@ -53,7 +53,7 @@ class Build:
 
 @cache
 def describe() -> Build:
-    """What this process was built from."""
+    """Return the build of this process."""
     packages = {}
     for name in (*DEVICE_PACKAGES, *TRUNK_PACKAGES):
         with suppress(PackageNotFoundError):

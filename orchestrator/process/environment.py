@@ -1,4 +1,4 @@
-"""Settings by name, where compose finds them too: the environment, then the checkout's `.env`."""
+"""Settings by name, looked up as compose does: in the environment, then the checkout's `.env`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FILE = ROOT / ".env"
 
 
 def setting(name: str, default: str = "") -> str:
-    """A setting's value, or `default` where it is absent or empty.
+    """Return the value of a setting, or `default` if it is absent or empty.
 
     Raises:
-        InputError: `.env` is not text.
+        InputError: `.env` is not UTF-8 text.
     """
     value = os.environ.get(name)
-    if value is None:  # one that is set and empty hides the file's, as it does for compose
+    if value is None:  # an empty variable overrides the file, as it does in compose
         try:
             value = dotenv_values(FILE, encoding="utf-8-sig").get(name)
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""A service ends with any of its threads: what that one did, nothing else would do."""
+"""End a service when any of its threads fails: no other thread would take over its work."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import traceback
 
 
 def end_process_with_any_thread(process: str) -> None:
-    """From now on, exit with code 1 when a thread ends by an exception; the last line says which.
+    """From now on, exit with code 1 when a thread raises; the last line on stderr names the thread.
 
-    A library's pool threads hand their exceptions to who waits for them, and are not concerned.
+    Pool threads of libraries are not affected: they pass exceptions to the waiting caller.
     """
 
-    def end(ended: threading.ExceptHookArgs) -> None:
-        traceback.print_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
-        thread = ended.thread.name if ended.thread is not None else "unknown"
-        reason = traceback.format_exception_only(ended.exc_type, ended.exc_value)[-1].strip()
+    def end(failure: threading.ExceptHookArgs) -> None:
+        traceback.print_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
+        thread = failure.thread.name if failure.thread is not None else "unknown"
+        reason = traceback.format_exception_only(failure.exc_type, failure.exc_value)[-1].strip()
         print(f"{process}: thread {thread} failed: {reason}", file=sys.stderr, flush=True)
-        os._exit(1)  # as without other threads: none of them is waited for
+        os._exit(1)  # does not wait for the other threads
 
     threading.excepthook = end

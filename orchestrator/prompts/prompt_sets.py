@@ -1,4 +1,4 @@
-"""Prompt sets: bundled ones by name, benchmark files and the user's own as `FORMAT:PATH`."""
+"""Prompt sets: bundled ones by name, benchmark files and custom sets as `FORMAT:PATH`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BUNDLED_DIR = ROOT / "prompts"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A set's prompts in the order of its file, and what identifies the file.
+    """The prompts of a set in the order of its file, and the identity of the file.
 
-    `template` is the name and version of what was put around the file's texts, and the number of
-    solved examples before each; empty where nothing was.
+    `template` is the name and version of the template around the file's texts, and the number of
+    solved examples before each; empty without a template.
     """
 
     name: str
@@ -31,25 +31,25 @@ class PromptSet:
     template: str = ""
 
     def head(self, limit: int | None) -> PromptSet:
-        """The same set, at most its first `limit` prompts."""
+        """Return the set with at most its first `limit` prompts; None: all."""
         return replace(self, prompts=self.prompts[:limit])
 
     def shuffled(self, seed: int) -> PromptSet:
-        """The same set in an order drawn from a seed."""
+        """Return the set in an order drawn from a seed."""
         prompts = list(self.prompts)
         random.Random(seed).shuffle(prompts)
         return replace(self, prompts=tuple(prompts))
 
 
 def load(spec: str, shots: int = 0) -> PromptSet:
-    """The set that `spec` names: a bundled name, or FORMAT:PATH.
+    """Load the set that `spec` names.
 
     Args:
-        spec: what the user gave.
+        spec: the name of a bundled set, or FORMAT:PATH.
         shots: solved examples before each prompt, from the benchmark's own file of examples.
 
     Raises:
-        InputError: what is wrong, in which file, line and field.
+        InputError: names file, line, field and fault.
     """
     kind, colon, path = spec.partition(":")
     if colon:
@@ -67,7 +67,7 @@ def load(spec: str, shots: int = 0) -> PromptSet:
 
 
 def bundled() -> list[str]:
-    """The names of the bundled sets."""
+    """Return the names of the bundled sets."""
     return sorted(path.stem for path in _folder().glob("*.jsonl"))
 
 

@@ -1,18 +1,18 @@
 """Packet-delivery traces of the Mahimahi link emulator, read as rates over time.
 
-A line is a whole number of milliseconds, at which the link could deliver one packet of 1500 bytes;
-several packets in a millisecond are several lines. The last line's time is the length of a round,
-after which the file begins again; time 0 is the end of the round before.
+A line is a time in whole milliseconds at which the link could deliver one packet of 1500 bytes;
+several packets in a millisecond are several lines. The time of the last line is the length of a
+round, after which the file repeats; time 0 is the end of the previous round.
 
-A packet is on the air from the time of the packets before it until its own, so a link that delivers
-one every 208 ms carries 57.7 kbit/s throughout:
+A packet is on the air from the time of the previous packets until its own, so a link that delivers
+one packet every 208 ms carries 57.7 kbit/s throughout:
 
     packets     ┌──────── p                         rate  ────────┐        ┌──
     carried  ───┘         └──── 3 p                               └────────┘
              0           208   260 ms                     one in 208, 3 in 52 ms
 
-Only in a gap in which a single packet would be slower than the slowest link there is, an outage,
-further packets at its end are carried in its last millisecond.
+An outage is a gap so long that one packet over it would be slower than the slowest possible link.
+There, all packets at its end but one are carried in its last millisecond.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from orchestrator.radio.profile_schema import MAX_RATE_BPS, MIN_RATE_BPS
 
 PACKET_BITS = 1500 * 8
 MAX_STEPS = 100_000  # fit into a trace
-# Of a trace that is made longer than both files so that both end whole rounds with it.
+# For a trace that is longer than both files, so that both end in whole rounds.
 ROUNDS_STEPS = 10_000
 OUTAGE_MS = 1000 * PACKET_BITS / MIN_RATE_BPS
 
 _BLOCK_BYTES = 1 << 18
 _LINE_BYTES = 64
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Possessive: what goes back over a block would need a hundred times its memory.
+# Possessive: backtracking over a block would need a hundred times its memory.
 _LINE = re.compile(rb"[ \t]*+[0-9]{1,9}+[ \t\r]*+")
 _LINES = re.compile(rb"(?:%b\n)*+%b" % (_LINE.pattern, _LINE.pattern))
 
@@ -49,16 +49,16 @@ _Floats = NDArray[np.float64]
 
 
 def convert(down: Path, up: Path, step_ms: int) -> tuple[str, list[str]]:
-    """Make a trace's text, a line every `step_ms`, of one file a direction.
+    """Convert one file per direction to the text of a trace with a line every `step_ms`.
 
-    Each file begins again at its own end. The trace is as many whole rounds of the longer file as
-    the shorter one needs to end a round, too. Files are read twice, as streams.
+    Each file repeats after its own end. The trace holds as many whole rounds of the longer file as
+    it takes for the shorter one to end a round, too. Files are read twice, as streams.
 
     Returns:
-        The text, and warnings.
+        The text and a list of warnings.
 
     Raises:
-        InputError: file, line, value and what is allowed.
+        InputError: names file, line, value and what is allowed.
     """
     files = [_Recording.scan(path) for path in (down, up)]
     short, long = sorted(files, key=lambda file: file.length_ms)
@@ -88,7 +88,7 @@ def convert(down: Path, up: Path, step_ms: int) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class _Recording:
-    """One file: its length, all its packets, and how many of them are at time 0."""
+    """Summary of one file: its length, its packets, and the packets at time 0."""
 
     path: Path
     length_ms: int
@@ -97,7 +97,7 @@ class _Recording:
 
     @classmethod
     def scan(cls, path: Path) -> _Recording:
-        """Read a file to its end; InputError where it is wrong first."""
+        """Read a file to its end; InputError at the first fault."""
         length_ms = packets = at_begin = 0
         for times in _times_ms(path):
             length_ms = int(times[-1])
@@ -111,11 +111,11 @@ class _Recording:
 
     @property
     def mean_bps(self) -> float:
-        """The mean rate of a round."""
+        """Mean rate of a round."""
         return self.packets * PACKET_BITS * 1000 / self.length_ms
 
     def rates_bps(self, edges_ms: _Floats) -> _Floats:
-        """The mean rate from each edge to the next; InputError if one is faster than any link."""
+        """Return the mean rate from each edge to the next; InputError above the maximum."""
         rounds, offsets = np.divmod(edges_ms, self.length_ms)
         within, places = np.unique(offsets, return_inverse=True)
         carried = rounds * self.packets + self._carried(within)[places]
@@ -128,22 +128,22 @@ class _Recording:
         return rates
 
     def _carried(self, offsets_ms: _Floats) -> _Floats:
-        """How many packets are carried from a round's begin until each of rising offsets."""
-        found = np.empty_like(offsets_ms)
+        """Return the packets carried from the start of a round until each of the rising offsets."""
+        packets = np.empty_like(offsets_ms)
         done, begin_ms, begun = 0, 0.0, 0.0
         for times, counts in self._distinct():
             curve_ms, curve = _curve(begin_ms, begun, times, counts)
             begin_ms, begun = curve_ms[-1], curve[-1]
             end = int(np.searchsorted(offsets_ms, begin_ms, side="right"))
-            found[done:end] = np.interp(offsets_ms[done:end], curve_ms, curve)
+            packets[done:end] = np.interp(offsets_ms[done:end], curve_ms, curve)
             done = max(done, end)
         if done < len(offsets_ms):
             raise InputError(f"{self.path}: has another end when read again; allowed: a plain file")
-        return found
+        return packets
 
     def _distinct(self) -> Iterator[tuple[_Times, _Times]]:
-        """Rising times, and how many packets there are at each, a part of the file at a time."""
-        time, count = 0, 0  # the last one, of which the next part may have more
+        """Yield rising times and the number of packets at each, one part of the file at a time."""
+        time, count = 0, 0  # the last time, at which the next part may have more packets
         for times in _times_ms(self.path):
             distinct, counts = np.unique(np.append(time, times), return_counts=True)
             counts[0] += count - 1
@@ -153,7 +153,7 @@ class _Recording:
 
 
 def _curve(begin_ms: float, begun: float, times: _Times, counts: _Times) -> tuple[_Floats, _Floats]:
-    """Corners of the packets carried over time, from one on."""
+    """Return the corners of the curve of packets carried over time, from `begin_ms` on."""
     gaps = np.diff(times, prepend=begin_ms)
     ends = begun + np.cumsum(counts)
     late = (gaps > OUTAGE_MS) & (counts > 1)
@@ -164,7 +164,7 @@ def _curve(begin_ms: float, begun: float, times: _Times, counts: _Times) -> tupl
 
 
 def _common_ms(long_ms: int, short_ms: int, step_ms: int) -> int:
-    """The rounds of the longer file that leave the least of the shorter one's last round over."""
+    """Return the length of whole rounds of the longer file that best fits the shorter one's."""
     most_ms = min(ROUNDS_STEPS * step_ms, round(link_trace.MAX_TIME_S * 1000))
     most = max(1, min(most_ms // long_ms, short_ms // math.gcd(long_ms, short_ms)))
 
@@ -176,9 +176,9 @@ def _common_ms(long_ms: int, short_ms: int, step_ms: int) -> int:
 
 
 def _edges_ms(length_ms: int, step_ms: int) -> _Floats:
-    """Where steps begin and end; what is left of the length goes into two shorter ones.
+    """Return the edges of the steps; the rest of the length is split into two equal steps.
 
-    A trace's last line holds for as long as the one before it.
+    Two, because the last line of a trace holds as long as the one before it.
     """
     whole = length_ms // step_ms
     if whole >= 2 and length_ms % step_ms == 0:
@@ -190,11 +190,11 @@ def _edges_ms(length_ms: int, step_ms: int) -> _Floats:
 
 
 def _outages(path: Path, edges_ms: _Floats, rates_bps: _Floats, step_ms: int) -> list[str]:
-    """A warning of steps in which a device is out of reach, and of which step there are none."""
+    """Warn of steps in which a device is out of reach, and suggest a step that avoids them."""
     outages = int(np.count_nonzero(rates_bps < MIN_RATE_BPS))
     if not outages:
         return []
-    told = (
+    warning = (
         f"{path}: {outages} of {len(rates_bps)} steps of {step_ms / 1000:g} s are below "
         f"{MIN_RATE_BPS / 1000:g} kbit/s, a device is out of reach there"
     )
@@ -204,12 +204,12 @@ def _outages(path: Path, edges_ms: _Floats, rates_bps: _Floats, step_ms: int) ->
         longer = _edges_ms(int(edges_ms[-1]), longer_ms)
         rates = np.diff(np.interp(longer, edges_ms, carried)) / np.diff(longer)
         if rates.min() >= MIN_RATE_BPS:
-            return [f"{told}; with --step-s {longer_ms / 1000:g} there are none"]
-    return [told]
+            return [f"{warning}; with --step-s {longer_ms / 1000:g} there are none"]
+    return [warning]
 
 
 def _times_ms(path: Path) -> Iterator[_Times]:
-    """The times of a file's lines, checked, as many at once as fit a block."""
+    """Yield the checked times of a file's lines, one block of lines at a time."""
     line, blank, last = 1, 0, 0
     for block in _blocks(path):
         body = block.rstrip()
@@ -217,9 +217,9 @@ def _times_ms(path: Path) -> Iterator[_Times]:
             if blank or not _LINES.fullmatch(body):
                 raise _fault(path, b"\n" * bool(blank) + body, blank or line)
             times = np.fromstring(body.decode(), np.int64, sep="\n")
-            fallen = np.flatnonzero(np.diff(times, prepend=last) < 0)
-            if fallen.size:
-                at = int(fallen[0])
+            decreases = np.flatnonzero(np.diff(times, prepend=last) < 0)
+            if decreases.size:
+                at = int(decreases[0])
                 raise InputError(
                     f"{path}, line {line + at}: is {times[at]}; allowed: no less than the line "
                     f"before's {times[at - 1] if at else last}"
@@ -234,19 +234,19 @@ def _times_ms(path: Path) -> Iterator[_Times]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """A file's whole lines, about a block at a time; the last one need not have an end."""
+    """Yield whole lines, about a block at a time; the last line may lack its end."""
     with text_file.stream(path) as file:
         rest = file.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
         while block := file.read(_BLOCK_BYTES):
             whole, end, rest = (rest + block).rpartition(b"\n")
             yield whole + end
-            if len(rest) > _LINE_BYTES:  # no such line is right, and it may have no end
+            if len(rest) > _LINE_BYTES:  # such a line is invalid, and may never end
                 break
         yield rest
 
 
 def _fault(path: Path, lines: bytes, number: int) -> InputError:
-    """The error for the first line that is no time."""
+    """Return the error for the first line that is not a time."""
     for at, line in enumerate(lines.split(b"\n"), start=number):
         if not _LINE.fullmatch(line):
             shown = line.removesuffix(b"\r").decode(errors="replace")[:40]

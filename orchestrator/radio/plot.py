@@ -1,13 +1,13 @@
-"""A picture of a profile's rates: over time for each device, and how they are distributed.
+"""A figure of a profile's rates: over time for each device, and their distributions.
 
     device-0  device-1  device-2  device-3     the first intervals, down and up
     device-4  …
-    downlink's distribution  uplink's          over all intervals drawn, a line a device
+    downlink's distribution  uplink's          over all intervals drawn, a line per device
 
-Where a profile has one interval there is no time to show. Its distribution is the one over draws,
-of which the run has one, marked by a dot. An outage is a gap over time, and what a distribution
-begins with: a line that begins at 0.1 is of a device that is out for a tenth of the time. A
-direction whose rate is not limited has no line.
+A profile with a single interval has no panels over time. Its distribution is over draws; a dot
+marks the draw of the run. An outage is a gap over time, and the height at which a distribution
+begins: a line that begins at 0.1 is that of a device in outage for a tenth of the time. A direction
+whose rate is not limited has no line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from orchestrator.radio.profiles import Profile
 
 INTERVALS = 2000
 SHOWN_INTERVALS = 100
-DEVICES = 16  # the first ones; more could not be told apart
+DEVICES = 16  # the first ones; more could not be distinguished
 COLUMNS = 4
 
 _DIRECTIONS = ("Downlink", "Uplink")
@@ -43,11 +43,11 @@ _DOWN: dict[str, Any] = {"linewidth": 1.4}
 _UP: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.5}
 _OUTAGE: dict[str, Any] = {"color": "0.88"}
 _DOT: dict[str, Any] = {"marker": "o", "markeredgecolor": "black"}
-_LOG_FROM = 10.0  # 95th to 5th percentile from which a linear axis would hide the slow devices
+_LOG_FROM = 10.0  # ratio of 95th to 5th percentile above which a linear axis hides the slow devices
 
 
 def draw(profile: Profile, path: Path) -> None:
-    """Write the picture as a PNG.
+    """Write the figure as a PNG.
 
     Raises:
         InputError: the profile limits no rate.
@@ -81,7 +81,7 @@ def draw(profile: Profile, path: Path) -> None:
 
 
 def _rates_mbps(profile: Profile) -> NDArray[np.float64]:
-    """Intervals × devices × (down, up); 0 in an outage, NaN where the rate is not limited."""
+    """Return intervals × devices × (down, up); 0 in an outage, NaN where a rate is not limited."""
     return np.array(
         [
             [(mbps(device, device.down), mbps(device, device.up)) for device in states[:DEVICES]]
@@ -91,7 +91,7 @@ def _rates_mbps(profile: Profile) -> NDArray[np.float64]:
 
 
 def mbps(device: DeviceState, direction: Direction) -> float:
-    """A direction's rate [Mbit/s]; 0 in an outage, NaN if it is not limited."""
+    """Return the rate of a direction [Mbit/s]; 0 in an outage, NaN if it is not limited."""
     if not device.reachable:
         return 0.0
     return math.nan if direction.rate_bps is None else direction.rate_bps / 1e6
@@ -103,17 +103,17 @@ def _draw_over_time(axes: Axes, rates: NDArray[np.float64], interval_s: float, c
     down, up = np.where(shown > 0, shown, np.nan).T
     axes.stairs(down, times, baseline=None, color=colour, **_DOWN)
     axes.stairs(up, times, baseline=None, color=colour, **_UP)
-    out = (shown == 0).any(axis=1)
-    if out.any():
-        tall = axes.get_xaxis_transform()
-        axes.stairs(out, times, transform=tall, fill=True, zorder=0, **_OUTAGE)
+    outages = (shown == 0).any(axis=1)
+    if outages.any():
+        full_height = axes.get_xaxis_transform()
+        axes.stairs(outages, times, transform=full_height, fill=True, zorder=0, **_OUTAGE)
     axes.set_xlim(0, times[-1])
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.tick_params(labelsize=8)
 
 
 def _share_axes(panels: list[Axes], rates: NDArray[np.float64]) -> None:
-    """One rate axis for all panels; labels at the edges of the grid only."""
+    """Share one rate axis among all panels; label only the edges of the grid."""
     for number, axes in enumerate(panels):
         if number > 0:
             axes.sharey(panels[0])
@@ -139,8 +139,8 @@ def _draw_distributions(
         rate, share = np.append(ordered[:1], ordered), np.linspace(out, 1, len(ordered) + 1)
         axes.step(rate, share, where="post", color=colour, linewidth=1.4)
         if mark and drawn[0] > 0:
-            of_run = share[np.searchsorted(ordered, drawn[0]) + 1]
-            axes.plot(drawn[0], of_run, color=colour, **_DOT)
+            run_share = share[np.searchsorted(ordered, drawn[0]) + 1]
+            axes.plot(drawn[0], run_share, color=colour, **_DOT)
     if asks_for_log(rates):
         axes.set_xscale("log")
         _number_plainly(axes.xaxis)
@@ -153,7 +153,7 @@ def _draw_distributions(
 
 
 def _key(profile: Profile, rates: NDArray[np.float64]) -> list[Artist]:
-    """What line styles mean, whatever their colour."""
+    """Return the legend of the line styles."""
     if not profile.interval_s:
         return [Line2D([], [], color="white", linestyle="", label="the run's draw", **_DOT)]
     styles: list[Artist] = [
@@ -164,7 +164,7 @@ def _key(profile: Profile, rates: NDArray[np.float64]) -> list[Artist]:
 
 
 def asks_for_log(rates: NDArray[np.float64]) -> bool:
-    """Whether the slow among rates that are limited would not be seen on a linear axis."""
+    """Return whether a linear axis would hide the slowest of the limited rates."""
     limited = rates[rates > 0]
     if not len(limited):
         return False

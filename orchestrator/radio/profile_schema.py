@@ -1,6 +1,6 @@
-"""What a profile file may say: its fields, their units and ranges, and which go together.
+"""Schema of a profile file: its fields, their units and ranges, and valid combinations.
 
-The messages are the ends of lines that begin with the file and the field.
+Each message is the end of a line that begins with the file and the field.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from orchestrator.errors import short
 
-# A fade has no lower limit, a queue has: below this rate one packet would block a link for seconds.
+# Fades have no lower limit, queues do: below this rate one packet would block a link for seconds.
 MIN_RATE_BPS = 10e3
-# Above it a link would not be limited: 100 Gbit/s is how both backends write "not shaped".
+# Above this rate a link is not limited: both backends express "not shaped" as 100 Gbit/s.
 MAX_RATE_BPS = 99e9
-# Of a link's packets; nobody loses more on purpose without noticing, and 1 is meant as 1 %.
+# Share of a link's packets. A higher loss is probably a mistake: 1 is meant as 1 %.
 LOSS_MOST = 0.2
 
 
 def _within(least: float, most: float, unit: str) -> BeforeValidator:
-    """A number from `least` to `most`; the error tells both, and the unit."""
+    """Return a validator for numbers from `least` to `most`; its error states both and the unit."""
 
     def check(value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -34,7 +34,7 @@ def _within(least: float, most: float, unit: str) -> BeforeValidator:
 
 
 def _file_name(value: Any) -> Any:
-    """A file's path; what a terminal could not show is no name."""
+    """Check the path of a file: it must be printable."""
     if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
         raise ValueError(f"is {short(value)}; allowed: a file, in 1 to 200 printable characters")
     return value
@@ -63,14 +63,14 @@ class _Strict(BaseModel):
 
 
 class Loss(_Strict):
-    """Gilbert-Elliott: probability of falling into the losing state, and of leaving it."""
+    """Gilbert-Elliott loss: the probabilities of entering and of leaving the lossy state."""
 
     p: Probability
     r: Annotated[float, _within(0.001, 1, "(a probability)")] = 1.0
 
 
 class RawLink(_Strict):
-    """One direction given outright; without a rate it is not shaped."""
+    """One direction with explicit settings; without a rate it is not shaped."""
 
     rate_bps: Rate | None = None
     delay_s: Delay = 0.0
@@ -81,7 +81,7 @@ class RawLink(_Strict):
 class Device(_Strict):
     """A device at a distance, or with a recorded trace, or with two raw links.
 
-    Delay, jitter and loss beside a distance or a trace hold in each direction.
+    Delay, jitter and loss next to a distance or a trace apply to each direction.
     """
 
     distance_m: Annotated[float, _within(1, 100_000, "in m")] | None = None
@@ -110,9 +110,9 @@ class Device(_Strict):
 
 
 class Fading(_Strict):
-    """How the gain varies: drawn once, or every `coherence_s`, where a speed correlates the draws.
+    """Variation of the gain: drawn once, or every `coherence_s`; a speed correlates the draws.
 
-    `coherence_s` is also how often a trace is looked up.
+    `coherence_s` is also the interval at which a trace is sampled.
     """
 
     kind: Literal["rayleigh", "none"]
@@ -137,7 +137,7 @@ class EmulateSpec(_Strict):
 
 
 class Spec(_Strict):
-    """The fields of a profile file; the radio's default to the paper's settings."""
+    """The fields of a profile file; the radio defaults are the paper's settings."""
 
     description: Annotated[str, Field(min_length=1, max_length=200)]
     seed: Annotated[int, _within(0, 2**63 - 1, "(whole)")] = 0
@@ -162,8 +162,8 @@ class Spec(_Strict):
         return self
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong: field, value, what is allowed."""
+def explain(error: ValidationError) -> str:
+    """Return the first fault: field, value, what is allowed."""
     fault = error.errors()[0]
     field = ""
     for part in fault["loc"]:
@@ -171,7 +171,7 @@ def first_fault(error: ValidationError) -> str:
     match fault["type"]:
         case "missing":
             message = "is missing"
-        case "value_error":  # raised here, with a message that is whole
+        case "value_error":  # raised in this file, with a complete message
             message = str(fault["ctx"]["error"])
         case _:
             message = f"is {short(fault['input'])}; {fault['msg'].replace('Input s', 's')}"

@@ -1,7 +1,7 @@
-"""Profile files: a scenario's devices, distances and speeds, and the channel they give.
+"""Profile files: the devices, distances and speeds of a scenario, and the resulting channel.
 
-A `Profile` is the parsed file and a pure function from an interval's number to a channel state:
-the orchestrator broadcasts what it returns, `wdmoe profile show` prints the same.
+A `Profile` is the parsed file and a pure function from interval number to channel state:
+the orchestrator broadcasts that state, `wdmoe profile show` prints it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from orchestrator.radio.profile_schema import (
     Spec,
 )
 
-# Fading is drawn from as far back as it remembers: 0.2 ms an interval of eight devices.
+# Fading is drawn from as far back as its memory reaches: 0.2 ms per interval of eight devices.
 MAX_DRAWN = 10_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -47,7 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile file: its name, its text as given, what it says, and the traces it refers to."""
+    """A profile file: its name, its text, the parsed fields, and the traces it refers to."""
 
     name: str
     text: str
@@ -56,12 +56,12 @@ class Profile:
 
     @property
     def traces(self) -> Mapping[str, str]:
-        """The texts of the traces by reference: with `text`, all that makes the profile."""
+        """Texts of the traces by reference; together with `text` they define the profile."""
         return {reference: trace.text for reference, trace in self.recorded.items()}
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the text and the traces, which a result records."""
+        """Hash of the text and the traces, recorded in results."""
         digest = hashlib.sha256(self.text.encode())
         for reference, text in sorted(self.traces.items()):
             digest.update(f"\0{reference}\0{text}".encode())
@@ -69,12 +69,12 @@ class Profile:
 
     @property
     def needs_netem(self) -> bool:
-        """Whether any link asks for more than a rate."""
+        """Whether any link needs more than a rate limit."""
         return any(d.down.needs_netem or d.up.needs_netem for d in self.devices(None))
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed and probably not meant, in a line each."""
+        """One line for each setting that is allowed but probably a mistake."""
         lossy: dict[tuple[float, float], list[str]] = {}
         for index, device in enumerate(self.devices(None)):
             for name, link in (("down", device.down), ("up", device.up)):
@@ -88,7 +88,7 @@ class Profile:
 
     @property
     def interval_s(self) -> float | None:
-        """How long an interval lasts; None: there is only one."""
+        """Length of an interval; None if there is only one."""
         fading = self.spec.fading
         if fading.speed_m_per_s == 0 and not self.recorded:
             return None  # nothing moves
@@ -96,7 +96,7 @@ class Profile:
 
     @property
     def fades(self) -> bool:
-        """Whether links depend on the interval, be it the only one of a run."""
+        """Whether links depend on the interval, even if a run has only one."""
         drawn = self.spec.fading.kind == "rayleigh" and any(
             device.distance_m is not None for device in self.spec.devices
         )
@@ -104,7 +104,7 @@ class Profile:
 
     @cached_property
     def correlation(self) -> float:
-        """Of the complex gain from one interval to the next (ρ)."""
+        """Correlation ρ of the complex gain from one interval to the next."""
         fading = self.spec.fading
         if fading.speed_m_per_s is None or fading.coherence_s is None:
             return 0.0
@@ -113,13 +113,13 @@ class Profile:
         )
 
     def can_begin_at(self, interval: int) -> bool:
-        """Whether intervals before one are few or soon forgotten, so that drawing it is quick."""
+        """Return whether an interval is quick to draw: few earlier intervals affect it."""
         return min(interval, channel_model.memory(self.correlation)) <= MAX_DRAWN
 
     def devices(self, interval: int | None) -> tuple[DeviceState, ...]:
-        """All devices in one interval.
+        """Return all devices in one interval.
 
-        None: with every gain at its mean, every trace at its average, and nobody in outage.
+        For None, every gain is at its mean, every trace at its average, and no device in outage.
         """
         return tuple(
             self._device(index, device, interval) for index, device in enumerate(self.spec.devices)
@@ -128,7 +128,7 @@ class Profile:
     def state(
         self, *, epoch: int, interval: int, apply_at_s: float, policy: PolicyState
     ) -> ChannelState:
-        """What the orchestrator broadcasts for one interval."""
+        """Return the state that the orchestrator broadcasts for one interval."""
         emulate = self.spec.emulate
         return ChannelState(
             epoch=epoch,
@@ -142,7 +142,7 @@ class Profile:
         )
 
     def shadowing_db(self, index: int) -> float:
-        """What shadowing adds to a device's path loss for the whole run."""
+        """Return the shadowing of a device, added to its path loss for the whole run."""
         spec = self.spec
         return channel_model.shadowing_db(spec.shadowing_db, seed=spec.seed, device=index)
 
@@ -169,7 +169,7 @@ class Profile:
         return DeviceState(down, up, device.flops, device.reachable and not outage)
 
     def _recorded_bps(self, trace: Trace, interval: int | None) -> tuple[float, float]:
-        """An average over the interval keeps the bits of all lines that it spans."""
+        """Return the average rates over an interval, which keep the bits of all lines it spans."""
         if interval is None:
             begin_ns, end_ns = 0, trace.length_ns
         else:
@@ -179,7 +179,7 @@ class Profile:
         return trace.down.mean_bps(begin_ns, end_ns), trace.up.mean_bps(begin_ns, end_ns)
 
     def radio_bps(self, index: int, device: Device, interval: int | None) -> tuple[float, float]:
-        """Rates of a device at a distance, by Eq. 2 and 3, whatever a link can be limited to."""
+        """Return the rates of a device at a distance, Eq. 2 and 3, without the limits of a link."""
         spec = self.spec
         assert device.distance_m is not None  # Device has checked it
         mean = channel_model.mean_gain(
@@ -210,7 +210,7 @@ class Profile:
 
     @cached_property
     def _correlated(self) -> Mapping[tuple[int, DirectionName], CorrelatedFading]:
-        """The fading of each device and direction, which goes on from interval to interval."""
+        """The correlated fading of each device and direction."""
         directions: tuple[DirectionName, ...] = ("down", "up")
         return {
             (index, name): CorrelatedFading(
@@ -222,16 +222,16 @@ class Profile:
 
 
 def parse(text: str, name: str, source: str, traces: Mapping[str, str] | None = None) -> Profile:
-    """Check a profile's text, and those of the traces that its devices name.
+    """Parse the text of a profile and of the traces that its devices name.
 
     Raises:
-        InputError: the first fault, in one line that names `source`.
+        InputError: the first fault, in one line that begins with `source`.
     """
     return _profile(text, name, source, _spec(text, name, source), traces or {})
 
 
 def load(path: Path) -> Profile:
-    """Read a profile file and its traces; its name is the file's, without the suffix."""
+    """Read a profile file and its traces; its name is that of the file, without the suffix."""
     source = str(path)
     name = Path(path.name.removesuffix(".gz")).stem
     text = text_file.read(path, strict_yaml.MAX_BYTES)
@@ -245,12 +245,12 @@ def load(path: Path) -> Profile:
 
 
 def bundled() -> list[Profile]:
-    """All profiles of the profiles folder, by name."""
+    """Return all profiles of the profiles folder, sorted by name."""
     return [load(path) for path in sorted(_folder().glob("*.yaml"))]
 
 
 def find(reference: str) -> Profile:
-    """A bundled profile by name, or a file by path (with a folder or a .yaml in it)."""
+    """Return a bundled profile by name, or a file by path (with a folder or a .yaml in it)."""
     if "/" in reference or reference.removesuffix(".gz").endswith((".yaml", ".yml")):
         return load(text_file.user_path(reference))
     path = _folder() / f"{reference}.yaml"
@@ -261,8 +261,8 @@ def find(reference: str) -> Profile:
 
 
 def _folder() -> Path:
-    beside = ROOT / "netem_profiles"
-    return text_file.user_path(setting("WDMOE_PROFILES_DIR") or beside)
+    default = ROOT / "netem_profiles"
+    return text_file.user_path(setting("WDMOE_PROFILES_DIR") or default)
 
 
 def _spec(text: str, name: str, source: str) -> Spec:
@@ -275,11 +275,11 @@ def _spec(text: str, name: str, source: str) -> Spec:
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{source}: {profile_schema.first_fault(error)}") from None
+        raise InputError(f"{source}: {profile_schema.explain(error)}") from None
 
 
 def _references(spec: Spec) -> list[str]:
-    """The traces that devices name, each once, in their order."""
+    """Return the traces that devices name, each once, in the order of the devices."""
     return list(dict.fromkeys(device.trace for device in spec.devices if device.trace is not None))
 
 
@@ -289,8 +289,8 @@ def _profile(text: str, name: str, source: str, spec: Spec, texts: Mapping[str, 
     if missing:
         raise InputError(f"{source}: trace {short(missing[0])} is missing")
     if len(texts) > len(named):
-        more = min(texts.keys() - set(named))
-        raise InputError(f"{source}: trace {short(more)} is not named by any device")
+        unused = min(texts.keys() - set(named))
+        raise InputError(f"{source}: trace {short(unused)} is not named by any device")
     _check_size(texts, source)
     recorded = {
         reference: link_trace.parse(texts[reference], f"{source}: trace {reference}")
@@ -302,7 +302,7 @@ def _profile(text: str, name: str, source: str, spec: Spec, texts: Mapping[str, 
 
 
 def _check_rates(profile: Profile, source: str) -> None:
-    """InputError if a device's rates without fading are more than a link can be limited to."""
+    """Raise InputError if the rate of a device without fading exceeds the maximum of a link."""
     for index, device in enumerate(profile.spec.devices):
         if device.distance_m is not None:
             fastest = max(profile.radio_bps(index, device, None))
@@ -314,7 +314,7 @@ def _check_rates(profile: Profile, source: str) -> None:
 
 
 def _check_size(texts: Mapping[str, str], source: str) -> None:
-    # A trace is ASCII, so its characters are its bytes; what is not is refused later.
+    # A trace is ASCII, so its characters are its bytes; other text is refused later.
     if sum(map(len, texts.values())) > link_trace.MAX_BYTES:
         raise InputError(
             f"{source}: its traces together are larger than the {link_trace.MAX_BYTES} bytes "

@@ -1,12 +1,12 @@
-"""Arrival traces: the recorded times at which requests came, in one of four forms.
+"""Arrival traces: recorded arrival times of requests, in one of four formats.
 
-    0.35                                          seconds, a number a line
-    {"timestamp_s": 0.9, …}                       seconds, an object a line
+    0.35                                          seconds, one number per line
+    {"timestamp_s": 0.9, …}                       seconds, one object per line
     {"timestamp": 850, "input_length": …, …}      Mooncake's: milliseconds
-    TIMESTAMP,ContextTokens,GeneratedTokens       Azure's: a date and time of day a row
+    TIMESTAMP,ContextTokens,GeneratedTokens       Azure's: one date and time of day per row
     2024-05-10 00:00:00.009930+00:00,120,20
 
-Only times are read: a replay's prompts are its set's. Lines of the first two forms may be mixed.
+Only times are read: prompts come from the replay's set. The first two formats may be mixed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, cut
 from orchestrator.files import text_file
 
 MAX_BYTES = 1 << 26
-SHOWN_CHARACTERS = 60
 ALLOWED = (
     'seconds from 0 on, {"timestamp_s": SECONDS}, Mooncake\'s {"timestamp": MILLISECONDS, '
     '"input_length": N, …}, or Azure\'s CSV with a column TIMESTAMP'
@@ -41,17 +40,17 @@ class _Arrival(BaseModel):
 class _Mooncake(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    # In whole milliseconds. What has no lengths beside it, or a fraction, which traces of this form
-    # in seconds have, is of an unknown unit.
+    # Whole milliseconds. Without `input_length`, or with a fraction (as in traces of this format in
+    # seconds), the unit is unknown.
     timestamp: int
     input_length: int
 
 
 def read(path: Path) -> tuple[tuple[float, ...], str]:
-    """The times of a trace [s], and the hash of its text.
+    """Return the times of a trace [s] and the hash of its text.
 
     Raises:
-        InputError: file, line, what is there and what is allowed.
+        InputError: the trace is invalid; names file, line, the text found and what is allowed.
     """
     text = text_file.read(path, MAX_BYTES)
     lines = text_file.lines(text)
@@ -84,12 +83,11 @@ def _checked(time_of: Callable[[str], float], line: str, where: str) -> float:
         time_s = math.nan
     if math.isfinite(time_s) and time_s >= 0:
         return time_s
-    shown = line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
-    raise InputError(f"{where}: {shown!r} is no arrival time; allowed: {ALLOWED}")
+    raise InputError(f"{where}: {cut(line)!r} is no arrival time; allowed: {ALLOWED}")
 
 
 def _time_s(line: str) -> float:
-    """The time in a line [s]; ValueError if there is none."""
+    """Return the time in a line [s]; raise ValueError if it has none."""
     if not line.lstrip().startswith("{"):
         return float(line)
     try:
@@ -99,11 +97,11 @@ def _time_s(line: str) -> float:
 
 
 def _time_of_row(column: int) -> Callable[[str], float]:
-    """What reads a row's time [s since 1970]; times without a zone are taken as UTC's."""
+    """Return a function that reads a row's time [s since 1970]; times without a zone are UTC."""
 
     def time_s(line: str) -> float:
         (row,) = csv.reader([line], strict=True)
-        if column >= len(row) or ":" not in row[column]:  # a plain number may be a date, or not
+        if column >= len(row) or ":" not in row[column]:  # a plain number may or may not be a date
             raise ValueError
         time = datetime.fromisoformat(row[column].strip())
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

@@ -1,12 +1,12 @@
-"""When a run's requests are to start: as answers come, or on a schedule that heeds no answer.
+"""The start times of a run's requests: after answers, or on a schedule independent of answers.
 
-    closed    a request when one has ended, `concurrency` of them at a time
+    closed    a request starts when another has ended, `concurrency` of them at a time
     poisson   gaps between starts are exponential, with a mean of 1 / rate
     gamma     gaps are gamma-distributed with the same mean and `burstiness` as their shape k: a
-              coefficient of variation of 1 / √k, so 1 is Poisson, less comes in bursts, more evenly
-    trace     at recorded times
+              coefficient of variation of 1 / √k: 1 is Poisson, below 1 is bursty, above 1 more even
+    trace     requests start at recorded times
 
-A schedule begins with its first request, and is the same for the same seed.
+A schedule begins with its first request; the same seed gives the same schedule.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ LONGEST_S = 30 * 86400.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """When requests start; `arrivals` is what a run records of it."""
+    """The start times of requests; `arrivals` is the part that a run records."""
 
     arrivals: Arrivals
     recorded_s: tuple[float, ...] = ()
 
     def starts_s(self, count: int) -> list[float] | None:
-        """How long after the first of `count` requests each is to start; None: as answers come.
+        """Return each request's start after the first one [s]; None: requests start after answers.
 
         Raises:
-            InputError: a trace is shorter than that, or the last one would start too late.
+            InputError: a trace has fewer than `count` arrivals, or the last request would start too
+                late.
         """
         arrivals = self.arrivals
         if arrivals.kind == "closed":
@@ -60,18 +61,18 @@ class Schedule:
             assert arrivals.rate_per_s is not None
             shape = arrivals.burstiness or 1.0
             rng = np.random.default_rng(arrivals.seed)
-            with np.errstate(all="ignore"):  # what comes of it is checked
+            with np.errstate(all="ignore"):  # the result is checked below
                 scale = np.divide(1.0, np.multiply(arrivals.rate_per_s, shape))
                 times = np.cumsum(rng.gamma(shape, scale, count))
         with np.errstate(all="ignore"):
             times = (times - times[0]) * arrivals.time_scale
-        if not times[-1] <= LONGEST_S:  # nor if it is not a number
+        if not times[-1] <= LONGEST_S:  # also refuses NaN
             raise InputError(
                 f"--arrivals {arrivals.kind}: the last of {count} requests would start "
                 f"{times[-1]:g} s after the first; allowed: at most {LONGEST_S:g} s, times are in "
                 "seconds"
             )
-        return [float(each) for each in times]
+        return [float(time_s) for time_s in times]
 
 
 CLOSED = Schedule(Arrivals())
@@ -86,7 +87,7 @@ def choose(
     concurrency: int | None = None,
     seed: int | None = None,
 ) -> Schedule:
-    """The schedule that options ask for; InputError names the option that does not fit."""
+    """Return the schedule that the options describe; InputError names an option that is wrong."""
     kind, colon, file = arrivals.partition(":")
     if kind not in get_args(ArrivalsKind) or (kind == "trace") != bool(colon):
         raise InputError(f"--arrivals is {arrivals!r}; allowed: {ALLOWED}")

@@ -1,10 +1,10 @@
-"""A replay as a Chrome trace: events in JSON, which Perfetto and others show.
+"""A replay as a Chrome trace: JSON events for Perfetto and other viewers.
 
     requests       a track each: prompt │ HTTP │ base station │ queue, steps                b, e
-    base station   step │ layer │ gate, selection, combine; a step once, whosesoever it is    X
+    base station   step │ layer │ gate, selection, combine; each step once, even if shared    X
     devices        device-q: round_trip │ downlink, wait, compute, pack, uplink               X
 
-Times are microseconds from the file's beginning. The file is a whole one after each request.
+Times are microseconds since the file was created. The file is valid JSON after every request.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 
 from orchestrator.client.client import now_s
 from orchestrator.contracts.clock_offset import shift_into
+from orchestrator.contracts.timings import RequestSpans
 from orchestrator.errors import InputError, StackError
-from orchestrator.results.schema import Request, TraceTold
+from orchestrator.results.schema import Request
 
 Event: TypeAlias = dict[str, Any]
 
@@ -29,7 +30,7 @@ _TAIL = b"\n]}\n"
 
 
 def check_free(file: Path, out: Path | None = None) -> None:
-    """InputError if a trace file cannot be made; in `out` it can, once that is there."""
+    """Raise InputError if the trace file cannot be created; its folder may be `out`, made later."""
     try:
         file.lstat()
     except FileNotFoundError as error:
@@ -43,10 +44,10 @@ def check_free(file: Path, out: Path | None = None) -> None:
 
 
 class ChromeTrace:
-    """The file; requests are added by any thread."""
+    """A trace file; any thread may add requests."""
 
     def __init__(self, file: Path) -> None:
-        """InputError if it cannot be created, StackError if not written."""
+        """Create the file; InputError if that fails, StackError if it cannot be written."""
         try:
             self._file = file.open("xb", buffering=0)
         except OSError as error:
@@ -60,9 +61,9 @@ class ChromeTrace:
         self._path = file
         self._requests = 0
         about = {"displayTimeUnit": "ms", "otherData": {"start_unix_ns": str(self._zero_ns)}}
-        names = [_named("process_name", name, pid, pid) for pid, name in _PROCESSES.items()]
-        names.append(_named("thread_name", "steps", _BASE_STATION, _BASE_STATION))
-        self._end = 0  # of the whole file but its tail
+        names = [_metadata("process_name", name, pid, pid) for pid, name in _PROCESSES.items()]
+        names.append(_metadata("thread_name", "steps", _BASE_STATION, _BASE_STATION))
+        self._end = 0  # where the tail is written
         try:
             self._append(json.dumps(about).encode()[:-1] + b', "traceEvents": [\n' + _lines(names))
         except StackError:
@@ -70,61 +71,61 @@ class ChromeTrace:
             raise
 
     def close(self) -> None:
-        """Nothing is added any more; of no requests there is no file."""
+        """Close the file, and delete it if it has no request; later requests are ignored."""
         with self._lock:
             self._file.close()
             if not self._requests:
                 self._path.unlink(missing_ok=True)
 
-    def add(self, request: Request, told: TraceTold | None) -> None:
-        """A request that has ended, and its trace if it has one.
+    def add(self, request: Request, trace: RequestSpans | None) -> None:
+        """Add a request that has ended, with its trace if it has one.
 
         Raises:
-            StackError: the file cannot be written; it is as it was before.
+            StackError: the file cannot be written; its content is unchanged.
         """
         with self._lock:
             if not self._file.closed:
                 self._requests += 1
-                self._append(b",\n" + _lines(self._of(request, told)))
+                self._append(b",\n" + _lines(self._of(request, trace)))
 
-    def _of(self, request: Request, told: TraceTold | None) -> Iterator[Event]:
-        asked_ns, sent_ns = _ns(request.intended_start_s), _ns(request.actual_start_s)
-        ended_ns = max(sent_ns, asked_ns + _ns(request.end_to_end_s))
+    def _of(self, request: Request, trace: RequestSpans | None) -> Iterator[Event]:
+        intended_ns, sent_ns = _ns(request.intended_start_s), _ns(request.actual_start_s)
+        ended_ns = max(sent_ns, intended_ns + _ns(request.end_to_end_s))
         about = {"id": request.id, "prompt_id": request.prompt_id, "score": request.score}
         if request.error is not None:
             about["error"] = request.error
-        yield self._begins(request, request.prompt_id, asked_ns, about)
-        if sent_ns > asked_ns:
-            yield from self._through(request, "dispatch delay", asked_ns, sent_ns)
+        yield self._begins(request, request.prompt_id, intended_ns, about)
+        if sent_ns > intended_ns:
+            yield from self._through(request, "dispatch delay", intended_ns, sent_ns)
         if request.backoff_s:
             first_ns, sent_ns = sent_ns, sent_ns + _ns(request.backoff_s)
             yield from self._through(request, "backoff", first_ns, sent_ns)
         yield self._begins(request, "HTTP", sent_ns, {})
-        if told is not None:
-            yield from self._of_base_station(request, told, (sent_ns, ended_ns))
+        if trace is not None:
+            yield from self._of_base_station(request, trace, (sent_ns, ended_ns))
         yield self._ends(request, "HTTP", ended_ns)
         yield self._ends(request, request.prompt_id, ended_ns)
 
     def _of_base_station(
-        self, request: Request, told: TraceTold, within: tuple[int, int]
+        self, request: Request, trace: RequestSpans, within: tuple[int, int]
     ) -> Iterator[Event]:
-        whole = told.spans[0]
-        zero_ns = told.start_unix_ns + self._shift_ns
-        # Once found, what the clocks differ by holds, until a request shows that it has changed.
+        whole = trace.spans[0]
+        zero_ns = trace.start_unix_ns + self._shift_ns
+        # The clocks' difference, once found, holds until a request shows that it has changed.
         shift_ns = shift_into(within, (zero_ns + whole[2], zero_ns + whole[3]))
         self._shift_ns += shift_ns
         zero_ns += shift_ns
         yield self._begins(request, "base station", zero_ns + whole[2], whole[4])
         new_step, device = False, 0
-        for depth, name, start_ns, end_ns, about in told.spans[1:]:
+        for depth, name, start_ns, end_ns, about in trace.spans[1:]:
             times = zero_ns + start_ns, zero_ns + end_ns
             if depth == 1:
                 yield from self._through(request, _shown(name, about), *times, about)
-                new_step = name == "step" and told.start_unix_ns + start_ns not in self._steps
+                new_step = name == "step" and trace.start_unix_ns + start_ns not in self._steps
             if not new_step:
                 continue
             if name == "step":
-                self._steps.add(told.start_unix_ns + start_ns)
+                self._steps.add(trace.start_unix_ns + start_ns)
             if name == "round_trip":
                 device = int(about["device"])
                 yield from self._meet(device)
@@ -138,7 +139,7 @@ class ChromeTrace:
     def _meet(self, device: int) -> Iterator[Event]:
         if device not in self._devices:
             self._devices.add(device)
-            yield _named("thread_name", f"device-{device}", _DEVICES, _thread(device))
+            yield _metadata("thread_name", f"device-{device}", _DEVICES, _thread(device))
 
     def _through(
         self, request: Request, name: str, start_ns: int, end_ns: int, about: Event | None = None
@@ -172,7 +173,7 @@ class ChromeTrace:
             self._write(data + _TAIL)
         except OSError as error:
             with suppress(OSError):
-                self._write(_TAIL)  # first: a full disk has room for it only where it was
+                self._write(_TAIL)  # first: a full disk has space only where it was
                 self._file.truncate()
             raise StackError(f"--trace-file {self._path}: {error.strerror or error}") from None
         self._end += len(data)
@@ -186,7 +187,7 @@ class ChromeTrace:
 
 @contextmanager
 def writing(file: Path | None) -> Iterator[ChromeTrace | None]:
-    """A trace file for as long as requests are sent; None if none is wanted."""
+    """Open a trace file, and close it at the end of `with`; None if `file` is None."""
     if file is None:
         yield None
         return
@@ -198,12 +199,12 @@ def writing(file: Path | None) -> Iterator[ChromeTrace | None]:
 
 
 _ROUND_TRIP = 3
-# What a step is to one of its requests, and not to the others.
+# Attributes of a step that differ between the requests sharing it.
 _OF_ONE = ("step", "own_tokens")
 
 
 def _thread(device: int) -> int:
-    """A number that no other thread of the file has, and not 0, which is Linux' idle task."""
+    """Return a thread id unique in the file, and not 0, the idle task on Linux."""
     return _DEVICES + 1 + device
 
 
@@ -215,12 +216,12 @@ def _lines(events: Iterable[Event]) -> bytes:
     return b",\n".join(json.dumps(event).encode() for event in events)
 
 
-def _named(what: str, name: str, pid: int, tid: int) -> Event:
-    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
+def _metadata(kind: str, name: str, pid: int, tid: int) -> Event:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
 def _shown(name: str, about: Event) -> str:
-    """A span's name with its number, if it has one."""
+    """Return a span's name, with its number if it has one."""
     return f"{name} {about[name]}" if name in about else name
 
 

@@ -1,10 +1,10 @@
-"""Programs that a model wrote, run against their benchmark's tests, each in a container of its own.
+"""Model-written programs, run against their benchmark's tests, each in its own container.
 
     wdmoe ──stdin: prompt + completion + tests──► docker run … python ──stdout──► wdmoe
 
-The container has no network, nothing of this host but the image, no capability and no user, and
-ends when its time is over. A program has passed if it reached its last line, which prints a word
-drawn for it: to exit early, whatever the exit code, is not to pass.
+The container has no network, no files of this host but the image, no capabilities and
+an unprivileged user, and is stopped at its time limit. A program passes if it reaches its last
+line, which prints a random word: exiting early is not a pass, whatever the exit code.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from orchestrator.client.sse import one_line
-from orchestrator.errors import StackError
-from orchestrator.prompts.prompt import CodePrompt, Prompt
+from orchestrator.errors import StackError, one_line
+from orchestrator.prompts.prompt import Prompt
 from orchestrator.results.schema import CodeOutcome, CodeResult, Request
 
 IMAGE = "wdmoe-device:latest"
 TIME_LIMIT_S = 10
-# When a container that did not end itself is removed; slow engines need time to make one.
+# When a container that did not end by itself is removed; slow engines need time to create one.
 GIVE_UP_S = 70
 REMOVE_TIMEOUT_S = 60
 AGAIN_AFTER_S = 0.5
 MEMORY_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 64 << 10
-# Exit codes: of `timeout`; of a program that had to be killed.
+# Exit codes: `timeout` ended the program; the program was killed.
 TIMED_OUT, KILLED = 124, 137
 OF_DOCKER = "docker: "
 
@@ -39,12 +38,12 @@ def judge(
     prompts: Sequence[Prompt],
     on_done: Callable[[CodeResult], None] = lambda result: None,
 ) -> dict[int, CodeResult]:
-    """Run the tests of each answered request of a `CodePrompt`, one after another.
+    """Run the tests of each answered request that has some, one after another.
 
     Args:
-        requests: as recorded; `id` is the prompt's place in `prompts`.
-        prompts: the set's.
-        on_done: is told each result.
+        requests: as recorded; `id` is the prompt's index in `prompts`.
+        prompts: all prompts of the set.
+        on_done: receives each result.
 
     Returns:
         The results by request id.
@@ -52,19 +51,20 @@ def judge(
     Raises:
         StackError: containers cannot be run.
     """
-    asked = [
-        (request, prompt)
+    programs = [
+        (request, program)
         for request in requests
-        if isinstance(prompt := prompts[request.id], CodePrompt) and request.error is None
+        if request.error is None
+        and (program := prompts[request.id].program(request.completion)) is not None
     ]
-    if asked:
+    if programs:
         _check_engine()
     results = {}
-    for request, prompt in asked:
-        outcome, detail = run(program(prompt, request.completion))
-        if detail.startswith(OF_DOCKER):  # or of a program that says so
+    for request, program in programs:
+        outcome, detail = run(program)
+        if detail.startswith(OF_DOCKER):  # or the program printed that itself
             _check_engine()
-            outcome, detail = run(program(prompt, request.completion))  # it was, and is well again
+            outcome, detail = run(program)  # docker works again
         result = CodeResult(
             id=request.id, prompt_id=request.prompt_id, outcome=outcome, detail=detail
         )
@@ -74,19 +74,14 @@ def judge(
 
 
 def _check_engine() -> None:
-    """StackError if not even an empty program can be run."""
+    """Raise StackError if not even an empty program can be run."""
     outcome, detail = run("")
     if outcome != "passed":
         raise StackError(f"--run-code: a container of {IMAGE} cannot be used: {detail}")
 
 
-def program(prompt: CodePrompt, completion: str) -> str:
-    """A prompt with its completion, and the tests behind it."""
-    return f"{prompt.prompt}{completion}\n{prompt.test}\ncheck({prompt.entry_point})\n"
-
-
 def run(source: str) -> tuple[CodeOutcome, str]:
-    """Run a Python program in a container: what became of it, and the last line of its output.
+    """Run a Python program in a container; return the outcome and the last line of its output.
 
     Raises:
         StackError: docker is not installed, or does not end a container.
@@ -99,7 +94,7 @@ def run(source: str) -> tuple[CodeOutcome, str]:
         *("--ulimit", f"data={MEMORY_BYTES}", "--pids-limit", "64", "--cpus", "1"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "65534:65534"),
         *("--log-driver", "none", "--pull", "never", "--workdir", "/tmp"),
-        *("--env", "OMP_NUM_THREADS=1"),  # numpy's threads, one a core, would not fit
+        *("--env", "OMP_NUM_THREADS=1"),  # numpy's threads, one per core, would not fit
     ]
     python = ["timeout", "--kill-after", "1", str(TIME_LIMIT_S), "python", "-I", "-"]
     command = ["docker", "run", "--rm", "-i", "--name", name, *limits, IMAGE, *python]
@@ -109,7 +104,7 @@ def run(source: str) -> tuple[CodeOutcome, str]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is not for docker: it would leave what it is making
+            start_new_session=True,  # Ctrl-C must not reach docker: it would leave a container
         )
     except FileNotFoundError:
         raise StackError("docker is not installed: run ./setup.sh") from None
@@ -128,12 +123,12 @@ def run(source: str) -> tuple[CodeOutcome, str]:
         code = process.wait()
     finally:
         late.cancel()
-        late.join()  # it may be at work
+        late.join()  # it may be running
         if process.poll() is None:
             assert process.stdout is not None
-            process.stdout.close()  # docker would wait for a reader before it ends
+            process.stdout.close()  # otherwise docker would wait for a reader before it ends
             _remove(name, process)
-    if given_up.is_set():  # within the container the program has long been ended
+    if given_up.is_set():  # the time limit inside the container is long past
         raise StackError(f"--run-code: docker did not end a container within {GIVE_UP_S} s")
     return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
 
@@ -150,20 +145,19 @@ def _outcome(code: int, lines: list[str], word: str) -> tuple[CodeOutcome, str]:
 
 
 def _talk(process: subprocess.Popen[bytes], source: str) -> bytes:
-    """Send the program; the output up to its end, or a byte more than is allowed."""
+    """Send the program; return its output, or one byte more than is allowed."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(BrokenPipeError):  # docker has ended; its output says why
+    with suppress(BrokenPipeError):  # docker has ended; its output has the reason
         process.stdin.write(source.encode(errors="replace"))
         process.stdin.close()
     return process.stdout.read(MAX_OUTPUT_BYTES + 1)
 
 
 def _remove(name: str, process: subprocess.Popen[bytes]) -> None:
-    """End a container, and with it the docker that waits for it.
+    """Remove a container, which also ends the docker client that waits for it.
 
-    Not the other way round: of a docker that is killed while the engine still makes the container,
-    a container may stay.
+    The client is not killed first: if the engine is still creating the container, it would remain.
     """
     deadline_s = time.monotonic() + REMOVE_TIMEOUT_S
     command = ["docker", "rm", "--force", name]

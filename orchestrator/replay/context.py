@@ -1,24 +1,24 @@
-"""Which prompts are longer than the served model's context, before they are sent."""
+"""A warning about prompts that are longer than the served model's context, before they are sent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from orchestrator.client.client import Client
-from orchestrator.prompts.prompt import ChoicePrompt, Prompt
+from orchestrator.prompts.prompt import Prompt
 
-# No tokenizer makes more tokens of a text than it has bytes, but it may put some around it.
+# A tokenizer makes at most one token per byte of text, but may add special tokens around it.
 AROUND = 8
 
 
 def warnings(prompts: Sequence[Prompt], client: Client) -> list[str]:
-    """A warning of the prompts that leave no room in the context for their answers, if any.
+    """Return a warning about prompts that leave no room in the context for their answers, if any.
 
     Raises:
         StackError: the base station does not answer.
     """
     length = client.health().context_length
-    if length is None:  # it does not say
+    if length is None:  # not reported
         return []
     needed = {
         prompt.id: client.count_tokens(text) + prompt.max_tokens
@@ -28,7 +28,7 @@ def warnings(prompts: Sequence[Prompt], client: Client) -> list[str]:
     long = {name: tokens for name, tokens in needed.items() if tokens > length}
     if not long:
         return []
-    name, tokens = max(long.items(), key=lambda one: one[1])
+    name, tokens = max(long.items(), key=lambda item: item[1])
     return [
         f"{len(long)} of {len(prompts)} prompts are longer, with max_tokens, than the model's "
         f"context of {length} tokens, and will not be answered; the longest, {name}, needs {tokens}"
@@ -36,6 +36,5 @@ def warnings(prompts: Sequence[Prompt], client: Client) -> list[str]:
 
 
 def _longest(prompt: Prompt) -> str:
-    """The text that is sent; of multiple choice the one that is likeliest to have most tokens."""
-    choices = prompt.choices if isinstance(prompt, ChoicePrompt) else [""]
-    return prompt.prompt + max(choices, key=lambda choice: len(choice.encode()))
+    """Return the text that is sent; of several, the one likely to have most tokens."""
+    return max(prompt.texts, key=lambda text: len(text.encode()))

@@ -1,11 +1,11 @@
-"""The fading that a prompt meets: the same for whoever sends it, another one for each prompt.
+"""The fading that a prompt meets: the same in every run, a different one for each prompt.
 
     prompt              0           1           2          …
     static profile      draw 0      draw 1      draw 2     …    a realisation for each prompt
-    varying one         0, 1, …     12140, …    24280, …   …    of 50 ms: 607 s further on
+    varying profile     0, 1, …     12140, …    24280, …   …    of 50 ms: 607 s further on
 
-A switch begins it, between two requests. So it can begin anew for each prompt only where requests
-go one after another; else it begins once for all of them.
+A switch starts it, between two requests. It can therefore start anew for each prompt only if
+requests go one after another; otherwise it starts once for all of them.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from dataclasses import dataclass
 
 from orchestrator.client.applied import wait_applied
 from orchestrator.client.client import Client
+from orchestrator.contracts.http import Status
 from orchestrator.errors import InputError
 from orchestrator.radio.profiles import Profile
-from orchestrator.results.schema import Arrivals, Channel, Fading, FadingBegins
+from orchestrator.results.schema import Arrivals, Fading, FadingBegins
 
-# From where a prompt's fading begins to where the next one's does: longer than any request, and a
-# prime number, lest a recorded trace that repeats be at the same place for every prompt.
+# From the start of a prompt's fading to the start of the next one's: longer than any request, and a
+# prime number, so that a recorded trace that repeats is at another position for each prompt.
 STRIDE_S = 607.0
 
 
 @dataclass(frozen=True)
 class Realisation:
-    """The channel under which a request is to run, and the interval that its fading began with."""
+    """The channel under which a request should run, and the interval that its fading began with."""
 
-    channel: Channel
+    channel: Status
     first_interval: int
 
 
 def parse(text: str | None) -> FadingBegins | None:
-    """The value of --fading; InputError if it is none."""
+    """Return the value of --fading; InputError if it is not allowed."""
     match text:
         case None | "each" | "one":
             return text
@@ -43,16 +44,16 @@ def parse(text: str | None) -> FadingBegins | None:
 def choose(
     profile: Profile, arrivals: Arrivals, begins: FadingBegins | None, prompts: int
 ) -> Fading | None:
-    """How fading begins for a run of so many prompts; None where a profile has none.
+    """Return how fading begins for a run; None if the profile has no fading.
 
     Raises:
-        InputError: `each` is requested of requests that overlap, or of a profile whose fading
-            cannot begin so far on.
+        InputError: `each` is requested for requests that overlap, or for a profile whose fading
+            cannot begin as far on as the last prompt needs.
     """
     alone = arrivals.kind == "closed" and arrivals.concurrency == 1
     if begins == "each" and not alone:
         raise InputError(
-            "--fading each: begins the fading anew between two requests, and requests of "
+            "--fading each: begins the fading anew between two requests, but requests with "
             "--arrivals or --concurrency above 1 overlap; allowed: --fading one"
         )
     if not profile.fades:
@@ -64,16 +65,16 @@ def choose(
 
 
 def first_interval(profile: Profile, number: int) -> int:
-    """The interval with which the fading of a prompt begins, by the prompt's number in its set."""
+    """Return the interval at which a prompt's fading begins, by the prompt's number in its set."""
     if profile.interval_s is None:
         return number
     return number * math.ceil(STRIDE_S / profile.interval_s)
 
 
 def check(profile: Profile, prompts: int, *, or_else: str = "") -> None:
-    """Raise InputError if the fading cannot begin so far on as the last of `prompts` needs.
+    """Raise InputError if the fading cannot begin as far on as the last of `prompts` needs.
 
-    `or_else`: what is allowed besides another profile.
+    `or_else` ends the error: what is allowed besides another profile.
     """
     if not profile.can_begin_at(first_interval(profile, prompts - 1)):
         raise InputError(
@@ -86,7 +87,7 @@ def check(profile: Profile, prompts: int, *, or_else: str = "") -> None:
 def begin(
     client: Client, profile: Profile, number: int, *, allow_degraded: bool = False
 ) -> Realisation:
-    """Begin the fading of a prompt, and wait until every device has applied it.
+    """Start the fading of a prompt, and wait until every device has applied it.
 
     Raises:
         InputError: the profile is refused.

@@ -1,12 +1,12 @@
-"""Sending: prompts go out when they are due, by as many senders as may be in flight at once.
+"""The send loop: prompts go out when they are due, from a bounded number of sender threads.
 
-    sender 0   waits for its start ─► asks ──────────────► takes the next prompt
-    sender 1        its turn ─► waits for its start ─► asks ────► …
+    sender 0   waits for its start ─► sends ─────────────► takes the next prompt
+    sender 1        its turn ─► waits for its start ─► sends ───► …
     sender 2             its turn ─► …
 
 One sender at a time takes the next prompt and waits until it is due; then the next sender has its
-turn, however long the first one's answer takes. Where all are busy a prompt goes out late, and
-still counts from when it was due.
+turn, however long the first one's answer takes. If all are busy, a prompt goes out late, but its
+latency still counts from when it was due.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Ask: TypeAlias = Callable[[int, Prompt, float], Answer]
 
 @dataclass(frozen=True)
 class Due:
-    """A prompt with its number in the set, and when it is to be sent [Unix s].
+    """A prompt with its number in the set and its intended start [Unix s].
 
-    `start_s` None: as soon as there is a sender for it.
+    `start_s` None: as soon as a sender is free.
     """
 
     number: int
@@ -38,15 +38,15 @@ class Due:
 
 
 def send(due: Sequence[Due], ask: Ask, senders: int) -> Iterator[Answer]:
-    """Ask for each prompt when it is due, at most `senders` at a time; answers as they come.
+    """Send each prompt when it is due, at most `senders` at a time; yield answers as they arrive.
 
     Args:
         due: in the order of their starts.
-        ask: is called by several threads, with number, prompt and intended start; what it raises
-            ends the sending, and is raised here.
-        senders: how many threads there are.
+        ask: called from several threads with number, prompt and intended start; an exception ends
+            the sending and is raised here.
+        senders: the number of threads.
 
-    Whoever stops iterating stops the sending; answers under way are not waited for.
+    Closing the iterator stops the sending; answers under way are not waited for.
     """
     ended: SimpleQueue[Answer | Exception] = SimpleQueue()
     left, turn, stopped = iter(due), Lock(), Event()

@@ -1,9 +1,9 @@
-"""A replay tells the orchestrator how far it is, beside what it measures.
+"""Progress reports of a replay to the orchestrator, sent beside what it measures.
 
     main thread    an answer ─► tally            an answer ─► tally                   the end
-    teller           └─► POST /replay ── 1 s ──► POST /replay ── 1 s ──► …  ──► POST /replay
+    reporter         └─► POST /replay ── 1 s ──► POST /replay ── 1 s ──► …  ──► POST /replay
 
-What is measured waits for nobody here: an orchestrator that is silent is told again a second later.
+The measurement never waits for a report: a silent orchestrator gets the next one a second later.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.results.schema import CodeResult, Request
 
 EVERY_S = 1.0
-# How long the last word may keep a replay from its end.
+# How long the last report may delay the end of a replay.
 PARTING_S = 2.0
 
 
 class Tally:
-    """Counts what became of a run's requests, beginning with those recorded before.
+    """The outcomes of a run's requests, counted; starts with the requests recorded before.
 
     Attributes:
-        progress: the count so far; each is a new one.
+        progress: the counts so far; replaced, never changed in place.
     """
 
     def __init__(self, prompts: PromptSet, recorded: Iterable[Request] = ()) -> None:
@@ -51,7 +51,7 @@ class Tally:
             self._score(request.score)
 
     def add_code(self, result: CodeResult) -> None:
-        """Count the score of a request that had none until its program was tested."""
+        """Count the score that a request gets once its program was tested."""
         self._score(result.score)
 
     def _score(self, score: float) -> None:
@@ -61,14 +61,14 @@ class Tally:
 
 
 class ProgressReporter:
-    """Tells how far the tally is that was shown last; between `with` and its end."""
+    """A thread that reports the tally shown last, until the end of `with`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._tally: Tally | None = None
         self._something = Event()
         self._ended = Event()
-        self._thread = Thread(target=self._run, name="teller", daemon=True)
+        self._thread = Thread(target=self._run, name="reporter", daemon=True)
 
     def __enter__(self) -> ProgressReporter:
         self._thread.start()
@@ -85,7 +85,7 @@ class ProgressReporter:
         self._thread.join(PARTING_S)
 
     def show(self, tally: Tally) -> None:
-        """Tell of this one from now on, at once if it is the first."""
+        """Report this tally from now on; immediately if it is the first."""
         self._tally = tally
         self._something.set()
 
@@ -94,7 +94,7 @@ class ProgressReporter:
         while self._tally is not None:
             ended = self._ended.is_set()
             progress = self._tally.progress
-            self._client.tell(progress.model_copy(update={"running": not ended}))
+            self._client.post_progress(progress.model_copy(update={"running": not ended}))
             if ended:
                 return
             self._ended.wait(EVERY_S)

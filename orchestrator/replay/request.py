@@ -1,32 +1,17 @@
-"""One prompt put to the base station, and its answer scored."""
+"""One prompt sent to the base station, and its answer scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.client.client import Client, Reply
-from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
-from orchestrator.prompts.scoring import (
-    exact_match,
-    extract_answer,
-    final_number,
-    likeliest,
-    number_match,
-)
+from orchestrator.client.client import Client
+from orchestrator.contracts.timings import RequestSpans
+from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 from orchestrator.replay.fading import Realisation
-from orchestrator.results.schema import Request, TraceTold
+from orchestrator.results.schema import Request
 
-OnTrace: TypeAlias = Callable[[Request, TraceTold | None], None]
-
-
-@dataclass(frozen=True)
-class _Scored:
-    answer: str
-    expected: str
-    score: float | None
-    score_norm: float | None = None
+OnTrace: TypeAlias = Callable[[Request, RequestSpans | None], None]
 
 
 def ask(
@@ -40,18 +25,19 @@ def ask(
     routing: bool = False,
     on_trace: OnTrace | None = None,
 ) -> tuple[Request, bytes | None]:
-    """Ask now what was to be asked at `intended_s`: the request, and if asked for its routing.
+    """Send a prompt now; return its request, and its routing if `routing` is set.
 
-    It is to run under `realisation`, which is in force. `number` is the prompt's place in its set.
-    Whatever goes wrong is in the request. Of a multiple choice, several sequences in one request,
-    no routing is told. `on_trace` is given the request and its trace, which is asked for then.
+    `intended_s` is when it should have been sent, `number` the prompt's index in its set, and
+    `realisation` is in force. Errors are recorded in the request. Multiple choice, which is several
+    sequences in one request, has no routing. With `on_trace`, a trace is requested, and `on_trace`
+    receives it with the request.
     """
     trace = on_trace is not None
     if isinstance(prompt, ChoicePrompt):
         reply = client.choose(prompt, model, trace=trace)
     else:
         reply = client.complete(prompt, model, routing=routing, trace=trace)
-    scored = _score(prompt, reply)
+    score = prompt.score(reply.text, reply.choices)
     answered = reply.error is None
     first_s, timings = reply.first_token_s, reply.timings
     answered_s = reply.ended_s - reply.started_s - reply.backoff_s
@@ -59,10 +45,10 @@ def ask(
         id=number,
         prompt_id=prompt.id,
         completion=reply.text,
-        answer=scored.answer,
-        expected=scored.expected,
-        score=scored.score if answered else None,
-        score_norm=scored.score_norm if answered else None,
+        answer=score.answer,
+        expected=score.expected,
+        score=score.value if answered else None,
+        score_norm=score.value_norm if answered else None,
         choices=reply.choices,
         intended_start_s=intended_s,
         actual_start_s=reply.started_s,
@@ -80,29 +66,3 @@ def ask(
     if on_trace is not None:
         on_trace(request, reply.trace)
     return request, reply.routing
-
-
-def _score(prompt: Prompt, reply: Reply) -> _Scored:
-    text, expected = reply.text, prompt.answer
-    if isinstance(prompt, ChoicePrompt):
-        return _score_choices(prompt, reply)
-    if prompt.scoring == "number":
-        return _Scored(final_number(text) or "", expected, number_match(text, expected))
-    if isinstance(prompt, CodePrompt):
-        return _Scored(text, expected, None)
-    return _Scored(extract_answer(text), expected, exact_match(text, expected))
-
-
-def _score_choices(prompt: ChoicePrompt, reply: Reply) -> _Scored:
-    expected = prompt.answer.strip()
-    if not reply.choices:
-        return _Scored("", expected, None)
-    values = [choice.log_likelihood for choice in reply.choices]
-    best = likeliest(values)
-    best_norm = likeliest(values, [choice.characters for choice in reply.choices])
-    return _Scored(
-        prompt.choices[best].strip(),
-        expected,
-        float(best == prompt.gold),
-        float(best_norm == prompt.gold),
-    )

@@ -1,4 +1,4 @@
-"""One run from its first look at the stack to its summary."""
+"""One run, from the first query of the stack to the summary."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ from pathlib import Path
 from typing import TypeAlias
 
 from orchestrator.client.client import Client, now_s
-from orchestrator.errors import InputError, StackError
+from orchestrator.errors import StackError
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
+from orchestrator.radio.profiles import Profile
 from orchestrator.replay import chrome_trace
 from orchestrator.replay.arrivals import CLOSED, Schedule
 from orchestrator.replay.fading import Realisation, choose
-from orchestrator.replay.progress_reporter import ProgressReporter, Tally
-from orchestrator.replay.sender import Sender
+from orchestrator.replay.progress_reporter import ProgressReporter
+from orchestrator.replay.recorder import Recorder
+from orchestrator.replay.sender import Numbered, Sender
 from orchestrator.results.provenance import describe
-from orchestrator.results.run_folder import (
-    RunFolder,
-    check_free,
-    default_path,
-    read_code,
-    read_intervals,
-    read_requests,
-    read_summary,
-    write_summary,
-)
-from orchestrator.results.schema import CodeResult, FadingBegins, Request
-from orchestrator.results.summary import Summary, summarise
+from orchestrator.results.run_folder import RunFolder, check_free, default_path
+from orchestrator.results.schema import CodeResult, FadingBegins, Request, Run, Stack
+from orchestrator.results.summary import Summary
 
-# As `code_tests.judge`.
+# The signature of `code_judge.judge`.
 Judge: TypeAlias = Callable[
     [Sequence[Request], Sequence[Prompt], Callable[[CodeResult], None]], object
 ]
@@ -41,16 +34,16 @@ INTERVALS_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Options:
-    """How prompts are sent, and what is made of the answers.
+    """How prompts are sent and answers are evaluated.
 
     Attributes:
         schedule: when each request starts.
-        shuffle_seed: what the set was shuffled with, for the record.
-        warmup: so many requests go ahead, one after another, of which nothing is recorded.
-        routing: keep how experts were chosen.
-        goodput_limit_s: tell how many requests were answered within this time.
-        trace_file: draw in it what happened when, of what is recorded.
-        fading: how it begins; None: anew for each prompt where requests go one after another.
+        shuffle_seed: the seed that the set was shuffled with, for the record.
+        warmup: the number of unrecorded requests sent first, one after another.
+        routing: record how experts were chosen.
+        goodput_limit_s: count the requests answered within this time.
+        trace_file: a Chrome trace of the recorded requests.
+        fading: how it begins; None: anew for each prompt if requests go one after another.
     """
 
     schedule: Schedule = CLOSED
@@ -64,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to, and where it is written."""
+    """The result of a run, and its folder."""
 
     path: Path
     summary: Summary
@@ -84,13 +77,13 @@ def replay(
     """Send every prompt and write the run to `out`, or to a new folder under `runs/`.
 
     A failed request does not end the run, as long as the base station answers at all; it is in the
-    outcome. With `resume` a run that was stopped in `out` goes on with the prompts that have no
-    line yet; on a schedule, with the gaps that it has between them. `judge` tests the programs that
-    answers are, when all are there. Where fading is begun for requests, the stack is restored
+    outcome. With `resume`, a run that was stopped in `out` continues with the prompts that have no
+    line yet; on a schedule, with the scheduled gaps between them. `judge` tests answers that are
+    programs, once all have arrived. If fading was started for requests, the stack is restored
     afterwards.
 
     Raises:
-        InputError: `out`, the schedule, or how fading is to begin cannot be used.
+        InputError: `out`, the schedule or the requested fading cannot be used.
         StackError: the stack does not answer.
     """
     options = options or Options()
@@ -98,100 +91,72 @@ def replay(
     if out is not None and not resume:
         check_free(out)
     stack, profile = client.stack(), client.profile()
-    arrivals = options.schedule.arrivals
-    fading = choose(profile, arrivals, options.fading, len(prompts.prompts))
-    run = describe(
-        prompts,
-        stack,
-        shuffle_seed=options.shuffle_seed,
-        arrivals=arrivals,
-        warmup=options.warmup,
-        routing=options.routing,
-        fading=fading,
-    )
+    run = _describe(prompts, stack, profile, options)
     path = out or default_path(prompts.name, stack.channel.profile)
     with (
-        closing(RunFolder(path, run, resume=resume)) as folder,
+        closing(Recorder(RunFolder(path, run, resume=resume), prompts, on_request)) as recorder,
         chrome_trace.writing(options.trace_file) as timeline,
-        ProgressReporter(client) as telling,
+        ProgressReporter(client) as reporter,
     ):
-        requests = list(folder.recorded)
-        tally = Tally(prompts, requests)
-        telling.show(tally)
-        for request in requests:
+        reporter.show(recorder.tally)
+        for request in recorder.requests:
             on_request(request)
-        done = {request.id for request in requests}
-        left = [one for one in enumerate(prompts.prompts) if one[0] not in done]
+        done = {request.id for request in recorder.requests}
+        left = [item for item in enumerate(prompts.prompts) if item[0] not in done]
         sender = Sender(
             client=client,
-            model=stack.base_station.model.name,
+            model=run.base_station.model.name,
             profile=profile,
-            fading=fading,
-            in_force=Realisation(stack.channel, stack.channel.interval),
-            concurrency=arrivals.concurrency,
+            fading=run.fading,
+            in_force=Realisation(run.channel, run.channel.interval),
+            concurrency=run.arrivals.concurrency,
             routing=options.routing,
             on_trace=None if timeline is None else timeline.add,
         )
         with sender.restored() if left else nullcontext():
             if left:
                 sender.warm_up(prompts.prompts, options.warmup)
-            _catch_up(folder, client)
-            began_s = seen_s = now_s()
-
-            def see_intervals() -> None:
-                folder.add_intervals(client.intervals(max(began_s, seen_s - INTERVALS_EVERY_S)))
-
-            try:
-                for request, trace in sender.answers(left, starts_s):
-                    folder.add(request, trace)
-                    requests.append(request)
-                    tally.add(request)
-                    on_request(request)
-                    if now_s() - seen_s > INTERVALS_EVERY_S:
-                        see_intervals()
-                        seen_s = now_s()
-            except BaseException:
-                with suppress(StackError):  # what ended the run is told
-                    see_intervals()
-                raise
-            see_intervals()
+            recorder.catch_up(client)
+            _send(sender, left, starts_s, recorder)
             after = client.stack()
         if judge is not None:
-            tested = read_code(path)
-            untested = [request for request in requests if request.id not in tested]
-
-            def add_code(result: CodeResult) -> None:
-                folder.add_code(result)
-                tally.add_code(result)
-
-            judge(untested, prompts.prompts, add_code)
-            requests = read_requests(path)
-        summary = summarise(
-            folder.run,
-            requests,
-            after,
-            intervals=read_intervals(path),
-            continuous=_continuous(folder, sent=bool(left)),
-            ended_now=bool(left),
-            goodput_limit_s=options.goodput_limit_s,
-        )
-        write_summary(path, summary)
-    return Outcome(path, summary, requests)
+            judge(recorder.untested(), prompts.prompts, recorder.add_code)
+        summary = recorder.finish(after, goodput_limit_s=options.goodput_limit_s)
+    return Outcome(path, summary, recorder.requests)
 
 
-def _catch_up(folder: RunFolder, client: Client) -> None:
-    """Add the intervals that a run was stopped before it could ask for."""
-    if folder.recorded:
-        began_s = min(one.intended_start_s for one in folder.recorded)
-        ended_s = max(one.intended_start_s + one.end_to_end_s for one in folder.recorded)
-        applied = client.intervals(began_s)
-        folder.add_intervals([one for one in applied if one.apply_at_s <= ended_s])
+def _describe(prompts: PromptSet, stack: Stack, profile: Profile, options: Options) -> Run:
+    """Return the record of a run that starts now; InputError if its fading cannot be used."""
+    arrivals = options.schedule.arrivals
+    return describe(
+        prompts,
+        stack,
+        shuffle_seed=options.shuffle_seed,
+        arrivals=arrivals,
+        warmup=options.warmup,
+        routing=options.routing,
+        fading=choose(profile, arrivals, options.fading, len(prompts.prompts)),
+    )
 
 
-def _continuous(folder: RunFolder, *, sent: bool) -> bool:
-    """Whether a run had no pause; one that only summed up again is as its summary had it."""
-    if sent or not folder.recorded:
-        return not folder.recorded
-    with suppress(InputError):  # there is none, or one of another version
-        return read_summary(folder.path).requests_per_s is not None
-    return False
+def _send(
+    sender: Sender, left: Sequence[Numbered], starts_s: list[float] | None, recorder: Recorder
+) -> None:
+    """Send what is left; record the answers as they arrive, and the intervals meanwhile."""
+    began_s = seen_s = now_s()
+
+    def see_intervals() -> None:
+        since_s = max(began_s, seen_s - INTERVALS_EVERY_S)
+        recorder.add_intervals(sender.client.intervals(since_s))
+
+    try:
+        for request, routing in sender.answers(left, starts_s):
+            recorder.add(request, routing)
+            if now_s() - seen_s > INTERVALS_EVERY_S:
+                see_intervals()
+                seen_s = now_s()
+    except BaseException:
+        with suppress(StackError):  # report what ended the run instead
+            see_intervals()
+        raise
+    see_intervals()

@@ -1,4 +1,4 @@
-"""A run's requests, each under the fading that it is to meet.
+"""The sender of a run's requests, each under its fading.
 
 each    fading of prompt 0 ─► request │ fading of prompt 1 ─► request │ …
 one     fading of the first prompt ─► requests, as their schedule has it
@@ -20,9 +20,9 @@ from orchestrator.replay.loop import Answer, Due, send
 from orchestrator.replay.request import OnTrace, ask
 from orchestrator.results.schema import Fading
 
-# Of a schedule that sets no bound itself: each request in flight is a thread and a connection.
+# For a schedule without a bound of its own: each request in flight is a thread and a connection.
 MOST_IN_FLIGHT = 512
-# Until a schedule begins, so that all its senders are there.
+# Time until a schedule begins, so that all its senders have started.
 LEAD_S = 0.1
 
 Numbered = tuple[int, Prompt]
@@ -30,16 +30,16 @@ Numbered = tuple[int, Prompt]
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends prompts to a base station.
+    """A sender of prompts to a base station.
 
     Attributes:
-        model: whom to ask.
-        profile: the one in force.
-        fading: how its fading begins; None: it has none.
-        in_force: what requests meet until something is begun.
+        model: the model's name.
+        profile: the profile in force.
+        fading: how its fading begins; None: it has no fading.
+        in_force: the realisation that requests meet until a fading is started.
         concurrency: how many requests may be in flight.
-        routing: keep how experts were chosen.
-        on_trace: is given the trace of each request.
+        routing: record how experts were chosen.
+        on_trace: receives the trace of each request.
     """
 
     client: Client
@@ -52,21 +52,21 @@ class Sender:
     on_trace: OnTrace | None
 
     def restored(self) -> AbstractContextManager[object]:
-        """Restore the stack after `with`, if sending changes what is in force."""
+        """Restore the stack after `with` if sending changes what is in force."""
         if self.fading is None or self.fading.one_realisation:
             return nullcontext()
         return restored(self.client)
 
     def warm_up(self, prompts: Sequence[Prompt], count: int) -> None:
-        """Send `count` prompts one after another, from the first ones on, and keep nothing."""
+        """Send `count` prompts one after another, starting with the first, and record nothing."""
         for number, prompt in enumerate(islice(cycle(prompts), count)):
             self._ask(number, prompt, now_s(), self.in_force, None)
 
     def answers(self, left: Sequence[Numbered], starts_s: list[float] | None) -> Iterator[Answer]:
-        """Send what is `left` and yield answers as they come.
+        """Send the prompts that are `left` and yield answers as they arrive.
 
-        `starts_s`: of all prompts by number, from any origin; the first one left starts at once.
-        Raises as `begin`, and StackError if the base station is gone.
+        `starts_s` has all prompts' starts by number, from any origin; the first one left starts at
+        once. Raises like `begin`, and StackError if the base station is gone.
         """
         if self.fading is not None and self.fading.begins == "each":
             for number, prompt in left:
@@ -77,10 +77,10 @@ class Sender:
         if self.fading is not None and not self.fading.one_realisation and left:
             realisation = begin(self.client, self.profile, left[0][0], allow_degraded=True)
 
-        def ask_one(number: int, prompt: Prompt, start_s: float) -> Answer:
+        def send_one(number: int, prompt: Prompt, start_s: float) -> Answer:
             return self._ask(number, prompt, start_s, realisation, self.on_trace)
 
-        yield from send(_due(left, starts_s), ask_one, self.concurrency or MOST_IN_FLIGHT)
+        yield from send(_due(left, starts_s), send_one, self.concurrency or MOST_IN_FLIGHT)
 
     def _ask(
         self,
@@ -96,12 +96,12 @@ class Sender:
             on_trace=on_trace,
         )
         if answer[0].error is not None:
-            self.client.health()  # if it is gone, what is left would fail as well
+            self.client.health()  # raises if it is gone: further requests would fail too
         return answer
 
 
 def _due(left: Sequence[Numbered], starts_s: list[float] | None) -> list[Due]:
-    """What is left to send; its schedule begins now, with the first of it."""
+    """Return what is left to send; its schedule begins now, with the first prompt left."""
     if starts_s is None or not left:
         return [Due(n, prompt) for n, prompt in left]
     begin_s = now_s() + LEAD_S - starts_s[left[0][0]]

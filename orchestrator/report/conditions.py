@@ -1,4 +1,4 @@
-"""What was run and on what, and what makes the numbers doubtful."""
+"""Conditions of the runs in a report, and warnings about their numbers."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from orchestrator.contracts.http import Build
 from orchestrator.contracts.verification import Verification
-from orchestrator.errors import InputError
-from orchestrator.files.json_file import first_fault
+from orchestrator.errors import InputError, first_fault
 from orchestrator.report.groups import Group, order
 from orchestrator.report.load import Recorded
 from orchestrator.results.run_folder import RUN
-from orchestrator.results.schema import Build, Run
+from orchestrator.results.schema import Run
 
-NAMED = 4  # runs; of more, the number is told
+NAMED = 4  # runs; for more, only their number is shown
 
 
 def conditions(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Each condition with its value; with several, and whose they are, where runs differ."""
-    runs = {f"{group.name}, {label}": one for group in groups for label, one in group.runs.items()}
-    told = {name: _told(one) for name, one in runs.items()}
-    fields = list(dict.fromkeys(field for values in told.values() for field in values))
+    """Return each condition with its value, or with each value and its runs where runs differ."""
+    runs = {f"{group.name}, {label}": run for group in groups for label, run in group.runs.items()}
+    described = {name: _describe(run) for name, run in runs.items()}
+    fields = list(dict.fromkeys(field for values in described.values() for field in values))
     found = {}
     for field in fields:
-        whose: dict[str, list[str]] = {}
-        for name, values in told.items():
-            whose.setdefault(values.get(field, "not recorded"), []).append(name)
+        names_of: dict[str, list[str]] = {}
+        for name, values in described.items():
+            names_of.setdefault(values.get(field, "not recorded"), []).append(name)
         found[field] = [
-            value if len(whose) == 1 or field in _TELLING else f"{value} ({_count(names)})"
-            for value, names in whose.items()
+            value if len(names_of) == 1 or field in _UNIQUE else f"{value} ({_count(names)})"
+            for value, names in names_of.items()
         ]
     return found
 
 
 def warnings(groups: Sequence[Group]) -> dict[str, str]:
-    """Each warning, once, with the runs that it is about."""
+    """Return each warning once, with the runs that it concerns."""
     about: dict[str, list[str]] = {}
     for group in groups:
-        for label, one in group.runs.items():
-            for text in one.summary.warnings:
+        for label, run in group.runs.items():
+            for text in run.summary.warnings:
                 about.setdefault(text, []).append(f"{group.name}, {label}")
     total = sum(len(group.runs) for group in groups)
     return {
@@ -51,34 +51,35 @@ def warnings(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def verifications(runs: Sequence[Recorded]) -> list[Verification]:
-    """What `wdmoe link verify` had found before the runs; InputError if that is damaged."""
+    """Return the results of `wdmoe link verify` before the runs; InputError if one is invalid."""
     found = {}
-    for one in runs:
-        told = one.run.channel.verification
-        if told is None:
+    for recorded in runs:
+        payload = recorded.run.channel.verification
+        if payload is None:
             continue
         try:
-            verification = Verification.model_validate(told)
+            verification = Verification.model_validate(payload)
         except ValidationError as error:
             raise InputError(
-                f"{one.path / RUN}: channel.verification is not of this version: "
+                f"{recorded.path / RUN}: channel.verification is not of this version: "
                 f"{first_fault(error)}"
             ) from None
         found[verification.verified_at, verification.profile] = verification
     return list(found.values())
 
 
-# Their values say by themselves which runs they are of.
-_TELLING = ("Command", "Prompts", "Profile", "Policy")
+# Fields whose values identify their runs.
+_UNIQUE = ("Command", "Prompts", "Profile", "Policy")
 
 
-def _told(one: Recorded) -> dict[str, str]:
-    run, channel, station = one.run, one.run.channel, one.run.base_station
+def _describe(recorded: Recorded) -> dict[str, str]:
+    run = recorded.run
+    channel, station = run.channel, run.base_station
     backends = sorted({link.backend or "not reported" for link in channel.links})
     prompts = run.prompts
-    of_prompts = [f"{prompts.name}: {prompts.items}", f"sha256 {prompts.sha256[:12]}"]
-    of_prompts += [f"template {prompts.template}"] if prompts.template else []
-    of_prompts += filter(None, [order(one)])
+    prompt_parts = [f"{prompts.name}: {prompts.items}", f"sha256 {prompts.sha256[:12]}"]
+    prompt_parts += [f"template {prompts.template}"] if prompts.template else []
+    prompt_parts += filter(None, [order(recorded)])
     return {
         "Command": shlex.join([Path(run.command[0]).name, *run.command[1:]] if run.command else []),
         "Started": run.started_at[:10],
@@ -87,7 +88,7 @@ def _told(one: Recorded) -> dict[str, str]:
         "Containers": _containers(station.build),
         "Model": f"{station.model.name}, {station.model.layers} layers, fingerprint "
         f"{station.model.fingerprint[:12]}",
-        "Prompts": ", ".join(of_prompts),
+        "Prompts": ", ".join(prompt_parts),
         "Profile": f"{channel.profile}: seed of the channel {channel.seed}, sha256 "
         f"{channel.profile_sha256[:12]}",
         "Policy": channel.policy.label,
@@ -103,7 +104,7 @@ def _told(one: Recorded) -> dict[str, str]:
 
 
 def _code(run: Run) -> str:
-    """The source that the containers ran, and the commit if the checkout had the same."""
+    """Return the source that the containers ran, and the commit of the checkout."""
     commit, build = run.git_revision or "no checkout", run.base_station.build
     if build is None:
         return f"{commit}; what the containers ran is not recorded"
@@ -124,12 +125,12 @@ def _seconds(value: float | None) -> str:
 
 
 def _arrivals(run: Run) -> str:
-    told = []
+    parts = []
     for field, value in run.arrivals.model_dump().items():
         if value is not None:
             shown = value[:12] if field == "trace_sha256" else value
-            told.append(f"{field.replace('_', ' ')} {shown}")
-    return ", ".join([*told, f"warm-up {run.warmup}"])
+            parts.append(f"{field.replace('_', ' ')} {shown}")
+    return ", ".join([*parts, f"warm-up {run.warmup}"])
 
 
 def _count(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which runs belong beside each other: those of the same prompts under one profile."""
+"""Groups of runs to compare: those of the same prompts under one profile."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from orchestrator.report.load import Recorded
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ in policy, or were made again, each under a label of its own.
+    """Runs that differ in policy, or are repetitions, each under a unique label.
 
     Attributes:
-        name: what they have in common.
-        slug: the name as part of an id and of a file's name; no other group's.
+        name: the prompts and profile that they have in common.
+        slug: the name as part of ids and file names; unique among groups.
         runs: by label.
     """
 
@@ -25,33 +25,33 @@ class Group:
 
 
 def group(runs: Sequence[Recorded]) -> list[Group]:
-    """Group runs by profile and prompts, in the order in which each group's first one is given."""
-    together: dict[tuple[object, ...], list[Recorded]] = {}
-    for one in runs:
-        together.setdefault(_key(one), []).append(one)
+    """Group runs by profile and prompts, in the order of the first run of each group."""
+    members_by_key: dict[tuple[object, ...], list[Recorded]] = {}
+    for recorded in runs:
+        members_by_key.setdefault(_key(recorded), []).append(recorded)
     names = _distinct(
-        [found[0] for found in together.values()],
-        lambda one: f"{one.run.prompts.name} under {one.run.channel.profile}",
-        lambda one: f"{one.run.prompts.items} prompts",
-        lambda one: one.run.prompts.template or "no template",
-        lambda one: order(one) or "in the file's order",
-        lambda one: f"profile {one.run.channel.profile_sha256[:8]}",
-        lambda one: f"prompts {one.run.prompts.sha256[:8]}",
+        [found[0] for found in members_by_key.values()],
+        lambda recorded: f"{recorded.run.prompts.name} under {recorded.run.channel.profile}",
+        lambda recorded: f"{recorded.run.prompts.items} prompts",
+        lambda recorded: recorded.run.prompts.template or "no template",
+        lambda recorded: order(recorded) or "in the file's order",
+        lambda recorded: f"profile {recorded.run.channel.profile_sha256[:8]}",
+        lambda recorded: f"prompts {recorded.run.prompts.sha256[:8]}",
     )
     return [
         Group(name, slug, dict(zip(_labels(found), found, strict=True)))
-        for name, slug, found in zip(names, _slugs(names), together.values(), strict=True)
+        for name, slug, found in zip(names, _slugs(names), members_by_key.values(), strict=True)
     ]
 
 
-def order(one: Recorded) -> str:
-    """How a run's prompts were ordered; empty if they were not."""
-    seed = one.run.prompts.shuffle_seed
+def order(recorded: Recorded) -> str:
+    """Return the order of a run's prompts; empty if they were not shuffled."""
+    seed = recorded.run.prompts.shuffle_seed
     return "" if seed is None else f"shuffled by seed {seed}"
 
 
-def _key(one: Recorded) -> tuple[object, ...]:
-    channel, prompts = one.run.channel, one.run.prompts
+def _key(recorded: Recorded) -> tuple[object, ...]:
+    channel, prompts = recorded.run.channel, recorded.run.prompts
     return (
         *(channel.profile, channel.profile_sha256),
         *(prompts.name, prompts.sha256, prompts.items, prompts.template, prompts.shuffle_seed),
@@ -61,28 +61,28 @@ def _key(one: Recorded) -> tuple[object, ...]:
 def _labels(runs: Sequence[Recorded]) -> list[str]:
     return _distinct(
         runs,
-        lambda one: one.run.channel.policy.label,
-        lambda one: one.given.resolve().name,
-        lambda one: str(one.given),
+        lambda recorded: recorded.run.channel.policy.label,
+        lambda recorded: recorded.given.resolve().name,
+        lambda recorded: str(recorded.given),
     )
 
 
-def _distinct(runs: Sequence[Recorded], *tellers: Callable[[Recorded], str]) -> list[str]:
-    """Each run told by the first teller, and by the further ones that tell more of them apart."""
-    told = [tellers[0](one) for one in runs]
-    for teller in tellers[1:]:
-        alike = defaultdict(set)
-        for text, one in zip(told, runs, strict=True):
-            alike[text].add(teller(one))
-        told = [
-            f"{text}, {teller(one)}" if len(alike[text]) > 1 else text
-            for text, one in zip(told, runs, strict=True)
+def _distinct(runs: Sequence[Recorded], *describers: Callable[[Recorded], str]) -> list[str]:
+    """Describe runs by the first describer, and by further ones where they distinguish runs."""
+    texts = [describers[0](recorded) for recorded in runs]
+    for describe in describers[1:]:
+        descriptions = defaultdict(set)
+        for text, recorded in zip(texts, runs, strict=True):
+            descriptions[text].add(describe(recorded))
+        texts = [
+            f"{text}, {describe(recorded)}" if len(descriptions[text]) > 1 else text
+            for text, recorded in zip(texts, runs, strict=True)
         ]
-    return told
+    return texts
 
 
 def _slugs(names: Sequence[str]) -> list[str]:
-    """Letters, digits and hyphens of each name; numbered where that is the same."""
+    """Return each name in letters, digits and hyphens; numbered where they are equal."""
     slugs: list[str] = []
     for name in names:
         first = "-".join("".join(c if c.isalnum() else " " for c in name).lower().split())

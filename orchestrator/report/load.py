@@ -1,4 +1,4 @@
-"""What a report is made of: runs and sweeps, read from their folders by their own readers."""
+"""Input of a report: runs and sweeps, read from their folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.contracts.http import Interval
+from orchestrator.contracts.timings import Timings
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
 from orchestrator.results.run_folder import (
@@ -18,15 +20,15 @@ from orchestrator.results.run_folder import (
     read_run,
     read_summary,
 )
-from orchestrator.results.schema import Interval, Request, Run, Timings
+from orchestrator.results.schema import Request, Run
 from orchestrator.results.summary import Summary, summarise
-from orchestrator.sweep.plan import Asked, slug
+from orchestrator.sweep.plan import SweepRecord, slug
 from orchestrator.sweep.summary import SweepSummary
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """One run. `given` is the folder that was asked for: the run's own, or that of its sweep."""
+    """One run. `given` is the folder that the user named: that of the run, or of its sweep."""
 
     given: Path
     path: Path
@@ -37,13 +39,15 @@ class Recorded:
 
     @cached_property
     def answered(self) -> list[tuple[Request, Timings]]:
-        """The requests that were answered, with what the base station measured."""
-        return [(one, one.timings) for one in self.requests if one.error is None and one.timings]
+        """The answered requests, with the times that the base station measured."""
+        return [
+            (item, item.timings) for item in self.requests if item.error is None and item.timings
+        ]
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A sweep in a folder; `summary` is None while it has not ended."""
+    """A sweep in a folder; `summary` is None until it has ended."""
 
     path: Path
     summary: SweepSummary | None
@@ -52,7 +56,7 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """All that was given, in its order; `runs` are those of sweeps, too."""
+    """All runs and sweeps of a report, in the order given; `runs` includes those of sweeps."""
 
     runs: list[Recorded]
     sweeps: list[Sweep]
@@ -62,7 +66,7 @@ def read(folders: Sequence[Path]) -> Material:
     """Read the folders of runs and sweeps.
 
     Raises:
-        InputError: one is given twice, holds neither, or has a file that cannot be read.
+        InputError: a folder is given twice, holds neither, or has a file that cannot be read.
     """
     runs: list[Recorded] = []
     sweeps: list[Sweep] = []
@@ -78,18 +82,18 @@ def read(folders: Sequence[Path]) -> Material:
         elif (folder / RUN).exists():
             runs.append(_read_run(folder, folder))
         else:
-            fault = f"holds neither {RUN} nor {SWEEP}" if folder.is_dir() else "is no folder"
+            fault = f"holds neither {RUN} nor {SWEEP}" if folder.is_dir() else "is not a folder"
             raise InputError(f"{folder}: {fault}; allowed: folders of runs and of sweeps")
     return Material(runs, sweeps)
 
 
 def _read_sweep(folder: Path) -> Sweep:
-    asked = json_file.read(folder / SWEEP, Asked, "a sweep")
+    record = json_file.read(folder / SWEEP, SweepRecord, "a sweep")
     cells = [
         folder / profile.name / prompts.name / slug(policy)
-        for profile in asked.profiles
-        for prompts in asked.sets
-        for policy in asked.policies
+        for profile in record.profiles
+        for prompts in record.sets
+        for policy in record.policies
     ]
     runs = [_read_run(folder, cell) for cell in cells if (cell / RUN).exists()]
     if not runs:
@@ -105,7 +109,7 @@ def _read_run(given: Path, path: Path) -> Recorded:
     if (path / SUMMARY).exists():
         summary = read_summary(path)
     else:
-        # It may have been stopped, and gone on later: what counts per second would be wrong.
+        # The run may have been stopped and resumed: rates per second would be wrong.
         summary = summarise(
             run, requests, run.stack, intervals=intervals, continuous=False, ended_now=False
         )

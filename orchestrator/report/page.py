@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing beside it, and its figures as files."""
+"""The report: one self-contained page, and its figures as files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure in the page."""
+    """A figure of the page."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says about one group of runs."""
+    """The section of the page on one group of runs."""
 
     name: str
     slug: str
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` has written, and the table of all runs."""
+    """The files that `write` wrote, the table of all runs, and the warnings."""
 
     page: Path
     runs: Grid
@@ -55,17 +55,17 @@ class Written:
 
 
 def write(material: Material, out: Path) -> Written:
-    """Write index.html, table.md and figures into OUT; InputError if that cannot be."""
+    """Write index.html, table.md and figures into OUT; InputError if they cannot be written."""
     groups = group(material.runs)
     runs = side_by_side(material.runs)
-    doubts = conditions.warnings(groups)
+    warnings = conditions.warnings(groups)
     unfinished = [
         f"The sweep in {sweep.path} has not ended: its policies are not compared here."
         for sweep in material.sweeps
         if sweep.summary is None
     ]
     verified = conditions.verifications(material.runs)
-    drawn = [(each, _draw(each)) for each in groups]
+    drawn = [(runs_group, _draw(runs_group)) for runs_group in groups]
     try:
         (out / FIGURES).mkdir(parents=True, exist_ok=True)
         for _, drawings in drawn:
@@ -80,14 +80,14 @@ def write(material: Material, out: Path) -> Written:
         )
         page = environment.get_template("page.html.j2").render(
             style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-            warnings=doubts,
+            warnings=warnings,
             conditions=conditions.conditions(groups),
             overview=tables.of_grid(runs),
             sweeps=_of_sweeps(material),
             unfinished=unfinished,
-            links=[tables.links(one) for one in verified],
-            sections=[_section(each, drawings) for each, drawings in drawn],
-            folders=list(dict.fromkeys(one.given.resolve().name for one in material.runs)),
+            links=[tables.links(verification) for verification in verified],
+            sections=[_section(runs_group, drawings) for runs_group, drawings in drawn],
+            folders=list(dict.fromkeys(run.given.resolve().name for run in material.runs)),
         )
         (out / PAGE).write_text(page, encoding="utf-8")
         (out / TABLE).write_text(runs.markdown(), encoding="utf-8")
@@ -99,22 +99,22 @@ def write(material: Material, out: Path) -> Written:
         for drawing in drawings
         for kind in ("png", "svg")
     ]
-    return Written(out / PAGE, runs, files, [*unfinished, *doubts])
+    return Written(out / PAGE, runs, files, [*unfinished, *warnings])
 
 
-def _draw(of: Group) -> list[Drawing]:
+def _draw(runs: Group) -> list[Drawing]:
     drawings = [
-        accuracy.draw(of),
-        latency.distribution(of),
-        latency.split(of),
-        latency.modelled(of),
-        devices.draw(of),
-        *timeline.draw(of),
+        accuracy.draw(runs),
+        latency.distribution(runs),
+        latency.split(runs),
+        latency.modelled(runs),
+        devices.draw(runs),
+        *timeline.draw(runs),
     ]
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def _section(of: Group, drawings: Sequence[Drawing]) -> Section:
+def _section(runs: Group, drawings: Sequence[Drawing]) -> Section:
     figures = [
         Figure(
             drawing.name,
@@ -124,12 +124,14 @@ def _section(of: Group, drawings: Sequence[Drawing]) -> Section:
         )
         for drawing in drawings
     ]
-    made = [table(of) for table in (tables.accuracy, tables.latency, tables.split, tables.devices)]
-    return Section(of.name, of.slug, made, figures)
+    made = [
+        table(runs) for table in (tables.accuracy, tables.latency, tables.split, tables.devices)
+    ]
+    return Section(runs.name, runs.slug, made, figures)
 
 
 def _of_sweeps(material: Material) -> list[Table]:
-    """What a sweep has beyond its runs: each policy against the reference."""
+    """Return the tables of sweeps: each policy against the reference."""
     return [
         tables.of_grid(grid)
         for sweep in material.sweeps

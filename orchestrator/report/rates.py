@@ -1,7 +1,7 @@
-"""The link rates that runs saw, drawn again from the profile that each has recorded.
+"""The link rates during runs, recomputed from the profile that each run recorded.
 
-A profile's text has the seed, an interval's line its number and when it began: that is all that
-the channel depends on.
+The channel depends only on the profile's text, which has the seed, and on the number and start of
+each recorded interval.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from orchestrator.radio.profiles import Profile
 from orchestrator.report.load import Recorded
 from orchestrator.results.schema import Run
 
-# Of more intervals every k-th is computed: each costs up to half a millisecond.
+# With more intervals, every k-th is computed: each costs up to half a millisecond.
 COMPUTED = 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """Rates from one begin to the next.
+    """Rates from the start of one interval to the next.
 
     Attributes:
-        begin_s: when each interval began [Unix s], (n,).
-        mbps: intervals × devices × (down, up); 0 in an outage, NaN where it is not limited.
-        lasts_s: how long one interval, or k if only every k-th is here, was to last; None where
+        begin_s: start of each interval [Unix s], (n,).
+        mbps: intervals × devices × (down, up); 0 in an outage, NaN where not limited.
+        lasts_s: nominal length of one interval, or of k if only every k-th is included; None if
             there is only one.
-        every: that k.
+        every: k.
     """
 
     begin_s: NDArray[np.float64]
@@ -43,7 +43,7 @@ class Rates:
     every: int = 1
 
     def least_mbps(self, begin_s: float, end_s: float) -> float:
-        """The slowest link's rate, averaged over the intervals of a time; 0: one was out."""
+        """Return the rate of the slowest link, averaged over intervals; 0 in an outage."""
         first = max(0, int(np.searchsorted(self.begin_s, begin_s, side="right")) - 1)
         last = max(first + 1, int(np.searchsorted(self.begin_s, end_s)))
         slowest = np.nanmin(self.mbps[first:last], axis=(1, 2), initial=math.inf)
@@ -51,9 +51,9 @@ class Rates:
 
 
 def profile_of(run: Run) -> Profile | None:
-    """The profile as a run has recorded it.
+    """Return the profile that a run recorded.
 
-    None where that is not all of it: the traces that it refers to are not in a run's record.
+    None if it refers to traces: they are not in the record of a run.
     """
     channel = run.channel
     try:
@@ -63,21 +63,21 @@ def profile_of(run: Run) -> Profile | None:
 
 
 def over_time(runs: Sequence[Recorded]) -> Rates | None:
-    """The rates while runs of one profile took place; None if they cannot be known."""
+    """Return the rates during runs of one profile; None if they are unknown."""
     profile = profile_of(runs[0].run)
     if profile is None:
         return None
     begins = {
-        (one.epoch, one.interval): one.apply_at_s for run in runs for one in run.intervals
+        (item.epoch, item.interval): item.apply_at_s for run in runs for item in run.intervals
     }  # the same on every device
-    if profile.interval_s is None:  # a draw may have been in force since before its run began
-        held = [one.run.channel for one in runs if not one.intervals]
-        begins |= {(one.epoch, one.interval): one.apply_at_s for one in held}
+    if profile.interval_s is None:  # a draw may be in force since before its run began
+        held = [run.run.channel for run in runs if not run.intervals]
+        begins |= {(state.epoch, state.interval): state.apply_at_s for state in held}
     if not begins:
         return None
     ordered = sorted((begin_s, interval) for (_, interval), begin_s in begins.items())
     if profile.interval_s is None and len({interval for _, interval in ordered}) == 1:
-        ordered = ordered[:1]  # the same draw, put into force again
+        ordered = ordered[:1]  # the same draw, applied again
     lasts_s = _lasts_s(profile, [begin_s for begin_s, _ in ordered])
     every = math.ceil(len(ordered) / COMPUTED)
     kept = ordered[::every]
@@ -90,7 +90,7 @@ def over_time(runs: Sequence[Recorded]) -> Rates | None:
 
 
 def _lasts_s(profile: Profile, begin_s: Sequence[float]) -> float | None:
-    """How long an interval is to last; where each request has a draw, the longest that one did."""
+    """Return the nominal length of an interval; with a draw per request, the longest one."""
     if profile.interval_s is not None:
         return profile.interval_s
     return float(np.diff(begin_s).max()) if len(begin_s) > 1 else None
@@ -100,7 +100,7 @@ def _drawn(run: Run, intervals: tuple[int, ...]) -> NDArray[np.float64]:
     return _drawn_of(run.channel.profile_text, run.channel.profile, intervals)
 
 
-@lru_cache(maxsize=2)  # a group's table and its figure ask for the same
+@lru_cache(maxsize=2)  # the table and the figure of a group need the same rates
 def _drawn_of(text: str, name: str, intervals: tuple[int, ...]) -> NDArray[np.float64]:
     profile = profiles.parse(text, name, "run.json")
     return np.array(

@@ -1,4 +1,4 @@
-"""The same prompts under several profiles or policies, in one table: what got slower, and where."""
+"""One table of the same prompts under several profiles or policies: which part got slower."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ COLUMNS = (
 
 
 def side_by_side(runs: Sequence[Recorded]) -> Grid:
-    """A line a run, those of the same prompts together; the first of them is what others have."""
+    """Return a row per run, grouped by prompts; the first of a group is the baseline."""
     first: dict[tuple[str, str], Summary] = {}
-    for one in runs:
-        first.setdefault(_prompts(one), one.summary)
+    for run in runs:
+        first.setdefault(_prompts(run), run.summary)
     rows = [
-        [*_cells(one.summary), _against(first[key], one.summary)]
+        [*_cells(run.summary), _against(first[key], run.summary)]
         for key in first
-        for one in runs
-        if _prompts(one) == key
+        for run in runs
+        if _prompts(run) == key
     ]
     return Grid(TITLE, COLUMNS, rows)
 
 
-def _prompts(one: Recorded) -> tuple[str, str]:
-    return one.run.prompts.name, one.run.prompts.sha256
+def _prompts(run: Recorded) -> tuple[str, str]:
+    return run.run.prompts.name, run.run.prompts.sha256
 
 
 def _cells(summary: Summary) -> list[str]:
@@ -46,13 +46,13 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.prompts}\n{channel(summary)}",
         f"{summary.policy.label}\n{count}",
         accuracy(summary),
-        *(f"{ms(each.p50_s)}\n{ms(each.p95_s)}" for each in times),
+        *(f"{ms(time.p50_s)}\n{ms(time.p95_s)}" for time in times),
         *map(ms, _split(summary).values()),
     ]
 
 
 def _split(summary: Summary) -> dict[str, float | None]:
-    """The parts of a request's mean time that radio and devices took [s], and the rest."""
+    """Return the parts of a request's mean time at radio and devices [s], and the rest."""
     parts = {part.removesuffix("_s"): summary.split[part].mean_s for part in SHOWN_PARTS}
     whole = summary.end_to_end.mean_s
     known = sum(value or 0.0 for value in parts.values())
@@ -60,7 +60,7 @@ def _split(summary: Summary) -> dict[str, float | None]:
 
 
 def _against(first: Summary, other: Summary) -> str:
-    """`6.00×` and `+1608 uplink`: how much longer it takes, and which part changed most."""
+    """Return the ratio of medians and the part that changed most: `6.00×`, `+1608 uplink`."""
     was, now = first.end_to_end.p50_s, other.end_to_end.p50_s
     if other is first or not was or now is None:
         return NONE

@@ -1,4 +1,4 @@
-"""The numbers of a group of runs as tables of a page."""
+"""Tables of a report page with the numbers of a group of runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PERCENTILE = re.compile(r"p(\d+)_s")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page; the first `heads` cells of a row name it, the others are numbers."""
+    """A table of a page; the first `heads` cells of a row are its headings, the rest numbers."""
 
     caption: str
     columns: Sequence[str]
@@ -32,14 +32,14 @@ class Table:
 
 
 def of_grid(grid: Grid) -> Table:
-    """A sweep's table."""
+    """Convert a table of a sweep."""
     heads = sum(column in TEXTS for column in grid.columns)
     return Table(grid.title, grid.columns, grid.rows, heads)
 
 
 def accuracy(group: Group) -> Table:
-    """Scores and throughput; what no run has is left out."""
-    rows = {label: _scores(one.summary) for label, one in group.runs.items()}
+    """Return scores and throughput; columns without any value are omitted."""
+    rows = {label: _scores(run.summary) for label, run in group.runs.items()}
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     return Table(
         "Accuracy and throughput",
@@ -49,16 +49,16 @@ def accuracy(group: Group) -> Table:
 
 
 def latency(group: Group) -> Table:
-    """Percentiles of every duration that summaries have, with intervals where they have them."""
+    """Return percentiles of each duration in the summaries, with intervals if present."""
     columns: list[str] = []
     rows = []
-    for label, one in group.runs.items():
-        for name, value in one.summary.model_dump().items():
+    for label, run in group.runs.items():
+        for name, value in run.summary.model_dump().items():
             if isinstance(value, dict) and "p95_s" in value:
                 found = [key for key in value if _PERCENTILE.fullmatch(key)]
                 columns = columns or found
-                told = [str(value["n"]), *(_quantile(value, key) for key in columns)]
-                rows.append([label, name.replace("_", " "), *told])
+                cells = [str(value["n"]), *(_quantile(value, key) for key in columns)]
+                rows.append([label, name.replace("_", " "), *cells])
     heads = ["Policy", "Duration", "n", *(name.removesuffix("_s") for name in columns)]
     return Table(
         "Latency [ms] and 95 % intervals where there are any. First token and end to end count "
@@ -71,10 +71,10 @@ def latency(group: Group) -> Table:
 
 
 def split(group: Group) -> Table:
-    """The numbers behind the bars of parts, and the models beside them."""
+    """Return the numbers of the bars of parts, and the models for comparison."""
     rows = []
-    for label, one in group.runs.items():
-        summary = one.summary
+    for label, run in group.runs.items():
+        summary = run.summary
         parts = [_sum(summary, fields) for fields, _, _ in PARTS.values()]
         models = (summary.eq8, summary.batched, summary.eq8_measured)
         ratio = summary.measured_over_batched
@@ -86,7 +86,7 @@ def split(group: Group) -> Table:
         )
     return Table(
         "Where the time goes [ms]: mean per request of each part; Eq. 8, the same with a layer's "
-        "tokens in one message a device, and its three terms as measured",
+        "tokens in run message a device, and its three terms as measured",
         [
             *("Policy", *(name.capitalize() for name in PARTS)),
             *("Eq. 8", "Batched", "As measured", "Links and devices / batched"),
@@ -96,11 +96,11 @@ def split(group: Group) -> Table:
 
 
 def devices(group: Group) -> Table:
-    """Link rates, and what became of the tokens that the gate had for each device."""
+    """Return link rates, and the outcome of the tokens that the gate assigned to each device."""
     rates = over_time(list(group.runs.values()))
     counts = {
-        f"{label}: {words}": tokens(one, fate)
-        for label, one in group.runs.items()
+        f"{label}: {words}": tokens(run, fate)
+        for label, run in group.runs.items()
         for fate, (words, _, _) in FATES.items()
     }
     counts = {name: count for name, count in counts.items() if count}
@@ -123,17 +123,18 @@ def devices(group: Group) -> Table:
     )
 
 
-def links(found: Verification) -> Table:
-    """The error of each link by the message's size."""
-    sizes = sorted({series.size_bytes for series in found.series})
+def links(verification: Verification) -> Table:
+    """Return the error of each link by message size."""
+    sizes = sorted({series.size_bytes for series in verification.series})
     errors = {
         (series.device, series.direction, series.size_bytes): series.error
-        for series in found.series
+        for series in verification.series
     }
-    ends = dict.fromkeys((series.device, series.direction) for series in found.series)
+    ends = dict.fromkeys((series.device, series.direction) for series in verification.series)
     return Table(
-        f"Links verified {found.verified_at} under {found.profile} ({' + '.join(found.backends)}): "
-        "error of the transmission time [%], measured against asked, by the message's size",
+        f"Links verified {verification.verified_at} under {verification.profile} "
+        f"({' + '.join(verification.backends)}): error of the transmission time [%], measured "
+        "against configured, by message size",
         ["Device", "Direction", *(f"{size:,} bytes" for size in sizes)],
         [[str(q), end, *(_error(errors.get((q, end, size))) for size in sizes)] for q, end in ends],
         heads=2,
@@ -141,15 +142,15 @@ def links(found: Verification) -> Table:
 
 
 def _scores(summary: Summary) -> dict[str, str]:
-    told: dict[str, Any] = summary.model_dump()
+    values: dict[str, Any] = summary.model_dump()
     row = {"Requests": str(summary.n), "Failed": str(summary.errors)}
     for field, name in (("accuracy", "Accuracy"), ("accuracy_norm", "Accuracy, normalised")):
-        if told.get(field) is not None:
-            row[f"{name} [%], 95 %"] = percent(told[field], told[f"{field}_interval"], sep="\n")
+        if values.get(field) is not None:
+            row[f"{name} [%], 95 %"] = percent(values[field], values[f"{field}_interval"], sep="\n")
     for field, name in (("tokens_per_s", "Tokens/s"), ("requests_per_s", "Requests/s")):
-        if told.get(field) is not None:
-            row[name] = f"{told[field]:.3g}"
-    goodput = told.get("goodput")
+        if values.get(field) is not None:
+            row[name] = f"{values[field]:.3g}"
+    goodput = values.get("goodput")
     if goodput is not None:
         row[f"Within {goodput['limit_s']:g} s [%]"] = f"{100 * goodput['share']:.1f}"
     return row

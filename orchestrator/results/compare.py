@@ -1,4 +1,4 @@
-"""Two runs against each other, prompt by prompt: what prompts differ by does not blur the runs."""
+"""The comparison of two runs, prompt by prompt, so that prompts' differences do not blur it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from orchestrator.results.statistics import Estimate
 METHOD = (
     "latency: measured by the client from the intended start, medians over the prompts that both "
     f"runs answered; intervals: {statistics.CONFIDENCE:.0%}, percentile bootstrap over prompts, "
-    f"each with what both runs made of it, {statistics.RESAMPLES} resamples; p: McNemar's exact "
+    f"each with both runs' results, {statistics.RESAMPLES} resamples; p: McNemar's exact "
     "test, two-sided"
 )
 
 
 class Difference(BaseModel):
-    """A field of run.json that the runs do not share, and what it is in each."""
+    """A field of run.json that differs between the runs, and its value in each."""
 
     field: str
     a: str
@@ -31,7 +31,7 @@ class Difference(BaseModel):
 
 
 class Times(BaseModel):
-    """Medians [s] of both runs over `n` prompts; `ratio` is B over A, `difference_s` B less A."""
+    """Medians [s] of both runs over `n` prompts; `ratio` is B / A, `difference_s` B - A."""
 
     n: int
     a_p50_s: float
@@ -41,9 +41,9 @@ class Times(BaseModel):
 
 
 class Scores(BaseModel):
-    """Shares of `n` prompts that each run got right, and how many only one of them did.
+    """Shares of `n` prompts that each run got right, and how many only one run got right.
 
-    `mcnemar_p`: how probable so uneven a change is by chance.
+    `mcnemar_p`: the probability of at least as uneven a change by chance.
     """
 
     n: int
@@ -56,10 +56,10 @@ class Scores(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Run B against run A; what nothing can be said of is None.
+    """Run B compared with run A; a field without data is None.
 
-    `prompts` are in both runs, `only_a` and `only_b` in one; `failed` of the former have no answer
-    in one run at least.
+    `prompts` are in both runs, `only_a` and `only_b` in one. `failed` counts the prompts in both
+    runs that at least one run did not answer.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -82,14 +82,14 @@ def compare(a: Path, b: Path) -> Comparison:
     """Compare the runs in two folders, finished or not.
 
     Raises:
-        InputError: one of them is no run, or they have no prompt in common, or other sets.
+        InputError: a folder holds no run, or the runs have different sets or no prompt in common.
     """
     run_a, run_b = _run(a), _run(b)
-    one, other = run_a.prompts, run_b.prompts
-    # Sets that number their items have the same ids for other prompts.
-    if one.name != other.name and one.sha256 != other.sha256:
+    set_a, set_b = run_a.prompts, run_b.prompts
+    # Sets that number their items use the same ids for different prompts.
+    if set_a.name != set_b.name and set_a.sha256 != set_b.sha256:
         raise InputError(
-            f"{a} and {b}: their prompt sets are {one.name} and {other.name}; allowed: the same"
+            f"{a} and {b}: their prompt sets are {set_a.name} and {set_b.name}; allowed: the same"
         )
     of_a, of_b = _by_prompt(read_requests(a)), _by_prompt(read_requests(b))
     common = [key for key in of_a if key in of_b]
@@ -124,7 +124,7 @@ def _run(path: Path) -> Run:
 
 
 def _by_prompt(requests: Sequence[Request]) -> dict[tuple[str, str], Request]:
-    # Files that number their prompts have the same ids for other prompts.
+    # Files that number their prompts use the same ids for different prompts.
     return {(request.prompt_id, request.expected): request for request in requests}
 
 
@@ -138,12 +138,12 @@ def _differences(a: Run, b: Run) -> list[Difference]:
 
 
 def _of_fading(a: Run, b: Run, pairs: Sequence[tuple[Request, Request]]) -> list[Difference]:
-    """That prompts did not meet the same fading in both runs, where they did not."""
+    """Return a difference if prompts did not meet the same fading in both runs."""
     if a.fading is None and b.fading is None:
         return []
-    other = sum(was.first_interval != now.first_interval for was, now in pairs)
-    if other:
-        text = f"not the same for {other} of {len(pairs)}"
+    changed = sum(was.first_interval != now.first_interval for was, now in pairs)
+    if changed:
+        text = f"not the same for {changed} of {len(pairs)}"
     elif any(run.fading and run.fading.goes_on for run in (a, b)):
         text = "depends on when each was sent"
     else:
@@ -152,7 +152,7 @@ def _of_fading(a: Run, b: Run, pairs: Sequence[tuple[Request, Request]]) -> list
 
 
 def _conditions(run: Run) -> dict[str, object]:
-    """What two runs may differ by: what their numbers depend on, and what made them."""
+    """Return what two runs may differ by: what their results depend on, and what produced them."""
     return {
         **essence(run),
         "channel.seed": run.channel.seed,

@@ -1,4 +1,4 @@
-"""What many values come to: mean and percentiles, with intervals, and where too few values end."""
+"""Mean and percentiles of many values, with confidence intervals; None for too few values."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Interval = tuple[float, float]
 
 
 class Average(BaseModel):
-    """A duration per request [s]; None where no request was answered."""
+    """Mean and median of a duration per request [s]; None if no request was answered."""
 
     mean_s: float | None
     p50_s: float | None
 
 
 class Percentiles(Average):
-    """Mean and percentiles of `n` durations [s], by linear interpolation; None of too few.
+    """Mean and percentiles of `n` durations [s], by linear interpolation; None for too few.
 
-    Of fewer than 10, 20 and 100 values the 90th, 95th and 99th percentile would be just about the
-    maximum.
+    With fewer than 10, 20 and 100 values, the 90th, 95th and 99th percentiles would be little more
+    than the maximum.
     """
 
     n: int
@@ -35,7 +35,7 @@ class Percentiles(Average):
 
 
 class Distribution(Percentiles):
-    """The same with 95 % bootstrap intervals over requests; None of fewer than two."""
+    """Percentiles with 95 % bootstrap intervals over requests; None for fewer than two."""
 
     mean_interval_s: Interval | None
     p50_interval_s: Interval | None
@@ -43,12 +43,12 @@ class Distribution(Percentiles):
 
 
 def average(values: Sequence[float]) -> Average:
-    """Mean and median."""
+    """Return the mean and median of durations [s]."""
     return Average(mean_s=mean(values), p50_s=_percentile(values, 50))
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
-    """Without intervals."""
+    """Return the mean and percentiles of durations [s], without intervals."""
     return Percentiles(
         n=len(values),
         mean_s=mean(values),
@@ -60,7 +60,7 @@ def percentiles(values: Sequence[float]) -> Percentiles:
 
 
 def distribution(values: Sequence[float]) -> Distribution:
-    """With intervals."""
+    """Return the mean and percentiles of durations [s], with intervals."""
     from orchestrator.results import statistics  # scipy takes a second to load
 
     plain = percentiles(values)
@@ -75,12 +75,12 @@ def distribution(values: Sequence[float]) -> Distribution:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """None of no values."""
+    """Return the mean; None for no values."""
     return float(np.mean(values)) if values else None
 
 
 def share_interval(scores: Sequence[float]) -> Interval | None:
-    """Wilson's 95 % interval of the share of scores that are 1, the others being 0."""
+    """Return Wilson's 95 % interval of the share of scores that are 1; the others are 0."""
     from orchestrator.results import statistics
 
     return statistics.wilson(sum(score == 1 for score in scores), len(scores)) if scores else None

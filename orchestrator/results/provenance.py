@@ -1,4 +1,4 @@
-"""What produced a run: the code, the host, and what the stack says it runs."""
+"""The provenance of a run: the code, the host, and what the stack reports that it runs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,13 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from orchestrator.contracts.http import Build, Health, Orchestrator
 from orchestrator.process.build import source
 from orchestrator.process.root import ROOT
 from orchestrator.prompts.prompt_sets import PromptSet
-from orchestrator.results.schema import (
-    Arrivals,
-    Build,
-    Fading,
-    Health,
-    Orchestrator,
-    PromptsUsed,
-    Run,
-    Stack,
-)
+from orchestrator.results.schema import Arrivals, Fading, PromptsUsed, Run, Stack
 
-# What the command line itself runs on; torch is the services' matter.
+# Packages of the command line itself; torch belongs to the services.
 PACKAGES = ("wdmoe", "httpx", "numpy", "pydantic", "scipy")
 
 _BASE_STATION = (
@@ -43,7 +35,7 @@ def describe(
     routing: bool = False,
     fading: Fading | None = None,
 ) -> Run:
-    """The record of a run that starts now; without `arrivals`, one request after another."""
+    """Return the record of a run that starts now; without `arrivals`, requests are sequential."""
     return Run(
         command=sys.argv,
         started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
@@ -71,7 +63,7 @@ def describe(
 
 
 def of_stack(stack: Stack) -> dict[str, object]:
-    """What numbers depend on beside prompts, profile and policy."""
+    """Return what results depend on beside prompts, profile and policy."""
     station, links = stack.base_station, stack.channel.links
     devices = sorted({device.build for device in station.devices.values() if device.build})
     return {
@@ -93,20 +85,20 @@ def _build(name: str, build: Build | None) -> dict[str, object]:
 
 
 def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> list[str]:
-    """What is wrong with the code in the containers, in a line each.
+    """Return a warning for each fault of the code in the containers.
 
     Args:
-        checkout: digest of the source of the commands that are used with them.
+        checkout: digest of the source of the commands in use.
     """
     warnings = []
-    for who, built in (
+    for name, build in (
         ("base station", health.build),
         ("orchestrator", orchestrator.build),
     ):
-        if built is None or built.source != checkout:
-            runs = "other source" if built is None else f"source {built.source}"
+        if build is None or build.source != checkout:
+            runs = "other source" if build is None else f"source {build.source}"
             warnings.append(
-                f"the {who} runs {runs}, this checkout has {checkout}: `wdmoe up` builds that and "
+                f"the {name} runs {runs}, this checkout has {checkout}: `wdmoe up` builds that and "
                 "replaces the containers"
             )
     others: dict[str, list[str]] = {}
@@ -120,15 +112,15 @@ def code_warnings(health: Health, orchestrator: Orchestrator, checkout: str) -> 
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit of a checkout, `-dirty` behind it if files differ; None if it is not one.
+    """Return the commit of a checkout, with `-dirty` if files differ; None if it is no checkout.
 
-    A package installed somewhere inside another project's checkout has no revision.
+    A package installed inside another project's checkout has no revision.
     """
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+        process = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None

@@ -1,8 +1,8 @@
-"""The folder a run leaves behind: run.json at its start, requests.jsonl and intervals.jsonl line by
-line, routing/ID.npz and code.jsonl if asked for, summary.json.
+"""The folder of a run: run.json, requests.jsonl, intervals.jsonl, summary.json; on request also
+routing/ID.npz and code.jsonl. run.json is written first, the .jsonl files line by line.
 
-A folder belongs to one run. A run that was stopped goes on in it, if all that its numbers depend
-on is as it was; any other is refused rather than mixed in.
+A folder belongs to one run. A stopped run continues in it if everything that its results depend on
+is unchanged; any other run is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.errors import InputError
+from orchestrator.contracts.http import Interval
+from orchestrator.errors import InputError, first_fault
 from orchestrator.files import json_file
 from orchestrator.results.provenance import of_stack
-from orchestrator.results.schema import CodeResult, Interval, Request, Run
+from orchestrator.results.schema import CodeResult, Request, Run
 from orchestrator.results.summary import Summary
 
 RUN, REQUESTS, INTERVALS = "run.json", "requests.jsonl", "intervals.jsonl"
@@ -33,11 +34,11 @@ _PROMPTS = ("name", "sha256", "items", "template", "shuffle_seed")
 
 
 class RunFolder:
-    """Where one run writes. Lines are flushed as they are added, so a killed run loses none.
+    """The folder that one run writes to; lines are flushed at once, so a killed run loses none.
 
     Attributes:
-        run: what was in force when the run began, be it before it was stopped.
-        recorded: the requests of before it was stopped.
+        run: the record of the run's start, also if it has been stopped and resumed since.
+        recorded: the requests recorded before it was stopped.
     """
 
     def __init__(self, path: Path, run: Run, *, resume: bool = False) -> None:
@@ -45,7 +46,7 @@ class RunFolder:
 
         Raises:
             InputError: it cannot be written; or it holds a run already, and `resume` is not set,
-                the run is not the same, or another process is at it.
+                the run is another one, or another process is writing to it.
         """
         self.path = path
         if resume and (path / RUN).exists():
@@ -57,7 +58,7 @@ class RunFolder:
         try:
             if self.run is run:
                 path.mkdir(parents=True, exist_ok=True)
-                json_file.create(path / RUN, run)  # of two runs at once, one is refused
+                json_file.create(path / RUN, run)  # of two concurrent runs, one is refused
             with ExitStack() as opened:
                 self._requests = opened.enter_context(_append_to(path / REQUESTS))
                 self._intervals = opened.enter_context(_append_to(path / INTERVALS))
@@ -72,7 +73,7 @@ class RunFolder:
             raise InputError(f"--out {path}: {error.strerror or error}") from None
 
     def add(self, request: Request, routing: bytes | None = None) -> None:
-        """Append one request's line, and keep its routing as it came."""
+        """Append one request's line, and store its routing as received."""
         if routing is not None:
             (self.path / ROUTING).mkdir(exist_ok=True)
             (self.path / ROUTING / f"{request.id}.npz").write_bytes(routing)
@@ -80,50 +81,53 @@ class RunFolder:
         self._requests.flush()
 
     def add_intervals(self, intervals: Sequence[Interval]) -> None:
-        """Append what devices have applied, each interval once."""
-        for one in sorted(intervals, key=lambda one: one.apply_at_s):
-            if (one.epoch, one.interval) > self._newest.get(one.device, (-1, -1)):
-                self._newest[one.device] = (one.epoch, one.interval)
-                self._intervals.write(one.model_dump_json() + "\n")
+        """Append the intervals that devices have applied, each once."""
+        for item in sorted(intervals, key=lambda item: item.apply_at_s):
+            if (item.epoch, item.interval) > self._newest.get(item.device, (-1, -1)):
+                self._newest[item.device] = (item.epoch, item.interval)
+                self._intervals.write(item.model_dump_json() + "\n")
         self._intervals.flush()
 
     def add_code(self, result: CodeResult) -> None:
-        """Append what became of a request's program."""
+        """Append the outcome of a request's program."""
         with _append_to(self.path / CODE) as results:
             results.write(result.model_dump_json() + "\n")
 
     def close(self) -> None:
-        """Close the files that grow."""
+        """Close the .jsonl files."""
         self._requests.close()
         self._intervals.close()
 
 
 def read_run(path: Path) -> Run:
-    """What was in force when the run in a folder began; InputError if that cannot be read."""
+    """Return the record of the start of a folder's run; InputError if it cannot be read."""
     return json_file.read(path / RUN, Run, "a run")
 
 
 def read_requests(path: Path) -> list[Request]:
-    """The requests of a folder's run so far; InputError names the line that is none.
+    """Return the requests of a folder's run so far; InputError names an invalid line.
 
-    Where programs were tested, their requests have the scores of that. A last line without its
-    end, of a host that went down, does not count.
+    Requests whose programs were tested have the score of the test. An unterminated last line, left
+    by a host that went down, is ignored.
     """
     requests = _read_lines(path / REQUESTS, Request, "a request")
     tested = read_code(path)
     return [
-        one.model_copy(update={"score": tested[one.id].score}) if one.id in tested else one
-        for one in requests
+        request.model_copy(update={"score": tested[request.id].score})
+        if request.id in tested
+        else request
+        for request in requests
     ]
 
 
 def read_code(path: Path) -> dict[int, CodeResult]:
-    """What became of the programs that were tested, by request; InputError as `read_requests`."""
-    return {one.id: one for one in _read_lines(path / CODE, CodeResult, "a program's result")}
+    """Return the outcomes of tested programs by request id; InputError as `read_requests`."""
+    results = _read_lines(path / CODE, CodeResult, "a program's result")
+    return {result.id: result for result in results}
 
 
 def read_intervals(path: Path) -> list[Interval]:
-    """What devices have applied, as far as a folder's run saw it; InputError as `read_requests`."""
+    """Return the applied intervals that a folder's run has seen; InputError as `read_requests`."""
     return _read_lines(path / INTERVALS, Interval, "an interval")
 
 
@@ -133,24 +137,24 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def read_summary(path: Path) -> Summary:
-    """The summary of the run in a folder; InputError if it cannot be read."""
+    """Return the summary of the run in a folder; InputError if it cannot be read."""
     return json_file.read(path / SUMMARY, Summary, "a summary")
 
 
 def to_line(request: Request) -> str:
-    """A request as a line of requests.jsonl: ASCII, so that no reader finds a line end within."""
+    """Return a request as a line of requests.jsonl: ASCII, so it contains no line separator."""
     return json.dumps(request.model_dump())
 
 
 def check_free(path: Path) -> None:
-    """InputError if a run is in `path` already."""
+    """Raise InputError if `path` holds a run already."""
     for name in (RUN, REQUESTS, INTERVALS, ROUTING, CODE, SUMMARY):
         if (path / name).exists():
             raise InputError(f"--out {path}: holds a run already ({name}); allowed: a new folder")
 
 
 def check_same(file: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """InputError, naming the field, if what is recorded in a file is not what is so now."""
+    """Raise InputError, naming the field, if the record in `file` differs from the present."""
     for field in {**before, **now}:
         was, is_now = before.get(field), now.get(field)
         if was != is_now:
@@ -160,13 +164,13 @@ def check_same(file: Path, before: Mapping[str, object], now: Mapping[str, objec
 
 
 def default_path(prompts: str, profile: str) -> Path:
-    """`runs/YYYYmmdd-HHMMSS-SET-PROFILE` in the current folder."""
+    """Return `runs/YYYYmmdd-HHMMSS-SET-PROFILE` in the current folder."""
     name = re.sub(r"[^\w.-]+", "_", f"{prompts}-{profile}")
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
 def essence(run: Run) -> dict[str, object]:
-    """What a run's numbers depend on; not who started it, when, and how links did so far."""
+    """Return what a run's results depend on; not who started it, when, or how links behaved."""
     channel = run.channel
     return {
         **{f"prompts.{name}": getattr(run.prompts, name) for name in _PROMPTS},
@@ -183,7 +187,7 @@ def essence(run: Run) -> dict[str, object]:
 
 
 def _fading(run: Run) -> str | None:
-    """How it begins, and which draw it is where it is one for all."""
+    """Return how fading begins, and the number of the draw if all requests share one."""
     if run.fading is None:
         return None
     draw = f", draw {run.channel.interval}" if run.fading.one_realisation else ""
@@ -191,7 +195,7 @@ def _fading(run: Run) -> str | None:
 
 
 def _schedule(run: Run) -> dict[str, object]:
-    """What requests' starts depend on; not where a trace's file lies."""
+    """Return what requests' starts depend on; not the path of a trace file."""
     return run.arrivals.model_dump(exclude={"trace"})
 
 
@@ -204,24 +208,24 @@ def _read_lines(file: Path, kind: type[_Line], what: str) -> list[_Line]:
             read.append(kind.model_validate_json(line))
         except ValidationError as error:
             raise InputError(
-                f"{file}, line {number}: not {what} of this version: {json_file.first_fault(error)}"
+                f"{file}, line {number}: not {what} of this version: {first_fault(error)}"
             ) from None
     return read
 
 
 def _newest(intervals: Sequence[Interval]) -> dict[int, tuple[int, int]]:
-    """The last epoch and interval of each device."""
+    """Return the last epoch and interval of each device."""
     newest: dict[int, tuple[int, int]] = {}
-    for one in intervals:
-        newest[one.device] = max((one.epoch, one.interval), newest.get(one.device, (-1, -1)))
+    for item in intervals:
+        newest[item.device] = max((item.epoch, item.interval), newest.get(item.device, (-1, -1)))
     return newest
 
 
 def _append_to(file: Path) -> TextIO:
-    """Open for further lines, behind the last whole one.
+    """Open a file to append lines after the last complete one.
 
     Raises:
-        BlockingIOError: another process has it open so; its lock ends with it, however it ends.
+        BlockingIOError: another process appends to it; its lock ends with the process.
     """
     lines = file.open("a+", encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""What of the stack makes a run's numbers doubtful, in a line each: from its begin to its end."""
+"""Warnings about the stack during a run: its code, its switches, its links and their intervals."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from orchestrator.contracts.http import Interval, Link, Status
 from orchestrator.results.provenance import code_warnings, of_stack
-from orchestrator.results.schema import Channel, Interval, Link, Request, Run, Stack
+from orchestrator.results.schema import Request, Run, Stack
 
 # A state is applied within a fraction of a millisecond, unless the host has no time for it.
 LATE_S = 0.01
@@ -15,7 +16,7 @@ LATE_MOST = 0.01
 
 
 def of_code(run: Run, after: Stack) -> list[str]:
-    """Code that is not the checkout's, and a stack that was another at the end."""
+    """Warn of code that differs from the checkout, and of a stack that changed during the run."""
     warnings = []
     if run.source is not None:
         warnings = code_warnings(run.base_station, run.orchestrator, run.source)
@@ -30,8 +31,8 @@ def of_code(run: Run, after: Stack) -> list[str]:
     return warnings
 
 
-def of_switches(channel: Channel, requests: Sequence[Request], after: Channel) -> list[str]:
-    """A switch after the last request began, of which no request tells."""
+def of_switches(channel: Status, requests: Sequence[Request], after: Status) -> list[str]:
+    """Warn of a switch after the last request began, which no request reports."""
     begun = [one.epoch for one in requests if one.epoch is not None]
     seen = [one.timings.epoch for one in requests if one.timings is not None]
     last = max([channel.epoch, *begun, *seen])
@@ -44,19 +45,21 @@ def of_switches(channel: Channel, requests: Sequence[Request], after: Channel) -
     ]
 
 
-def of_links(before: Channel, after: Channel) -> list[str]:
+def of_links(before: Status, after: Status) -> list[str]:
     """Links that were not as requested, and packets dropped."""
     known = {link.device: link for link in before.links}
     warnings = []
     for link in after.links:
         was = known.get(link.device)
-        found = {when: _fault(one) for when, one in (("begin", was), ("end", link)) if one}
+        found = {when: _fault(at) for when, at in (("begin", was), ("end", link)) if at}
         errors = _since(link.errors, was.errors if was else 0)
         faults = {fault: when for when, fault in found.items() if fault}  # each once
-        told = "; ".join(f"{fault} (at the run's {when})" for fault, when in faults.items())
-        if told or errors:
+        shown = "; ".join(f"{fault} (at the run's {when})" for fault, when in faults.items())
+        if shown or errors:
             reports = f"{errors} reports of an error during the run"
-            warnings.append(f"the link of device-{link.device} is not as asked: {told or reports}")
+            warnings.append(
+                f"the link of device-{link.device} is not as requested: {shown or reports}"
+            )
         dropped = _since(_overflows(link), _overflows(was) if was else 0)
         if dropped:
             warnings.append(
@@ -67,18 +70,18 @@ def of_links(before: Channel, after: Channel) -> list[str]:
 
 
 def of_intervals(intervals: Sequence[Interval], requests: Sequence[Request]) -> list[str]:
-    """Coherence intervals that devices applied late, or of which nothing is known.
+    """Warn of coherence intervals that devices applied late or did not report.
 
-    Where fading begins is waited for; what counts is how it goes on. What is missing while no
-    request was under way does not: a run may have been stopped.
+    The first interval of a fading does not count, since the run waits for it. Nor do intervals that
+    are missing while no request was under way: the run may have been stopped.
     """
     known, missing, late_s = 0, 0, []
-    for one in _by_device(intervals):
-        for before, now in pairwise(sorted(one, key=lambda interval: interval.interval)):
+    for series in _by_device(intervals):
+        for before, now in pairwise(sorted(series, key=lambda item: item.interval)):
             known += 1
             late_s.append(now.applied_at_s - now.apply_at_s)
             missing += _missing(before, now, requests)
-    late = [each for each in late_s if each > LATE_S]
+    late = [delay_s for delay_s in late_s if delay_s > LATE_S]
     if not known or (len(late) + missing) / (known + missing) <= LATE_MOST:
         return []
     return [
@@ -89,24 +92,24 @@ def of_intervals(intervals: Sequence[Interval], requests: Sequence[Request]) -> 
 
 
 def _by_device(intervals: Sequence[Interval]) -> Collection[list[Interval]]:
-    """The intervals of each device and epoch."""
+    """Return the intervals of each device and epoch."""
     found: dict[tuple[int, int], list[Interval]] = defaultdict(list)
-    for one in intervals:
-        found[one.device, one.epoch].append(one)
+    for item in intervals:
+        found[item.device, item.epoch].append(item)
     return found.values()
 
 
 def _missing(before: Interval, now: Interval, requests: Sequence[Request]) -> int:
-    """How many intervals between two there are while a request was under way."""
+    """Return how many intervals are missing between two while a request was under way."""
     steps, span_s = now.interval - before.interval, now.apply_at_s - before.apply_at_s
-    if steps < 2 or span_s <= 0:  # a device that has just come was due when it came
+    if steps < 2 or span_s <= 0:  # a device that just connected was due at that moment
         return 0
     length_s = span_s / steps
     from_s = before.apply_at_s + length_s
     under_way_s = sum(
-        max(0.0, min(now.apply_at_s, one.intended_start_s + one.end_to_end_s) - starts_s)
-        for one in requests
-        if (starts_s := max(from_s, one.actual_start_s)) < now.apply_at_s
+        max(0.0, min(now.apply_at_s, r.intended_start_s + r.end_to_end_s) - starts_s)
+        for r in requests
+        if (starts_s := max(from_s, r.actual_start_s)) < now.apply_at_s
     )
     return min(steps - 1, round(under_way_s / length_s))
 
@@ -118,7 +121,7 @@ def _fault(link: Link) -> str | None:
 
 
 def _since(now: int, before: int) -> int:
-    """What a counter has gained; one that is smaller has begun again."""
+    """Return the increase of a counter; a smaller value means that it was reset."""
     return now - before if now >= before else now
 
 

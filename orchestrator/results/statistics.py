@@ -1,7 +1,7 @@
 """The statistics of a sweep: pure functions of one prompt set's values.
 
-What is compared is compared prompt by prompt: both policies had the same prompts, under the same
-fading, so that what prompts differ by does not blur what policies differ by.
+Comparisons are paired by prompt: both policies had the same prompts under the same fading, so
+differences between prompts do not blur differences between policies.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from scipy import stats
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
-# Numbers in memory at a time.
+# Drawn numbers held in memory at a time.
 MOST_DRAWN = 2_000_000
 
 
 class Estimate(BaseModel):
-    """A value with its bootstrap interval (percentile method); of a single value there is none."""
+    """A value with its bootstrap interval (percentile method); None for a single value."""
 
     value: float
     low: float | None
@@ -38,37 +38,37 @@ class Spread(BaseModel):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+    """Return the spread of at least one value."""
     p10, p50, p90 = map(float, np.percentile(values, [10, 50, 90]))
     return Spread(p10=p10, p50=p50, p90=p90)
 
 
 def median(values: Sequence[float]) -> Estimate:
-    """The median, and how far another sample of prompts could have moved it."""
+    """Return the median, and how far another sample of prompts could have moved it."""
     return percentile(values, 50)
 
 
 def percentile(values: Sequence[float], q: float) -> Estimate:
-    """The q-th percentile, by linear interpolation."""
+    """Return the q-th percentile, by linear interpolation."""
     return _bootstrapped(lambda x, axis=-1: np.percentile(x, q, axis=axis), values)
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean."""
+    """Return the mean with its interval."""
     return _bootstrapped(np.mean, values)
 
 
 def difference(reference: Sequence[float], other: Sequence[float]) -> Estimate:
-    """median(other) - median(reference), paired as in `cut`."""
+    """Return median(other) - median(reference), paired as in `cut`."""
     return _bootstrapped(
         lambda x, y, axis=-1: np.median(y, axis=axis) - np.median(x, axis=axis), reference, other
     )
 
 
 def cut(reference: Sequence[float], other: Sequence[float]) -> Estimate:
-    """1 - median(other) / median(reference) of the same prompts' latencies, in their order.
+    """Return 1 - median(other) / median(reference) for the same prompts' latencies, in one order.
 
-    The bootstrap draws prompts, each with both its latencies.
+    The bootstrap draws prompts, each with both of its latencies.
     """
     return _bootstrapped(
         lambda x, y, axis=-1: 1 - np.median(y, axis=axis) / np.median(x, axis=axis),
@@ -78,16 +78,16 @@ def cut(reference: Sequence[float], other: Sequence[float]) -> Estimate:
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's interval of a share, `right` of n ≥ 1; of none and of all, too, it has a length."""
+    """Return Wilson's interval of the share `right` / n, n ≥ 1; never empty, even for 0 and 1."""
     interval = stats.binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar_p(reference: Sequence[bool], other: Sequence[bool]) -> float:
-    """McNemar's exact test of two policies' right and wrong answers to the same prompts.
+    """Return p of McNemar's exact test of two policies' answers to the same prompts.
 
-    Two-sided: how probable prompts that only one policy gets right are divided at least as
-    unevenly, if both were as likely to be that one. 1 if there are no such prompts.
+    Two-sided: the probability that the prompts that only one policy gets right are divided at least
+    as unevenly if both policies are equally likely to be that one. 1 if there are no such prompts.
     """
     pairs = list(zip(reference, other, strict=True))
     lost = sum(before and not after for before, after in pairs)

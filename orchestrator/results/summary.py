@@ -1,4 +1,4 @@
-"""A run in numbers, from its requests. Latency and accuracy are over the answered requests."""
+"""The summary of a run. Latency and accuracy are over the answered requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from itertools import accumulate
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from orchestrator.contracts.http import Interval as Applied
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.time_parts import DEVICE_PARTS, PARTS
+from orchestrator.contracts.timings import Timings
 from orchestrator.results.distribution import (
     Average,
     Distribution,
@@ -18,21 +22,10 @@ from orchestrator.results.distribution import (
     percentiles,
     share_interval,
 )
-from orchestrator.results.schema import (
-    DEVICE_PARTS,
-    PARTS,
-    Arrivals,
-    Fading,
-    Policy,
-    Request,
-    Run,
-    Stack,
-    Timings,
-)
-from orchestrator.results.schema import Interval as Applied
+from orchestrator.results.schema import Arrivals, Fading, Request, Run, Stack
 from orchestrator.results.warnings import doubts
 
-# What the API calls the errors.
+# The API's codes of these errors.
 TOO_LONG = ("context_length_exceeded", "memory_exceeded")
 METHOD = (
     "client-measured from the intended start, over answered requests; percentiles by linear "
@@ -42,7 +35,7 @@ METHOD = (
 
 
 class Goodput(BaseModel):
-    """Requests answered within a limit: how many, as a share of all, and a second."""
+    """Requests answered within a limit: their number, share of all, and rate per second."""
 
     limit_s: float
     n: int
@@ -51,9 +44,9 @@ class Goodput(BaseModel):
 
 
 class Backoff(BaseModel):
-    """What a full base station refused: `requests` were held back, for `mean_s` on average.
+    """The effect of a full base station: `requests` were held back, for `mean_s` on average.
 
-    `retries`: how often requests came again.
+    `retries`: how often requests were sent again.
     """
 
     requests: int
@@ -63,7 +56,7 @@ class Backoff(BaseModel):
 
 
 class InFlight(BaseModel):
-    """Requests under way at a time; the mean is None of a run that had pauses."""
+    """Requests in flight at a time; the mean is None for a run with pauses."""
 
     mean: float | None
     most: int
@@ -72,21 +65,20 @@ class InFlight(BaseModel):
 class Summary(BaseModel):
     """The content of summary.json.
 
-    `too_long`: how many of the `errors` are prompts that the model's context or its memory has
-    no room for.
+    `too_long`: how many of the `errors` are prompts too long for the model's context or its memory.
     `accuracy` is the mean score, 0 or 1, of the `scored` requests, with Wilson's interval;
-    `accuracy_norm` the same of scores by length-normalised likelihood, where there are any.
-    `dispatch_delay` is how much later than intended requests were sent for the first time, of all
-    of them; `backoff` what came of a full base station, None: it refused none.
-    `time_per_output_token` is a request's mean over its tokens but the first. `split` are the parts
-    of an answer's time: `PARTS` as the base station measured them, `http_s`, what lies between
-    client and base station, and `backoff_s`. `eq8` is the paper's sum over tokens and layers,
-    `batched` the same with a layer's tokens for a device in one message; `eq8_measured` is the same
-    three terms, downlink, compute and uplink, as measured. `measured_over_batched` is what links
-    and devices took over the batched model of the same steps: a step that requests share counts
-    for each of them in both, but not in `eq8`, which has a request's own tokens only. What counts
-    per second, answered requests and completion tokens, does so from the first intended start to
-    the last end, without the pauses in which fading begins anew; None of a run that had others.
+    `accuracy_norm` is the same for scores by length-normalised likelihood, if there are any.
+    `dispatch_delay` is how much later than intended all requests were first sent; `backoff` the
+    effect of a full base station, None if it refused no request. `time_per_output_token` is a
+    request's mean over its tokens but the first. `split` has the parts of an answer's time: `PARTS`
+    as the base station measured them, `http_s`, the time between client and base station, and
+    `backoff_s`. `eq8` is the paper's sum over tokens and layers, `batched` the same with a layer's
+    tokens for a device in one message; `eq8_measured` is the measured sum of the same three terms,
+    downlink, compute and uplink. `measured_over_batched` is the measured time of links and devices
+    over the batched model of the same steps: both count a step that requests share once for each
+    request, while `eq8` has a request's own tokens only. Rates per second, of answered requests and
+    completion tokens, count from the first intended start to the last end, without the pauses in
+    which fading begins anew; None for a run with other pauses.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -94,7 +86,7 @@ class Summary(BaseModel):
     warnings: list[str]
     prompts: str
     profile: str
-    policy: Policy
+    policy: PolicySpec
     backends: list[str]
     arrivals: Arrivals
     warmup: int
@@ -146,15 +138,15 @@ def summarise(
     """Sum up the requests of a run.
 
     Args:
-        run: what was in force when it began.
+        run: the record of its start.
         requests: in any order.
-        after: what the stack said at the run's end, or later.
-        intervals: what devices applied during the run.
-        continuous: False if the run was stopped and went on, or shared the stack by turns. Then
-            time has passed without its doing.
-        ended_now: False if `after` is of later, or of when others had the stack: what is in force
-            then says nothing of the run.
-        goodput_limit_s: within which a request counts as good; None: nothing is said of that.
+        after: the stack's report at the run's end, or later.
+        intervals: the intervals that devices applied during the run.
+        continuous: False if the run was stopped and resumed, or took turns with others on the
+            stack: its span then includes time in which it did not run.
+        ended_now: False if `after` is from later, or from another run's turn: what is in force then
+            says nothing about this run.
+        goodput_limit_s: the time within which a request counts as good; None: no goodput.
     """
     answered = [request for request in requests if request.error is None]
     timings = [request.timings for request in answered if request.timings]
@@ -191,7 +183,7 @@ def summarise(
         ),
         end_to_end=distribution([request.end_to_end_s for request in answered]),
         time_per_output_token=distribution(
-            [each for request in answered if (each := _per_token_s(request)) is not None]
+            [time_s for request in answered if (time_s := _per_token_s(request)) is not None]
         ),
         dispatch_delay=percentiles([r.actual_start_s - r.intended_start_s for r in requests]),
         backoff=_backoff(requests),
@@ -211,9 +203,9 @@ def summarise(
 
 
 def _measured_over_batched(timings: Sequence[Timings]) -> float | None:
-    """None where nothing is shaped: the model says 0."""
-    batched_s = sum(each.batched_s for each in timings)
-    measured_s = sum(getattr(each, part) for each in timings for part in DEVICE_PARTS)
+    """Return None if nothing is shaped: the model is 0 then."""
+    batched_s = sum(item.batched_s for item in timings)
+    measured_s = sum(getattr(item, part) for item in timings for part in DEVICE_PARTS)
     return measured_s / batched_s if batched_s else None
 
 
@@ -244,7 +236,7 @@ def _backoff(requests: Sequence[Request]) -> Backoff | None:
 
 
 def _per_token_s(request: Request) -> float | None:
-    """The mean time of a completion's tokens but its first; None if there are none."""
+    """Return the mean time of a completion's tokens but the first; None if it has no others."""
     timings, first_s = request.timings, request.time_to_first_token_s
     if timings is None or first_s is None or timings.completion_tokens < 2:
         return None
@@ -252,10 +244,10 @@ def _per_token_s(request: Request) -> float | None:
 
 
 def _span_s(run: Run, requests: Sequence[Request], *, continuous: bool) -> float | None:
-    """From the first intended start to the last end; None of a run that had pauses.
+    """Return the time from the first intended start to the last end; None for a run with pauses.
 
-    Where fading begins anew for each, requests go one after another, and the pauses between them,
-    in which it does, do not count.
+    If fading begins anew for each request, requests go one after another, and the pauses between
+    them, in which it begins, do not count.
     """
     if not requests:
         return None
@@ -268,8 +260,8 @@ def _span_s(run: Run, requests: Sequence[Request], *, continuous: bool) -> float
 
 
 def _in_flight_most(requests: Sequence[Request]) -> int:
-    """How many requests were under way at the same time at most."""
+    """Return the largest number of requests in flight at the same time."""
     starts = [(request.actual_start_s, 1) for request in requests]
     ends = [(request.intended_start_s + request.end_to_end_s, -1) for request in requests]
-    # Where one ends as another starts, the end is first.
+    # If one request ends as another starts, the end sorts first.
     return max(accumulate((change for _, change in sorted(starts + ends)), initial=0))

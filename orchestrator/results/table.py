@@ -1,6 +1,6 @@
 """The terminal's view of runs, at most WIDTH columns wide.
 
-A table of what answers were made of, two lines a run; then for each run its times and its load.
+A table of latencies and their parts, two lines per run; then each run's times and load.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHOWN_PARTS = ("downlink_s", "compute_s", "uplink_s")
 
 
 def render(summaries: Sequence[Summary]) -> Group:
-    """A table with a row a run; what makes a run's numbers doubtful stands above it."""
+    """Return a table with a row per run; its warnings stand above it."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -54,12 +54,12 @@ def render(summaries: Sequence[Summary]) -> Group:
         for line in item.warnings
     ]
     gap = Text()
-    details = [part for one in summaries for part in (gap, _times(one), gap, _load(one))]
+    details = [part for item in summaries for part in (gap, _times(item), gap, _load(item))]
     return Group(*warnings, table, *details)
 
 
 def ms(seconds: float | None) -> str:
-    """A duration in milliseconds, with three digits or all before the point."""
+    """Return a duration in milliseconds, with a decimal below 100."""
     if seconds is None:
         return NONE
     milliseconds = seconds * 1e3
@@ -67,21 +67,21 @@ def ms(seconds: float | None) -> str:
 
 
 def channel(summary: Summary, sep: str = "\n") -> str:
-    """The profile, and that its numbers are of one realisation where they are."""
+    """Return the profile, with a note if the run met a single realisation of it."""
     fading = summary.fading
     alone = [fading.label] if fading is not None and fading.one_realisation else []
     return sep.join([summary.profile, *alone])
 
 
 def percent(value: float | None, interval: Interval | None, sep: str = " ") -> str:
-    """A share and its interval in per cent: `98.3 [91.1, 99.7]`."""
+    """Return a share and its interval in per cent: `98.3 [91.1, 99.7]`."""
     if value is None or interval is None:
         return NONE
     return f"{100 * value:.1f}{sep}[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def accuracy(summary: Summary) -> str:
-    """Accuracy and below it, in few columns, its interval, both in per cent."""
+    """Return the accuracy and, on a second line, its interval, both in per cent."""
     value, interval = summary.accuracy, summary.accuracy_interval
     if value is None or interval is None:
         return NONE
@@ -89,7 +89,7 @@ def accuracy(summary: Summary) -> str:
 
 
 def _times(summary: Summary) -> Table:
-    """Mean and percentiles, below them the intervals that they have."""
+    """Return a table of means and percentiles, each above its interval."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Times in ms\n[95 %]", no_wrap=True)
     for header in ("n", "mean", "p50", "p90", "p95", "p99"):
@@ -119,7 +119,7 @@ def _times(summary: Summary) -> Table:
 
 
 def _load(summary: Summary) -> Text:
-    """How requests arrived, how many were answered, and how many well."""
+    """Return how requests arrived, how many were answered, and how many in time."""
     lines = [f"Arrivals: {_arrivals(summary)}; in flight: {_in_flight(summary)}"]
     if summary.backoff is not None:
         held = summary.backoff
@@ -135,7 +135,7 @@ def _load(summary: Summary) -> Text:
         lines.append(f"Answered: {rates}")
     if summary.measured_over_batched is not None:
         ratio = summary.measured_over_batched
-        lines.append(f"Links and devices took {ratio:.2f} × what the batched model says")
+        lines.append(f"Links and devices took {ratio:.2f} × the batched model's time")
     if summary.goodput is not None:
         good = summary.goodput
         per_s = "" if good.per_s is None else f", {good.per_s:.3g} requests/s"

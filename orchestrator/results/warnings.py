@@ -1,12 +1,14 @@
-"""What makes a run's numbers doubtful, in a line each."""
+"""Warnings about a run whose results are doubtful, one line each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
+from orchestrator.contracts.http import Interval, Status
+from orchestrator.contracts.timings import Timings
 from orchestrator.results import stack_warnings
-from orchestrator.results.schema import Channel, Interval, Request, Run, Stack, Timings
+from orchestrator.results.schema import Request, Run, Stack
 
 OVERRUNS_MOST = 0.01
 
@@ -20,7 +22,7 @@ def doubts(
     *,
     ended_now: bool,
 ) -> list[str]:
-    """The warnings of a run; arguments as of `summarise`, and the share of overruns."""
+    """Return the warnings of a run; arguments as for `summarise`, and the share of overruns."""
     warnings = []
     n = len(requests)
     answered = [request for request in requests if request.error is None]
@@ -65,7 +67,7 @@ def doubts(
         )
     if channel.degraded or after.channel.degraded:
         warnings.append(
-            "degraded: the profile asks for delay, jitter or loss, the kernel has no netem; only "
+            "degraded: the profile has delay, jitter or loss, but the kernel has no netem; only "
             "its rates were applied"
         )
     if ended_now:
@@ -75,8 +77,8 @@ def doubts(
     return warnings + stack_warnings.of_code(run, after)
 
 
-def _ran_elsewhere(request: Request, timings: Timings, channel: Channel) -> bool:
-    """Whether a request met another profile, or the same as somebody else put it into force.
+def _ran_elsewhere(request: Request, timings: Timings, channel: Status) -> bool:
+    """Return whether a request met another profile, or this profile put into force by others.
 
     The epoch alone would miss an orchestrator that was restarted with another profile.
     """

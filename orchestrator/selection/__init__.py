@@ -1,6 +1,6 @@
-"""Expert selection: from a layer's gate logits to the experts that are used, and their weights.
+"""Expert selection: from a layer's gate logits to the experts used, and their weights.
 
-A policy's own file imports from here, and nothing else of this project but other policies.
+The file of a policy imports from this package and from other policies only.
 """
 
 from orchestrator.selection.policy import Gate, LatencyPolicy, LatencySource, Policy, Selection

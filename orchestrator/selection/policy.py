@@ -1,9 +1,9 @@
-"""What a selection policy is given, what it returns, and what every policy has.
+"""The interface of selection policies: their input, their output, and the base classes.
 
     Gate: logits (n × E), latency (E) ──► Policy.select ──► Selection (n × k) ──► the devices
 
-To check a policy's parameters, the orchestrator needs no torch: policies work with the methods of
-the tensors they are given.
+The orchestrator needs no torch to check the parameters of a policy: policies only call methods of
+the tensors in their input.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import torch
 
-# Where t of Eq. 6 comes from: channel state and speeds, speeds alone (a baseline that knows nothing
-# of the radio), what was measured, the larger of analytic and measured.
+# Source of t in Eq. 6: channel state and speeds, speeds alone (a baseline without knowledge of the
+# radio), measurement, the larger of analytic and measured.
 LatencySource: TypeAlias = Literal["analytic", "compute", "measured", "larger"]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a policy decides on: the n tokens that a layer is about to process.
+    """Input of a policy: the n tokens that a layer is about to process.
 
     Attributes:
-        logits: the gate's, n × E.
-        k: how many experts the model as published uses for a token.
-        latency_s: t_{j,q} of Eq. 6 [s], one token's, by expert: fp64, shape (E,), where the logits
-            are. Infinite in outage, 0 where nothing is shaped. None unless the policy is a
+        logits: gate logits, n × E.
+        k: number of experts per token in the model as published.
+        latency_s: t_{j,q} of Eq. 6 [s] of one token, by expert: fp64, shape (E,), on the device of
+            the logits. Infinite in outage, 0 where nothing is shaped. None unless the policy is a
             `LatencyPolicy`.
-        generator: draws for this sequence, the same whenever its request is repeated.
+        generator: random numbers for this sequence, the same whenever its request is repeated.
     """
 
     logits: torch.Tensor
@@ -48,7 +48,7 @@ class Selection:
 
     Attributes:
         index: expert numbers, n × k; the number of experts itself means "none".
-        weight: what their outputs are multiplied with, fp32, n × k; sums to 1, 0 for "none".
+        weight: factors of their outputs, fp32, n × k; rows sum to 1, 0 for "none".
         candidates: expert numbers before any was dropped, n × k.
     """
 
@@ -58,12 +58,12 @@ class Selection:
 
 
 class Policy(BaseModel, ABC):
-    """A way to select experts; its fields are its parameters, checked when it is made.
+    """A way to select experts; its fields are its parameters, validated on creation.
 
     Attributes:
-        name: its file's.
-        summary: its docstring's first line.
-        draws: whether it uses the generator; then it selects for one sequence at a time.
+        name: the name of its file.
+        summary: the first line of its docstring.
+        draws: whether it uses the generator; then it is called for one sequence at a time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -79,11 +79,11 @@ class Policy(BaseModel, ABC):
 
     @abstractmethod
     def select(self, gate: Gate) -> Selection:
-        """The experts of a layer's tokens, whether or not they can be reached."""
+        """Return the experts for a layer's tokens; unreachable ones are replaced afterwards."""
 
     @property
     def label(self) -> str:
-        """Its name, and the parameters that have to be given or are not at their defaults."""
+        """The name, with the parameters that are required or differ from their defaults."""
         words = [self.name]
         fields = type(self).model_fields.items()
         for field, about in sorted(fields, key=lambda item: not item[1].is_required()):
@@ -95,12 +95,12 @@ class Policy(BaseModel, ABC):
 
     @classmethod
     def allowed(cls, parameter: str) -> str:
-        """What a parameter may be: `0 to 0.5`."""
+        """Return the allowed values of a parameter, such as `0 to 0.5`."""
         return _allowed(cls.model_json_schema()["properties"][parameter])
 
 
 class LatencyPolicy(Policy):
-    """A policy that is told what a token costs on each device."""
+    """A policy that receives the latency of a token on each device."""
 
     latency: LatencySource = Field(default="analytic", description="where t of Eq. 6 comes from")
 
@@ -110,7 +110,7 @@ def _text(value: Any) -> str:
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
-    """A parameter's JSON schema in words."""
+    """Describe a parameter's JSON schema in words."""
     if "anyOf" in schema:
         return ", or ".join(_allowed(part) for part in schema["anyOf"])
     if "enum" in schema or "const" in schema:

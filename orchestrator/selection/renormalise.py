@@ -1,4 +1,4 @@
-"""The gate's weights over fewer experts: those that a policy kept, or that can be reached."""
+"""The gate's weights over a subset of experts: those that a policy kept, or that are reachable."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def weights(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """The gate's weights renormalised over the experts in index (n × k), fp32; 0 for "none".
+    """Return the gate's weights renormalised over the experts in `index` (n × k), fp32.
 
-    A softmax over their logits alone: the same, and of use where every weight is too small for it.
-    A row without any expert is not a number.
+    0 for "none". A softmax over their logits only: the same values, and valid even where every
+    weight underflows. A row without any expert is NaN.
     """
     none = index == logits.shape[-1]
     chosen = logits.float().gather(-1, index.masked_fill(none, 0))
@@ -25,11 +25,11 @@ def weights(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def drop_unreachable(
     selection: Selection, logits: torch.Tensor, reachable: torch.Tensor
 ) -> Selection:
-    """Leave out unreachable experts and renormalise; a token left with none gets its best other.
+    """Drop unreachable experts and renormalise; a token left without any gets its best other.
 
-    `logits` is n × E, `reachable` a bool vector of E. With every expert reachable the selection
-    comes back as it is, and so do rows that lose none, bit for bit. With none reachable, every slot
-    is empty.
+    `logits` is n × E, `reachable` a bool vector of E. If every expert is reachable, the selection
+    is returned unchanged; rows that lose none are unchanged bit for bit. If none is reachable,
+    every slot is empty.
     """
     if bool(reachable.all()):
         return selection
@@ -39,11 +39,11 @@ def drop_unreachable(
     index = selection.index.masked_fill(~usable[selection.index], none)
     candidates = selection.candidates.clone()
     if bool(reachable.any()):
-        bereft = (index == none).all(dim=-1)
-        best = logits.masked_fill(~reachable, -math.inf).argmax(dim=-1)[bereft]
-        # In a slot of its own if it was a candidate that the policy had dropped, else in the first.
-        slot = (candidates[bereft] == best[:, None]).int().argmax(dim=-1)
-        index[bereft, slot] = candidates[bereft, slot] = best
+        empty = (index == none).all(dim=-1)
+        best = logits.masked_fill(~reachable, -math.inf).argmax(dim=-1)[empty]
+        # In its original slot if it was a candidate that the policy dropped, else in the first.
+        slot = (candidates[empty] == best[:, None]).int().argmax(dim=-1)
+        index[empty, slot] = candidates[empty, slot] = best
     lost_none = (index == selection.index).all(dim=-1, keepdim=True)
     weight = selection.weight.where(lost_none, weights(logits, index)).masked_fill(index == none, 0)
     return Selection(index, weight, candidates)

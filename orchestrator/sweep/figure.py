@@ -1,4 +1,4 @@
-"""A sweep's picture for one profile, in the manner of the paper's Figure 3.
+"""The figure of a sweep for one profile, in the style of the paper's Figure 3.
 
 set    set    set       accuracy (left axis) and median latency (right axis) against θ,
 set    set              topk to the left of all θ, other policies to the right
@@ -23,7 +23,7 @@ from orchestrator.sweep.plan import REFERENCE
 from orchestrator.sweep.summary import CellSummary
 
 COLUMNS = 3
-# Okabe and Ito's: told apart with every kind of colour vision, and by marker and dashes without.
+# Okabe-Ito colours, distinct in every kind of colour vision; markers and dashes differ as well.
 _ACCURACY: dict[str, Any] = {"color": "#0072B2", "marker": "o", "linewidth": 1.6}
 _MEASURED: dict[str, Any] = {"color": "#D55E00", "marker": "s", "linewidth": 1.6}
 _EQ8: dict[str, Any] = {"color": "#000000", "marker": "", "linestyle": "--", "linewidth": 1.2}
@@ -52,7 +52,7 @@ def draw(cells: Sequence[CellSummary], heading: str, path: Path) -> None:
 def _draw_set(axes: Axes, cells: Sequence[CellSummary], lowest: float, *, left: bool) -> None:
     places = _places(cells)
     times = axes.twinx()
-    axes.set_zorder(times.get_zorder() + 1)  # accuracy before the bands
+    axes.set_zorder(times.get_zorder() + 1)  # accuracy in front of the bands
     axes.patch.set_visible(False)
     for line in _lines(cells):
         _draw_accuracy(axes, line, places)
@@ -69,9 +69,9 @@ def _draw_set(axes: Axes, cells: Sequence[CellSummary], lowest: float, *, left: 
     if left:
         axes.set_ylabel("accuracy [%]", color=_ACCURACY["color"], fontsize=_SIZE)
     times.set_ylabel("median latency [ms]", color=_MEASURED["color"], fontsize=_SIZE)
-    for each, colour in ((axes, _ACCURACY["color"]), (times, _MEASURED["color"])):
-        each.tick_params(labelsize=_SIZE)
-        each.tick_params(axis="y", labelcolor=colour)
+    for side, colour in ((axes, _ACCURACY["color"]), (times, _MEASURED["color"])):
+        side.tick_params(labelsize=_SIZE)
+        side.tick_params(axis="y", labelcolor=colour)
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
 
 
@@ -98,19 +98,19 @@ def _draw_latency(axes: Axes, line: Sequence[CellSummary], places: dict[str, flo
     if len(shown) > 1:
         axes.fill_between(place, low, high, color=_MEASURED["color"], alpha=_BAND_ALPHA, lw=0)
         axes.plot(place, eq8, **_EQ8)
-    elif shown:  # a policy by itself
+    elif shown:  # a single policy, not a line over θ
         axes.vlines(place, low, high, color=_MEASURED["color"], alpha=2 * _BAND_ALPHA, lw=4)
         axes.plot(place, eq8, **{**_EQ8, "marker": "_", "markersize": 12})
 
 
 def _lines(cells: Sequence[CellSummary]) -> list[list[CellSummary]]:
-    """Wlr over θ is a line, and every other policy a point."""
+    """Return the lines to draw: wlr over θ is one, every other policy a single point."""
     line = sorted((cell for cell in cells if cell.theta is not None), key=lambda c: c.theta or 0.0)
     return [*([line] if line else []), *([cell] for cell in cells if cell.theta is None)]
 
 
 def _places(cells: Sequence[CellSummary]) -> dict[str, float]:
-    """Where each policy is on the horizontal axis, to the scale of θ."""
+    """Return the position of each policy on the horizontal axis, on the scale of θ."""
     thetas = sorted(cell.theta for cell in cells if cell.theta is not None) or [0.0]
     steps = [after - before for before, after in itertools.pairwise(thetas)]
     step = min(steps, default=0.1)
@@ -130,7 +130,7 @@ def _tick(cell: CellSummary) -> str:
 
 
 def _lowest(cells: Sequence[CellSummary]) -> float:
-    """Where the accuracy axis of all panels begins [%]: room for every error bar."""
+    """Return the start of the accuracy axis of all panels [%], with room for every error bar."""
     ends = [
         100 * cell.accuracy_interval[0] - 1 for cell in cells if cell.accuracy_interval is not None
     ]

@@ -1,7 +1,7 @@
-"""What a sweep asks: profiles × prompt sets × policies, and the folder each of these cells has.
+"""The plan of a sweep: profiles × prompt sets × policies, with a folder for each of these cells.
 
-DIR/sweep.json                      what was asked
-DIR/PROFILE/SET/POLICY/             one cell: a run's folder
+DIR/sweep.json                      the record of the plan
+DIR/PROFILE/SET/POLICY/             one cell: the folder of a run
 DIR/summary.json, table.md, PROFILE.png, PROFILE.svg
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator import selection
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.errors import InputError
 from orchestrator.files import json_file
-from orchestrator.prompts.prompt import CodePrompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.radio.profiles import Profile
 from orchestrator.replay import fading
 from orchestrator.results.run_folder import SWEEP, check_same
-from orchestrator.results.schema import Fading, FadingBegins, Policy, PromptsUsed
+from orchestrator.results.schema import Fading, FadingBegins, PromptsUsed
 
 REFERENCE = "topk"
 
@@ -40,18 +40,18 @@ class ProfileUsed(BaseModel):
     sha256: str
 
 
-class Asked(BaseModel):
-    """The content of sweep.json; `fading` None: of a sweep that did not record it."""
+class SweepRecord(BaseModel):
+    """The content of sweep.json; `fading` is None for a sweep that did not record it."""
 
     command: list[str]
     started_at: str
     profiles: list[ProfileUsed]
     sets: list[PromptsUsed]
-    policies: list[Policy]
+    policies: list[PolicySpec]
     fading: FadingBegins | None = None
 
     def essence(self) -> dict[str, object]:
-        """What must not change when a sweep goes on."""
+        """Return the fields that must be the same when a sweep is resumed."""
         return {
             "profiles": ", ".join(profile.name for profile in self.profiles),
             **{f"the sha256 of profile {item.name}": item.sha256 for item in self.profiles},
@@ -69,22 +69,22 @@ class Cell:
 
     profile: Profile
     prompts: PromptSet
-    policy: Policy
+    policy: PolicySpec
     path: Path
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep in a folder; `policies` begins with the reference, then wlr by its θ.
+    """A sweep in a folder; `policies` begins with the reference, then wlr by θ.
 
-    `fading` "one": where a profile is static, all prompts have one draw; what varies in time begins
-    anew for each prompt all the same, as policies could not be compared otherwise.
+    With `fading` "one", all prompts share one draw of a static profile. A profile that varies in
+    time still restarts for each prompt, because policies could not be compared otherwise.
     """
 
     path: Path
     profiles: tuple[Profile, ...]
     sets: tuple[PromptSet, ...]
-    policies: tuple[Policy, ...]
+    policies: tuple[PolicySpec, ...]
     fading: FadingBegins = "each"
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Plan:
                     "allowed: one of them"
                 )
         for prompts in self.sets:
-            if any(isinstance(one, CodePrompt) for one in prompts.prompts):
+            if any(prompt.needs_tests for prompt in prompts.prompts):
                 raise InputError(
                     f"prompt set {prompts.name}: asks for programs, which no sweep runs; "
                     "allowed: wdmoe replay --run-code"
@@ -115,13 +115,13 @@ class Plan:
 
     @property
     def requests(self) -> int:
-        """How many requests the whole sweep has."""
-        prompts = sum(len(one.prompts) for one in self.sets)
+        """Number of requests of the whole sweep."""
+        prompts = sum(len(prompt_set.prompts) for prompt_set in self.sets)
         return prompts * len(self.profiles) * len(self.policies)
 
     @property
     def all_cells(self) -> list[Cell]:
-        """Every cell, in the order in which they are run."""
+        """All cells, in the order in which they run."""
         return [
             cell
             for profile in self.profiles
@@ -130,20 +130,20 @@ class Plan:
         ]
 
     def cells(self, profile: Profile, prompts: PromptSet) -> list[Cell]:
-        """A cell for each policy, in their order."""
+        """Return a cell for each policy, in their order."""
         folder = self.path / profile.name / prompts.name
-        return [Cell(profile, prompts, one, folder / slug(one)) for one in self.policies]
+        return [Cell(profile, prompts, policy, folder / slug(policy)) for policy in self.policies]
 
     def fading_of(self, profile: Profile) -> Fading | None:
-        """How a profile's fading begins for the sweep's requests; None: it has none."""
+        """Return how the fading of a profile begins for the requests; None if it has no fading."""
         if not profile.fades:
             return None
         begins = self.fading if profile.interval_s is None else "each"
         return Fading(begins=begins, interval_s=profile.interval_s)
 
-    def asked(self) -> Asked:
-        """The record of a sweep that starts now."""
-        return Asked(
+    def record(self) -> SweepRecord:
+        """Return the record of a sweep that starts now."""
+        return SweepRecord(
             command=sys.argv,
             started_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             profiles=[ProfileUsed(name=one.name, sha256=one.sha256) for one in self.profiles],
@@ -157,32 +157,32 @@ class Plan:
             fading=self.fading,
         )
 
-    def claim(self, *, resume: bool) -> Asked:
-        """Take the folder for this sweep; what was asked, be it before it was stopped.
+    def claim(self, *, resume: bool) -> SweepRecord:
+        """Claim the folder for this sweep; return its record, from before if it is resumed.
 
         Raises:
-            InputError: it cannot be written; or a sweep is in it, and `resume` is not set or it
-                asked for something else.
+            InputError: the folder cannot be written; or it holds a sweep, and `resume` is not set
+                or that sweep has another plan.
         """
-        file, asked = self.path / SWEEP, self.asked()
+        file, record = self.path / SWEEP, self.record()
         if resume and file.exists():
-            before = json_file.read(file, Asked, "a sweep")
-            check_same(file, before.essence(), asked.essence())
-            return before
+            previous = json_file.read(file, SweepRecord, "a sweep")
+            check_same(file, previous.essence(), record.essence())
+            return previous
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            json_file.create(file, asked)
+            json_file.create(file, record)
         except FileExistsError:
             raise InputError(
                 f"--out {self.path}: holds a sweep already; allowed: a new folder, or --resume"
             ) from None
         except OSError as error:
             raise InputError(f"--out {self.path}: {error.strerror or error}") from None
-        return asked
+        return record
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from the folder that was claimed; InputError if one is at it."""
+        """Lock the claimed folder against other processes; InputError if one holds the lock."""
         with (self.path / SWEEP).open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,26 +193,28 @@ class Plan:
             yield
 
 
-def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[Policy, ...]:
+def policies(thetas: Sequence[float], others: Sequence[str]) -> tuple[PolicySpec, ...]:
     """The reference, wlr with each θ, and others as NAME or NAME:PARAMETER=VALUE,…
 
     Raises:
-        InputError: one of them is no policy.
+        InputError: one of them is not a valid policy.
     """
-    asked: list[tuple[str, dict[str, Any]]] = [(REFERENCE, {})]
-    asked += [("wlr", {"theta": theta}) for theta in thetas]
-    asked += map(_parse, others)
-    found = [selection.find(name, params) for name, params in asked]
-    return tuple(Policy(name=one.name, params=one.model_dump(exclude_none=True)) for one in found)
+    specs: list[tuple[str, dict[str, Any]]] = [(REFERENCE, {})]
+    specs += [("wlr", {"theta": theta}) for theta in thetas]
+    specs += map(_parse, others)
+    found = [selection.find(name, params) for name, params in specs]
+    return tuple(
+        PolicySpec(name=one.name, params=one.model_dump(exclude_none=True)) for one in found
+    )
 
 
-def slug(policy: Policy) -> str:
+def slug(policy: PolicySpec) -> str:
     """A policy's label as the name of a folder: `wlr-theta-0.2`."""
     return re.sub(r"[^\w.+-]+", "-", policy.label.replace("θ", "theta"))
 
 
 def value_of(text: str) -> Any:
-    """A parameter's value as it is typed: a number, true or false if it looks like one."""
+    """Return the value of a parameter as typed: a number, true or false if it parses as one."""
     try:
         return json.loads(text)
     except ValueError:
@@ -220,7 +222,7 @@ def value_of(text: str) -> Any:
 
 
 def blocks(count: int, size: int) -> Iterator[range]:
-    """0 … count - 1 in pieces of `size`, the last one shorter."""
+    """Return 0 … count - 1 in ranges of `size`; the last may be shorter."""
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 

@@ -1,4 +1,4 @@
-"""A sweep in numbers: what its cells' files come to, each against the reference on its prompts."""
+"""Summary of a sweep: statistics of each cell, compared with the reference on its prompts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.time_parts import DEVICE_PARTS, PARTS
+from orchestrator.contracts.timings import Timings
 from orchestrator.replay.fading import STRIDE_S
 from orchestrator.results import statistics
 from orchestrator.results.distribution import Interval
 from orchestrator.results.run_folder import read_requests, read_run, read_summary
-from orchestrator.results.schema import DEVICE_PARTS, PARTS, Fading, Policy, Request, Timings
+from orchestrator.results.schema import Fading, Request
 from orchestrator.results.statistics import Estimate, Spread
-from orchestrator.sweep.plan import Asked, Cell, Plan
+from orchestrator.sweep.plan import Cell, Plan, SweepRecord
 from orchestrator.sweep.run import BLOCK
 
 METHOD = (
@@ -28,16 +31,16 @@ METHOD = (
 
 
 class Measured(BaseModel):
-    """What one policy's answered requests took: medians [s], and ratios.
+    """Times of one policy's answered requests: medians [s], and ratios.
 
     Attributes:
         latency: end to end.
-        latency_spread: the same over requests.
-        devices_p50_s: downlink, wait, compute and uplink as measured.
-        parts_p50_s: of each part of the end-to-end time; medians do not add up exactly.
+        latency_spread: end to end, over requests.
+        devices_p50_s: measured sum of downlink, wait, compute and uplink.
+        parts_p50_s: median of each part of the end-to-end time; medians do not add up exactly.
         ratio: end to end over Eq. 8, by request.
-        devices_ratio: the devices' part as measured over the batched model's, by request.
-        experts_per_token: that worked on a token in a layer, on average.
+        devices_ratio: measured part of the devices over the batched model, by request.
+        experts_per_token: mean number of experts per token and layer.
     """
 
     latency: Estimate
@@ -55,10 +58,10 @@ class Compared(BaseModel):
     """One policy against the reference, on the prompts that both answered.
 
     Attributes:
-        cut: of the median latency, as a share of the reference's.
-        speedup: the reference's median latency over this one's.
-        accuracy_change: as a share of the prompts that have both scores; None if there are none.
-        mcnemar_p: how probable so uneven a change is by chance.
+        cut: reduction of the median latency, as a share of the reference's.
+        speedup: median latency of the reference over that of this policy.
+        accuracy_change: as a share of the prompts that have both scores; None without such prompts.
+        mcnemar_p: probability of a change at least this uneven by chance.
     """
 
     n: int
@@ -69,11 +72,11 @@ class Compared(BaseModel):
 
 
 class CellSummary(BaseModel):
-    """One policy on one prompt set under one profile; None where nothing was answered."""
+    """One policy on one prompt set under one profile; None where no request was answered."""
 
     profile: str
     prompts: str
-    policy: Policy
+    policy: PolicySpec
     label: str
     backends: list[str]
     n: int
@@ -86,21 +89,21 @@ class CellSummary(BaseModel):
 
     @property
     def theta(self) -> float | None:
-        """Of wlr with everything else at its default: a point of the line over θ."""
-        alone = re.fullmatch(r"wlr θ=(\S+)", self.label)
-        return float(alone[1]) if alone else None
+        """θ of wlr with all other parameters at their defaults (the line over θ), else None."""
+        match = re.fullmatch(r"wlr θ=(\S+)", self.label)
+        return float(match[1]) if match else None
 
 
 class SweepSummary(BaseModel):
-    """The content of a sweep's summary.json: what was asked, on what, and what came of it.
+    """The content of a sweep's summary.json: its plan, its conditions and its results.
 
-    `fading`: how each profile's began; None: it has none.
+    `fading`: how the fading of each profile began; None for a profile without fading.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     method: str
-    asked: Asked
+    asked: SweepRecord
     seeds: dict[str, int]
     model: str
     wire_dtype: str
@@ -112,8 +115,8 @@ class SweepSummary(BaseModel):
     fading: dict[str, Fading | None] = {}
 
 
-def summarise(plan: Plan, asked: Asked) -> SweepSummary:
-    """Sum up a sweep whose cells are all there; InputError if one cannot be read."""
+def summarise(plan: Plan, record: SweepRecord) -> SweepSummary:
+    """Summarise a complete sweep; InputError if a cell cannot be read."""
     run = read_run(plan.all_cells[0].path)
     cells: list[CellSummary] = []
     for profile in plan.profiles:
@@ -123,7 +126,7 @@ def summarise(plan: Plan, asked: Asked) -> SweepSummary:
             cells += [_cell(cell, requests, reference) for cell, requests in recorded]
     return SweepSummary(
         method=METHOD,
-        asked=asked,
+        asked=record,
         seeds={profile.name: profile.spec.seed for profile in plan.profiles},
         model=run.base_station.model.name,
         wire_dtype=run.base_station.wire_dtype,
@@ -137,30 +140,33 @@ def summarise(plan: Plan, asked: Asked) -> SweepSummary:
 
 
 def measure(requests: Sequence[Request], layers: int) -> Measured | None:
-    """What a cell's answered requests took; `layers` are the model's."""
+    """Summarise the times of a cell's answered requests; None if there are none.
+
+    `layers` is the number of layers of the model.
+    """
     answered = [(one, one.timings) for one in requests if one.error is None and one.timings]
     if not answered:
         return None
-    timings = [each for _, each in answered]
+    timings = [times for _, times in answered]
     totals = [one.end_to_end_s for one, _ in answered]
-    devices = [sum(getattr(each, part) for part in DEVICE_PARTS) for each in timings]
-    parts = {part: _median([getattr(each, part) for each in timings]) for part in PARTS}
+    devices = [sum(getattr(times, part) for part in DEVICE_PARTS) for times in timings]
+    parts = {part: _median([getattr(times, part) for times in timings]) for part in PARTS}
     parts["http_s"] = _median([one.http_s for one, _ in answered if one.http_s is not None])
     return Measured(
         latency=statistics.median(totals),
         latency_spread=statistics.spread(totals),
-        eq8_p50_s=_median([each.eq8_s for each in timings]),
-        batched_p50_s=_median([each.batched_s for each in timings]),
+        eq8_p50_s=_median([times.eq8_s for times in timings]),
+        batched_p50_s=_median([times.batched_s for times in timings]),
         devices_p50_s=_median(devices),
         parts_p50_s=parts,
-        ratio=_ratios(totals, [each.eq8_s for each in timings]),
-        devices_ratio=_ratios(devices, [each.batched_s for each in timings]),
+        ratio=_ratios(totals, [times.eq8_s for times in timings]),
+        devices_ratio=_ratios(devices, [times.batched_s for times in timings]),
         experts_per_token=_experts_per_token(timings, layers),
     )
 
 
 def compare(requests: Sequence[Request], reference: Sequence[Request]) -> Compared | None:
-    """A cell's requests against the reference's, paired by prompt."""
+    """Compare a cell's requests with the reference's, paired by prompt; None without pairs."""
     before = {one.id: one for one in reference if one.error is None}
     pairs = [(before[one.id], one) for one in requests if one.error is None and one.id in before]
     if not pairs:
@@ -198,15 +204,15 @@ def _cell(cell: Cell, requests: Sequence[Request], reference: Sequence[Request])
 
 
 def _ratios(measured: Sequence[float], modelled: Sequence[float]) -> Spread | None:
-    """Where a model says 0, because nothing is shaped or no expert was reached, there is none."""
+    """Return the spread of the ratios of requests whose modelled time is not 0, or None."""
     ratios = [real / model for real, model in zip(measured, modelled, strict=True) if model > 0]
     return statistics.spread(ratios) if ratios else None
 
 
 def _experts_per_token(timings: Sequence[Timings], layers: int) -> float | None:
-    # A completion's last token is not fed back, so no expert sees it; what is scored has none.
-    tokens = sum(each.prompt_tokens + max(each.completion_tokens - 1, 0) for each in timings)
-    used = sum(sum(each.experts.used.values()) for each in timings)
+    # The last token of a completion is not fed back, so no expert sees it; scored texts have none.
+    tokens = sum(times.prompt_tokens + max(times.completion_tokens - 1, 0) for times in timings)
+    used = sum(sum(times.experts.used.values()) for times in timings)
     return used / (tokens * layers) if tokens else None
 
 

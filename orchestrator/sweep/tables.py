@@ -1,7 +1,7 @@
-"""A sweep's tables: policies down, prompt sets across, as the paper's Table I has it.
+"""Tables of a sweep: a row per policy, a column per prompt set, as in the paper's Table I.
 
-The terminal shows accuracy and latency; `table.md` has what measured and modelled time are made of,
-too, and the conditions.
+The terminal shows accuracy and latency; `table.md` adds the parts of measured and modelled time,
+and the conditions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEXTS = (
     "Policy",
     "Set\nProfile",
     "Policy\nn",
-)  # columns of words; the others are of numbers
+)  # columns of text; the others are numbers
 ACCURACY = "accuracy [%], 95 % interval; change in points, McNemar's p"
 LATENCY = "median latency, speed-up; cut [%]; its 95 % interval"
 BREAKDOWN = (
@@ -51,14 +51,14 @@ BREAKDOWN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn; a cell may have several lines."""
+    """A table independent of its output format; a cell may have several lines."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def rich(self) -> Table:
-        """For the terminal."""
+        """Return the table for the terminal."""
         table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         for column in self.columns:
             words = column in TEXTS
@@ -68,7 +68,7 @@ class Grid:
         return table
 
     def markdown(self) -> str:
-        """For a page."""
+        """Return the table as Markdown."""
         rule = ["---" if column in TEXTS else "---:" for column in self.columns]
         lines = [self.columns, rule, *self.rows]
         body = "\n".join(f"| {' | '.join(cells)} |".replace("\n", "<br>") for cells in lines)
@@ -76,14 +76,14 @@ class Grid:
 
 
 def render(summary: SweepSummary) -> Group:
-    """Accuracy and latency for each profile, under what makes the numbers doubtful."""
+    """Return accuracy and latency for each profile, below the warnings."""
     grids = [grid for name in profiles(summary) for grid in results(summary, name)]
     warnings = [Text(f"Warning: {line}", style="yellow") for line in _warnings(summary)]
     return Group(*warnings, *(grid.rich() for grid in grids))
 
 
 def markdown(summary: SweepSummary) -> str:
-    """The content of table.md."""
+    """Return the content of table.md."""
     pieces = [*(f"Warning: {line}\n" for line in _warnings(summary))]
     for name in profiles(summary):
         grids = [*results(summary, name), breakdown(summary, name)]
@@ -92,18 +92,21 @@ def markdown(summary: SweepSummary) -> str:
 
 
 def profiles(summary: SweepSummary) -> list[str]:
-    """The names of a sweep's profiles, in their order."""
+    """Return the names of the profiles of a sweep, in their order."""
     return [profile.name for profile in summary.asked.profiles]
 
 
 def heading(summary: SweepSummary, profile: str) -> str:
-    """A profile's name, and that its numbers are of one realisation, which no interval covers."""
+    """Return a profile's name, marked if its numbers are of one realisation of the fading.
+
+    No confidence interval covers other realisations.
+    """
     fading = summary.fading.get(profile)
     return f"{profile}, {fading.label}" if fading and fading.one_realisation else profile
 
 
 def results(summary: SweepSummary, profile: str) -> list[Grid]:
-    """Accuracy and latency under one profile."""
+    """Return accuracy and latency under one profile."""
     return [
         _grid(summary, profile, ACCURACY, _accuracy),
         _grid(summary, profile, LATENCY, _latency),
@@ -145,7 +148,7 @@ def _latency(cell: CellSummary) -> str:
 
 
 def breakdown(summary: SweepSummary, profile: str) -> Grid:
-    """What measured and modelled time are made of under one profile."""
+    """Return the parts of measured and modelled time under one profile."""
     rows = [
         [cell.prompts, cell.label, *_times(cell.measured)]
         for cell in summary.cells

@@ -1,4 +1,4 @@
-"""A dashboard: rows of panels on Grafana's grid, and what all dashboards have in common."""
+"""A dashboard: rows of panels on Grafana's grid, and the settings common to all dashboards."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Line:
 
 
 def line(height: int, *panels: Panel, widths: Sequence[int] = ()) -> Line:
-    """Panels side by side; without `widths` of equal ones."""
+    """Return panels side by side, of equal widths unless `widths` are given."""
     shares = widths or (COLUMNS // len(panels),) * len(panels)
     return Line(height, tuple(zip(shares, panels, strict=True)))
 
 
 @dataclass(frozen=True)
 class Section:
-    """A question as a row's title, and the lines that answer it; once for each of `repeat`."""
+    """A question as a row's title, and the lines that answer it; repeated for each of `repeat`."""
 
     title: str
     lines: Sequence[Line]
@@ -40,7 +40,7 @@ class Section:
 
 
 class Annotation(dashboard.AnnotationQuery):
-    """What Prometheus' annotations have beside the expression, and the SDK has no method for."""
+    """A Prometheus annotation, with the fields for which the SDK has no methods."""
 
     def __init__(self, name: str, colour: str, expression: str, text: str) -> None:
         super().__init__()
@@ -53,16 +53,16 @@ class _WithText(models.AnnotationQuery):
         self._text = text
 
     def to_json(self) -> dict[str, object]:
-        """What Grafana reads: a mark for each series of the expression, from its begin to its end.
+        """Return the JSON of a mark for each series of the expression, from its begin to its end.
 
-        Asked in the finest steps; without a step Grafana would take one a minute.
+        Queried in the finest steps, because without a step Grafana uses one per minute.
         """
         payload = super().to_json()
         return {**payload, "step": "2s", "titleFormat": self.name, "textFormat": self._text}
 
 
 def _begins(series: str) -> str:
-    """A series' first step on the graph, whatever a step is."""
+    """Return an expression for a series' first step on the graph, whatever a step is."""
     return f"{series} unless {series} offset $__interval"
 
 
@@ -84,13 +84,13 @@ class DeviceVariable(dashboard.QueryVariable):
 
     def __init__(self) -> None:
         super().__init__("device")
-        everyone = models.VariableOption(selected=True, text=["All"], value=["$__all"])
-        self.label("Device").description("The devices to show: a row each").datasource(PROMETHEUS)
+        all_devices = models.VariableOption(selected=True, text=["All"], value=["$__all"])
+        self.label("Device").description("Devices to show, one row each").datasource(PROMETHEUS)
         self.query({"query": "label_values(wdmoe_device_up, device)", "refId": "device"})
         self.refresh(models.VariableRefresh.ON_DASHBOARD_LOAD)
         self.sort(models.VariableSort.NUMERICAL_ASC)
-        self.multi(True).include_all(True).current(everyone)
-        # an interval's, which the SDK gives to variables of every kind
+        self.multi(True).include_all(True).current(all_devices)
+        # fields of interval variables, which the SDK gives to every kind of variable
         self._internal.auto = self._internal.auto_min = self._internal.auto_count = None
 
 
@@ -100,7 +100,7 @@ def board(
     sections: Sequence[Section],
     variables: Sequence[dashboard.QueryVariable] = (),
 ) -> models.Dashboard:
-    """The dashboard `wdmoe-NAME`, with its panels in order on the grid."""
+    """Return the dashboard `wdmoe-NAME`, with its panels in order on the grid."""
     page = dashboard.Dashboard(f"WDMoE {name}").uid(f"{TAG}-{name}").description(description)
     page.tags([TAG]).readonly().tooltip(models.DashboardCursorSync.CROSSHAIR)
     page.refresh("5s").time("now-15m", "now").timezone("browser")
@@ -138,7 +138,7 @@ def board(
 
 
 def to_board(name: str, title: str) -> list[Builder[models.DashboardLink]]:
-    """A panel's links: one to another dashboard, at the same time."""
+    """Return a panel's links: one to another dashboard, with the same time range."""
     return [
         dashboard.DashboardLink(title)
         .type(models.DashboardLinkType.LINK)

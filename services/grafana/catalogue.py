@@ -1,4 +1,4 @@
-"""All dashboards, by the name of their file."""
+"""All dashboards by file name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 
 def as_json() -> dict[str, str]:
-    """What `dashboards/NAME.json` has to hold, for each name."""
+    """Return the text of `dashboards/NAME.json` by name."""
     boards = {
         "overview": overview.board(),
         "devices": devices.board(),

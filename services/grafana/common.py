@@ -1,6 +1,6 @@
-"""What panels of every kind have: title, description, unit, thresholds, and queries.
+"""The settings common to every kind of panel: title, description, unit, thresholds and queries.
 
-Queries are a mapping from legend to PromQL expression; `{{label}}` in a legend is the series'.
+Queries map legends to PromQL expressions; `{{label}}` in a legend is that label of the series.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 Queries: TypeAlias = Mapping[str, str]
-# A value from which on a colour holds; the first has none.
+# Colours, each with the value from which it holds; the first has none.
 Steps: TypeAlias = Sequence[tuple[float | None, str]]
 P = TypeVar(
     "P",
@@ -36,17 +36,17 @@ P = TypeVar(
 
 PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 TOKENS_PER_S = "suffix:tokens/s"
-# No value is good or bad in itself.
+# No value is good or bad by itself.
 NEUTRAL: Steps = ((None, "text"),)
 
 
 def rising(careful: float, bad: float) -> Steps:
-    """The more the worse: green, orange from `careful` on, red from `bad` on."""
+    """Return steps for values that should be low: green, orange from `careful`, red from `bad`."""
     return ((None, "green"), (careful, "orange"), (bad, "red"))
 
 
-def dressed(panel: P, title: str, description: str, unit: str, thresholds: Steps) -> P:
-    """A panel with what every one has."""
+def describe(panel: P, title: str, description: str, unit: str, thresholds: Steps) -> P:
+    """Set the fields that every panel has, and return the panel."""
     steps = [models.Threshold(value=value, color=colour) for value, colour in thresholds]
     panel.title(title).description(description).unit(unit).datasource(PROMETHEUS)
     return panel.thresholds(
@@ -54,16 +54,16 @@ def dressed(panel: P, title: str, description: str, unit: str, thresholds: Steps
     )
 
 
-def asked(
+def add_queries(
     panel: P,
     queries: Queries,
     *,
     instant: bool = False,
     shape: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> P:
-    """A panel with its queries, A, B, C, …; `instant`: of now alone."""
-    for place, (legend, expression) in enumerate(queries.items()):
-        query = prometheus.Dataquery().ref_id(chr(ord("A") + place)).datasource(PROMETHEUS)
+    """Add queries A, B, C, … to a panel and return it; `instant` queries are of now alone."""
+    for index, (legend, expression) in enumerate(queries.items()):
+        query = prometheus.Dataquery().ref_id(chr(ord("A") + index)).datasource(PROMETHEUS)
         query.expr(expression).legend_format(legend).format(shape)
         panel.with_target(query.instant() if instant else query.range())
     return panel

@@ -1,4 +1,4 @@
-"""One row a device: its link, how busy it is, what a message takes, what it gets to do."""
+"""The dashboard with a row per device: its link, load, message times and tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _THIS = 'device="$device"'
 
 
 def board() -> models.Dashboard:
-    """All devices side by side, then each by itself."""
+    """Return the dashboard: all devices side by side, then each one."""
     return on_grid(
         "devices",
         "Which device is slow, and is it the channel or the device?",
@@ -33,8 +33,8 @@ def _all() -> Line:
         8,
         states(
             "Admitted",
-            "Whether the base station would send a device work. A device that is gone "
-            "loses its tokens' experts until it is back.",
+            "Whether the base station sends work to a device. While a device is gone, its tokens "
+            "go without its experts.",
             {"device {{device}}": "wdmoe_device_up"},
             {"1": ("admitted", "green"), "0": ("gone", "red")},
         ),
@@ -50,7 +50,7 @@ def _all() -> Line:
 
 
 def _both_ways(name: str, metric: str) -> dict[str, str]:
-    """This device's downlink and uplink."""
+    """Return the queries for this device's downlink and uplink."""
     return {
         f"{name} {arrow}": f'{metric}{{{_THIS},direction="{direction}"}}'
         for direction, arrow in (("down", "↓"), ("up", "↑"))
@@ -59,7 +59,7 @@ def _both_ways(name: str, metric: str) -> dict[str, str]:
 
 def _rates_and_load() -> Line:
     rates = {
-        **_both_ways("asked", "wdmoe_link_requested_rate_bps"),
+        **_both_ways("requested", "wdmoe_link_requested_rate_bps"),
         **_both_ways("applied", "wdmoe_link_applied_rate_bps"),
         **_both_ways("verified", "wdmoe_link_measured_rate_bps"),
         **_both_ways("achieved", "wdmoe:link_rate:achieved_bps"),
@@ -69,9 +69,9 @@ def _rates_and_load() -> Line:
         8,
         over_time(
             "Link rate of device $device",
-            "Asked by the channel; applied: read back from the kernel; verified: what 64 KiB "
-            "amounted to in the last `wdmoe link verify`; achieved: by the last minute's "
-            "messages, lower because the host's own work is in their time. A link that "
+            "Requested by the channel; applied: read back from the kernel; verified: measured with "
+            "64 KiB in the last `wdmoe link verify`; achieved: measured with the last minute's "
+            "messages, lower because their time includes the host's own work. A link that "
             "is not shaped has only this one.",
             "bps",
             rates,
@@ -80,8 +80,8 @@ def _rates_and_load() -> Line:
         over_time(
             "How busy device $device is",
             "Share of the last minute in which its link carried a message, each way, and "
-            "in which it computed; above 1, several at a time. All low while layers wait for it: "
-            "its messages are few, and slow.",
+            "in which it computed; above 1: several at a time. If all are low while layers wait "
+            "for it, its messages are few and slow.",
             "percentunit",
             {**airtime, "compute": f"wdmoe:compute:ratio{{{_THIS}}}"},
         ),
@@ -94,8 +94,8 @@ def _times_and_tokens() -> Line:
         8,
         over_time(
             "A message's time at device $device",
-            "Mean of the last minute's messages. Downlink and uplink are the channel's; "
-            "wait and compute the device's.",
+            "Mean of the last minute's messages. Downlink and uplink are due to the channel, "
+            "wait and compute to the device.",
             "s",
             {"{{part}}": f"wdmoe:layer_part_seconds:mean{{{_THIS}}}"},
             stacked=choices.StackingMode.NORMAL,
@@ -103,9 +103,9 @@ def _times_and_tokens() -> Line:
         ),
         over_time(
             "Tokens of device $device",
-            "Tokens that its experts answered, and tokens that lost them: policy (it chose so), "
-            "outage (the channel has the device out of reach), absent, unreachable or lost (the "
-            "device was not there, or did not answer).",
+            "Tokens that its experts answered, and tokens that went without them, by reason: "
+            "policy (the policy's choice), outage (the channel has the device out of reach), "
+            "absent, unreachable or lost (the device was not connected, or did not answer).",
             TOKENS_PER_S,
             {
                 "answered": f"wdmoe:expert_tokens:rate{{{_THIS}}}",

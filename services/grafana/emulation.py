@@ -1,4 +1,4 @@
-"""Whether links, devices and clocks do what the profile says."""
+"""The dashboard that shows whether links, devices and clocks do what the profile says."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _LINK = "device {{device}} {{direction}}"
 
 
 def board() -> models.Dashboard:
-    """Asked against measured, lateness, overruns, queues, and the host beneath."""
+    """Return the dashboard: requested and measured rates, lateness, overruns, queues, the host."""
     return on_grid(
         "emulation",
         "Is the emulation honest?",
         [
             Section("At a glance", [_glance()]),
-            Section("Does a link do what was asked of it?", [_verified(), _live()]),
+            Section("Does each link do what the profile says?", [_verified(), _live()]),
             Section("Are states applied, and answers given, when they are due?", [_due()]),
             Section("Is a queue or the host in the way?", [_queues(), _host()]),
-            Section("How far is the model from what was measured?", [_model()]),
+            Section("How far is the model from the measurement?", [_model()]),
         ],
     )
 
@@ -33,7 +33,7 @@ def _glance() -> Line:
         4,
         number(
             "How links are shaped",
-            "The backend of so many devices: netem does rate, delay, jitter and loss, tbf "
+            "Number of devices by backend: netem supports rate, delay, jitter and loss, tbf "
             "rate alone.",
             "suffix:devices",
             {"{{backend}}": "count by (backend) (wdmoe_link_backend_info)"},
@@ -44,16 +44,16 @@ def _glance() -> Line:
         trust.overruns(),
         number(
             "Packets dropped by a full queue",
-            "In the last minute, of all links. Loss that a profile asks for is not in it: "
-            "any drop here is one that the channel would not have made.",
+            "In the last minute, of all links. Loss that a profile configures is not included: "
+            "any drop here is one that the channel would not have caused.",
             "short",
             {"drops": "sum(increase(wdmoe_link_queue_drops_total[1m]))"},
             thresholds=((None, "green"), (1, "red")),
         ),
         number(
             "Links not as in force",
-            "Links whose device reports an error, an old state or nothing at all, now; and the "
-            "errors of the last minute, those that are over too.",
+            "Links whose device currently reports an error, an old state or nothing at all; and "
+            "the errors of the last minute, including those that are over.",
             "short",
             {
                 "links": "sum(wdmoe_link_fault)",
@@ -70,8 +70,8 @@ def _verified() -> Line:
         11,
         bars(
             "Error of each link, 64 KiB",
-            "Measured transmission time against what was asked, the stack's own cost taken "
-            "off; from the last `wdmoe link verify`. docs/radio.md has the accuracy to "
+            "Measured transmission time, less the stack's own cost, against the expected time; "
+            "from the last `wdmoe link verify`. docs/radio.md has the accuracy to "
             "expect at each rate.",
             "percentunit",
             {_LINK: trust.LINK_ERROR},
@@ -80,8 +80,8 @@ def _verified() -> Line:
         ),
         matrix(
             "Error of each link, by message size",
-            "The same for messages of so many bytes. Small ones fit into the bucket of "
-            "the tbf backend and pass at once: near 100 % is what tbf does there, not a "
+            "The same by size of the messages in bytes. Small ones fit into the bucket of "
+            "the tbf backend and pass at once: near 100 % is normal for tbf there, not a "
             "fault.",
             "percentunit",
             f"avg by (link, bytes) ({by_size})",
@@ -93,25 +93,25 @@ def _verified() -> Line:
 
 
 def _live() -> Line:
-    asked = "avg_over_time(wdmoe_link_requested_rate_bps[1m])"
+    requested = "avg_over_time(wdmoe_link_requested_rate_bps[1m])"
     by = "ignoring (instance, job)"
     return line(
         8,
         over_time(
-            "Applied against asked",
-            "What the kernel says it shapes to over what the channel asked for, means of "
-            "a minute: 1, but for scraping them at different moments of a fading "
+            "Applied over requested rate",
+            "The rate read back from the kernel over the rate that the channel requested, means "
+            "of a minute: 1, except that the two are scraped at different moments of a fading "
             "channel. A link that is not shaped has neither.",
             "short",
-            {_LINK: f"avg_over_time(wdmoe_link_applied_rate_bps[1m]) / {by} {asked}"},
+            {_LINK: f"avg_over_time(wdmoe_link_applied_rate_bps[1m]) / {by} {requested}"},
         ),
         over_time(
-            "Achieved against asked",
-            "Rate of the last minute's messages over what was asked, without a "
-            "verification: at most 1, and lower the shorter a message is on the air, for "
-            "the host's own work is in its time.",
+            "Achieved over requested rate",
+            "Rate of the last minute's messages over the requested rate, without a "
+            "verification: at most 1, and lower the shorter a message is on the air, because "
+            "its time includes the host's own work.",
             "short",
-            {_LINK: f"wdmoe:link_rate:achieved_bps / {by} {asked}"},
+            {_LINK: f"wdmoe:link_rate:achieved_bps / {by} {requested}"},
         ),
     )
 
@@ -135,8 +135,8 @@ def _due() -> Line:
         ),
         over_time(
             "Overruns, by device",
-            "Share of each device's answers that came later than the emulated device's "
-            "would have: the host is too slow for the speed that the profile asks for.",
+            "Share of each device's answers that came later than the emulated device would have "
+            "answered: the host is too slow for the speed that the profile sets.",
             "percentunit",
             {
                 "device {{device}}": f"sum by (device) ({trust.LATE}) "
@@ -152,13 +152,13 @@ def _queues() -> Line:
         8,
         over_time(
             "Bytes in the queues",
-            "Waiting in each link's queue when it was looked at.",
+            "Bytes that waited in each link's queue when it was sampled.",
             "bytes",
             {_LINK: "wdmoe_link_queue_backlog_bytes"},
         ),
         over_time(
             "Packets dropped by a full queue, by link",
-            "A second, by link, while no loss was asked for: the queue was too short.",
+            "Per second, while no loss was configured: the queue was too short.",
             "pps",
             {_LINK: "rate(wdmoe_link_queue_drops_total[1m])"},
         ),
@@ -171,8 +171,8 @@ def _host() -> Line:
         8,
         over_time(
             "Processor time",
-            "Cores that each process keeps busy. Where all of them add up to the host's "
-            "cores, overruns and lateness are the host's.",
+            "Cores that each process keeps busy. If they add up to the host's cores, "
+            "overruns and lateness are due to the host.",
             "suffix:cores",
             {who: "rate(process_cpu_seconds_total[1m])"},
             stacked=choices.StackingMode.NORMAL,
@@ -186,8 +186,7 @@ def _host() -> Line:
         ),
         over_time(
             "Messages refused",
-            "A second, at base station and orchestrator: what was invalid, and was "
-            "dropped instead of believed.",
+            "Invalid messages per second that the base station and the orchestrator dropped.",
             "suffix:messages/s",
             {"refused": "sum(rate(wdmoe_refused_messages_total[1m])) or vector(0)"},
         ),
@@ -201,19 +200,19 @@ def _model() -> Line:
         8,
         over_time(
             "Measured over the model",
-            "What radio and devices took of the last minute's requests, over what Eq. 6 and 7 give "
-            "for the same messages: selections, rates, and all of a layer's tokens for a device "
-            "at once, whichever requests they are of. Above 1 by framing, encryption and the "
-            "scheduling of ten processes.",
+            "The time of radio and devices in the last minute's requests, over the time of Eq. 6 "
+            "and 7 for the same messages: the same selections and rates, and all of a layer's "
+            "tokens for a device at once, whatever their requests. Above 1 because of framing, "
+            "encryption and the scheduling of ten processes.",
             "short",
             {"measured / batched model": "wdmoe:latency_measured_over_batched:ratio"},
         ),
         over_time(
             "A request: end to end, radio and devices, models",
-            "Means of the last minute. Between the first two lie trunk, queueing and the stack's "
-            "own work, of which the paper's model has nothing. A step that several requests share "
-            "counts for each of them, but in Eq. 8, which has a request's own tokens, one after "
-            "the other.",
+            "Means of the last minute. The first two differ by trunk, queueing and the stack's "
+            "own work, which the paper's model does not include. A step that several requests "
+            "share counts for each of them, except in Eq. 8, which has a request's own tokens, "
+            "one after another.",
             "s",
             {
                 "end to end": f"sum(rate(wdmoe_request_seconds_sum[1m])) / {ended}",

@@ -1,4 +1,4 @@
-"""How long prompts take, where the time goes, who is to blame, and whether to believe it."""
+"""The first dashboard: latency, its parts, slow devices, and whether to trust the numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME_AND_VALUE = choices.BigValueTextMode.VALUE_AND_NAME
 
 
 def board() -> models.Dashboard:
-    """The first page."""
+    """Return the dashboard that Grafana shows first."""
     return on_grid(
         "overview",
         "How long do prompts take, where does the time go, and is the emulation honest?",
@@ -63,7 +63,7 @@ def _now() -> Line:
         ),
         number(
             "Requests",
-            "Requests that are served now, and that wait for room. Waiting ones for long: "
+            "Requests being served, and requests that wait for room. If requests wait for long, "
             "the base station is saturated.",
             "short",
             {"running": "wdmoe_requests_running", "waiting": "wdmoe_requests_waiting"},
@@ -71,23 +71,23 @@ def _now() -> Line:
         ),
         number(
             "Accuracy of the replay",
-            "Share of right answers of the replay that runs, or ran last. Which one it is, "
-            "the green marks tell.",
+            "Share of right answers of the current or last replay. The green marks show "
+            "which one it is.",
             "percentunit",
             {"accuracy": "wdmoe_replay_accuracy_ratio"},
             missing="no score yet",
         ),
         number(
             "Progress of the replay",
-            "Share of its prompts that the replay has done.",
+            "Share of its prompts that the replay has completed.",
             "percentunit",
             {"done": "wdmoe_replay_done_requests / (wdmoe_replay_planned_requests > 0)"},
             missing="no replay",
         ),
         number(
             "Alerts",
-            "Alerts that fire now; the red marks tell which. What to do about each is on "
-            "the alerts page of Prometheus.",
+            "Alerts that fire now; the red marks show which. The alerts page of Prometheus "
+            "says what to do about each.",
             "short",
             {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'},
             thresholds=((None, "green"), (1, "red")),
@@ -108,15 +108,15 @@ def _latency() -> list[Line]:
             over_time(
                 "Prompt latency",
                 "From a request's arrival at the base station to its last token, of the "
-                "requests that ended in the last minute; p99 of five minutes, in which "
-                "at least 100 ended. Read from a histogram whose buckets grow by at most 2: "
-                "as exact as the colours beside it.",
+                "requests that ended in the last minute; p99 of five minutes in which "
+                "at least 100 ended. Estimated from a histogram whose buckets grow by a factor "
+                "of at most 2: as exact as the heat map beside it.",
                 "s",
                 percentiles,
             ),
             heat_map(
                 "Prompt latency, distribution",
-                "How many requests a second took how long. Two bands are two kinds of "
+                "Requests per second by the time they took. Two bands are two kinds of "
                 "prompts, or a device that only some of them need.",
                 "s",
                 "sum by (le) (rate(wdmoe_request_seconds_bucket[1m]))",
@@ -126,8 +126,8 @@ def _latency() -> list[Line]:
             7,
             over_time(
                 "Time to first token",
-                "From a request's arrival to its first token: queue, and the whole prompt "
-                "through every layer.",
+                "From a request's arrival to its first token: the queue, and the whole prompt's "
+                "way through every layer.",
                 "s",
                 first_token,
             ),
@@ -139,7 +139,7 @@ def _latency() -> list[Line]:
             ),
             over_time(
                 "Requests ended",
-                "By outcome. Anything but ok deserves a look at `wdmoe status`.",
+                "By outcome. For any outcome but ok, see `wdmoe status`.",
                 "reqps",
                 {"{{outcome}}": "sum by (outcome) (rate(wdmoe_requests_total[1m]))"},
             ),
@@ -157,7 +157,7 @@ def _time() -> Line:
             "A request's time, by part",
             "Mean of the last minute's requests; the height is their mean latency. Per "
             "layer, downlink, wait, compute and uplink are those of the device that "
-            "answered last. What each part is: docs/measurement.md.",
+            "answered last. docs/measurement.md describes each part.",
             "s",
             {"{{part}}": mean},
             stacked=choices.StackingMode.NORMAL,
@@ -165,7 +165,7 @@ def _time() -> Line:
         ),
         bars(
             "Share of each part",
-            "What a shorter part could save at most.",
+            "The most that shortening a part could save.",
             "percentunit",
             {"{{part}}": f"sort_desc({share})"},
             most=1,
@@ -182,7 +182,7 @@ def _devices() -> Line:
         9,
         bars(
             "Layers that waited for this device",
-            "Share of the last minute's layers that this device answered last: to make "
+            "Share of the last minute's layers that this device answered last: making "
             "any other device faster would not have helped them.",
             "percentunit",
             {"device {{device}}": f"{slowest} / on () group_left () sum ({slowest})"},
@@ -210,22 +210,22 @@ def _trust() -> Line:
     return line(
         4,
         number(
-            "Experts a token",
-            "Mean number of experts that a token was sent to, of the last minute.",
+            "Experts per token",
+            "Mean number of experts that a token was sent to, in the last minute.",
             "short",
             {"experts": "wdmoe:experts_per_token:mean"},
         ).links(policy),
         number(
             "Dropped",
-            "Share of the gate's choices that were left out in the last minute: by the "
-            "policy, or because the device was not there.",
+            "Share of the gate's choices that were dropped in the last minute: by the "
+            "policy, or because the device was missing.",
             "percentunit",
             {"dropped": DROPPED_SHARE},
         ).links(policy),
         number(
             "Measured against the model",
-            "What radio and devices took over what the paper's Eq. 6 and 7 give for the same "
-            "messages, with a layer's tokens for a device in one.",
+            "Time of radio and devices over the time of the paper's Eq. 6 and 7 for the same "
+            "messages, each with all of a layer's tokens for a device.",
             "short",
             {"measured / batched model": "wdmoe:latency_measured_over_batched:ratio"},
         ).links(emulation),

@@ -1,6 +1,6 @@
-"""A panel of each kind, with a title, a description, a unit, thresholds and a legend.
+"""A function for each kind of panel: with title, description, unit, thresholds and legend.
 
-Those that show one point in time ask for that alone.
+Panels that show one point in time use instant queries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from services.grafana.common import NEUTRAL, Queries, Steps, asked, dressed
+from services.grafana.common import NEUTRAL, Queries, Steps, add_queries, describe
 
 Panel: TypeAlias = (
     bargauge.Panel
@@ -34,7 +34,7 @@ Panel: TypeAlias = (
     | timeseries.Panel
 )
 
-# By the number in a legend Grafana sorts the buckets of a histogram, so it is nothing else.
+# Grafana sorts a histogram's buckets by the number in the legend, so the legend is only that.
 _BOUND = "{{le}}"
 _MISSING = "–"
 
@@ -51,13 +51,13 @@ def over_time(
     log: bool = False,
     most: float | None = None,
 ) -> timeseries.Panel:
-    """Lines over time; stacked: areas. Thresholds are drawn as dashed lines.
+    """Return a panel of lines over time, or of areas if stacked; thresholds are dashed lines.
 
-    `colours` are of series by their name in the legend, `most` is the axis' upper end.
+    `colours` map series names in the legend to colours; `most` is the upper end of the axis.
     """
-    panel = dressed(timeseries.Panel(), title, description, unit, thresholds)
-    panel = asked(panel, queries)
-    # a table beside its name tells each series' last value and mean
+    panel = describe(timeseries.Panel(), title, description, unit, thresholds)
+    panel = add_queries(panel, queries)
+    # the legend is a table with each series' last value and mean
     panel.legend(
         common.VizLegendOptions()
         .display_mode(choices.LegendDisplayMode.TABLE)
@@ -101,9 +101,9 @@ def number(
     text: choices.BigValueTextMode = choices.BigValueTextMode.VALUE,
     missing: str = _MISSING,
 ) -> stat.Panel:
-    """Large numbers or names, as they are now; `missing` where none is."""
-    panel = dressed(stat.Panel(), title, description, unit, thresholds)
-    panel = asked(panel, queries, instant=True)
+    """Return a panel of current numbers or names; `missing` is shown where there is no value."""
+    panel = describe(stat.Panel(), title, description, unit, thresholds)
+    panel = add_queries(panel, queries, instant=True)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel.text_mode(text).color_mode(choices.BigValueColorMode.VALUE)
     panel.graph_mode(choices.BigValueGraphMode.NONE)
@@ -122,9 +122,9 @@ def bars(
     missing: str = _MISSING,
     shape: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> bargauge.Panel:
-    """A bar a series, as it is now."""
-    panel = dressed(bargauge.Panel(), title, description, unit, thresholds)
-    panel = asked(panel, queries, instant=True, shape=shape)
+    """Return a panel with one bar per series, of the current values."""
+    panel = describe(bargauge.Panel(), title, description, unit, thresholds)
+    panel = add_queries(panel, queries, instant=True, shape=shape)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel.orientation(choices.VizOrientation.HORIZONTAL)
     panel.display_mode(choices.BarGaugeDisplayMode.BASIC)
@@ -139,14 +139,14 @@ def bars(
 
 
 def histogram(title: str, description: str, unit: str, expression: str) -> bargauge.Panel:
-    """A bar a bucket, as it is now; `expression` is by `le`, `unit` of what it counts."""
+    """Return a panel with one bar per bucket; `expression` is by `le`, `unit` is of the counts."""
     return bars(title, description, unit, {_BOUND: expression}, shape=PromQueryFormat.HEATMAP)
 
 
 def heat_map(title: str, description: str, unit: str, expression: str) -> heatmap.Panel:
-    """A histogram over time; `expression` is by `le`, and `unit` is of its bounds."""
-    panel = dressed(heatmap.Panel(), title, description, "short", NEUTRAL)
-    panel = asked(panel, {_BOUND: expression}, shape=PromQueryFormat.HEATMAP)
+    """Return a histogram over time; `expression` is by `le`, and `unit` is of its bounds."""
+    panel = describe(heatmap.Panel(), title, description, "short", NEUTRAL)
+    panel = add_queries(panel, {_BOUND: expression}, shape=PromQueryFormat.HEATMAP)
     panel.y_axis(
         heatmap.YAxisConfig().unit(unit).axis_placement(choices.AxisPlacement.LEFT).reverse(False)
     )
@@ -168,9 +168,9 @@ def heat_map(title: str, description: str, unit: str, expression: str) -> heatma
 def states(
     title: str, description: str, queries: Queries, names: Mapping[str, tuple[str, str]]
 ) -> statetimeline.Panel:
-    """A strip a series over time; `names` are the text and the colour of each value."""
-    panel = dressed(statetimeline.Panel(), title, description, "none", NEUTRAL)
-    panel = asked(panel, queries)
+    """Return one strip per series over time; `names` are the text and colour of each value."""
+    panel = describe(statetimeline.Panel(), title, description, "none", NEUTRAL)
+    panel = add_queries(panel, queries)
     results = {
         value: models.ValueMappingResult(text=text, color=colour)
         for value, (text, colour) in names.items()
@@ -196,9 +196,9 @@ def matrix(
     column: str,
     thresholds: Steps,
 ) -> table.Panel:
-    """One value for each pair of two labels, as it is now, coloured by the thresholds."""
-    panel = dressed(table.Panel(), title, description, unit, thresholds)
-    panel = asked(panel, {"": expression}, instant=True, shape=PromQueryFormat.TABLE)
+    """Return a table of current values for pairs of two labels, coloured by the thresholds."""
+    panel = describe(table.Panel(), title, description, unit, thresholds)
+    panel = add_queries(panel, {"": expression}, instant=True, shape=PromQueryFormat.TABLE)
     panel.with_transformation(
         models.DataTransformerConfig(
             id_val="groupingToMatrix",
@@ -209,7 +209,7 @@ def matrix(
         choices.TableColoredBackgroundCellOptions(mode=choices.TableCellBackgroundDisplayMode.BASIC)
     )
     panel.override_by_name(
-        rf"{row}\{column}",  # the corner, over the rows' names
+        rf"{row}\{column}",  # the corner cell, above the rows' names
         [
             models.DynamicConfigValue(id_val="unit", value="none"),
             models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "auto"}),
@@ -220,7 +220,7 @@ def matrix(
 
 
 def _no_number(missing: str) -> list[models.ValueMapping]:
-    """While nothing runs, a share of nothing is not a number; nobody needs to read NaN."""
+    """Map null and NaN to `missing`: while nothing runs, shares are NaN."""
     options = models.DashboardSpecialValueMapOptions(
         match=models.SpecialValueMatch.NULL_AND_NAN, result=models.ValueMappingResult(text=missing)
     )

@@ -1,4 +1,4 @@
-"""What the selection policy did: how many experts, which were dropped, and was it right to."""
+"""The dashboard of the selection policy: number of experts, drops, and their reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DROPPED_SHARE = f"{_DROPS} / ({_DROPS} + {_SENT})"
 
 
 def board() -> models.Dashboard:
-    """Experts per token, drops, κ and the weight-to-latency ratio."""
+    """Return the dashboard: experts per token, drops, κ and the weight-to-latency ratio."""
     return on_grid(
         "policy",
         "What did the policy do about slow devices?",
@@ -24,7 +24,7 @@ def board() -> models.Dashboard:
             Section("How many experts does a token get?", [_experts()]),
             Section("Whose experts are dropped?", [_drops()]),
             Section("Why: what would another θ do?", [_kappa()]),
-            Section("Was it right to: what was kept, what was dropped?", [_kept()]),
+            Section("Was it right: what was kept, what was dropped?", [_kept()]),
         ],
     )
 
@@ -34,14 +34,14 @@ def _experts() -> Line:
     return line(
         8,
         over_time(
-            "Experts a token",
-            "Mean number of experts that a token was sent to, of the last minute.",
+            "Experts per token",
+            "Mean number of experts that a token was sent to, in the last minute.",
             "short",
             {"mean": "wdmoe:experts_per_token:mean"},
         ),
         over_time(
             "Tokens by number of experts",
-            "Share of tokens that went to so many experts. 0: every device that the "
+            "Share of tokens that went to each number of experts. 0: every device that the "
             "token needed was out of reach.",
             "percentunit",
             {"{{experts}} experts": f"{tokens} / on () group_left () sum ({tokens})"},
@@ -56,7 +56,7 @@ def _drops() -> Line:
         9,
         matrix(
             "Share dropped, by layer and device",
-            "Of the gate's choices of this device in this layer, how many were left out "
+            "Share of the gate's choices of this device in this layer that were dropped "
             "in the last minute. A red column is a device that costs too much, a red row "
             "a layer whose gate prefers such devices.",
             "percentunit",
@@ -67,7 +67,7 @@ def _drops() -> Line:
         ),
         over_time(
             "Dropped, by device",
-            "Share of the gate's choices of this device that were left out, whatever the reason.",
+            "Share of the gate's choices of this device that were dropped, for any reason.",
             "percentunit",
             {
                 "device {{device}}": "sum by (device) (rate(wdmoe_expert_dropped_total[1m]))"
@@ -78,8 +78,8 @@ def _drops() -> Line:
         ),
         over_time(
             "Dropped, by reason",
-            "policy: it chose so; outage: the channel has the device out of reach; absent, "
-            "unreachable, lost: the device was not there, or did not answer.",
+            "policy: the policy's choice; outage: the channel has the device out of reach; absent, "
+            "unreachable, lost: the device was not connected, or did not answer.",
             TOKENS_PER_S,
             {"{{reason}}": "sum by (reason) (rate(wdmoe_expert_dropped_total[1m]))"},
         ),
@@ -93,16 +93,16 @@ def _kappa() -> Line:
         9,
         histogram(
             "κ of the last minute's tokens",
-            "Eq. 10: least over least + greatest weight-to-latency ratio of a token's "
+            "Eq. 10: smallest over smallest + largest weight-to-latency ratio of a token's "
             "candidates, by upper end of each bucket. wlr with θ at a bar's upper end "
             "drops an expert of every token in this bar and those above it on the "
-            "page; under other policies it tells what wlr would do.",
+            "page; under other policies the panel shows what wlr would do.",
             "suffix:tokens·layers/s",
             buckets,
         ),
         heat_map(
             "κ over time",
-            "The same, over time: it moves when the channel does, or the prompts.",
+            "The same over time: it changes with the channel and with the prompts.",
             "short",
             buckets,
         ),
@@ -117,10 +117,10 @@ def _kept() -> Line:
     return line(
         9,
         over_time(
-            "Weight-to-latency ratio, kept against dropped",
+            "Weight-to-latency ratio, kept and dropped",
             "Eq. 9, weight over latency, of candidates that were kept and that the policy "
-            "dropped: median, and the tenth at either end. wlr drops from below; where "
-            "the two overlap it had to compare within a token. A policy that drops "
+            "dropped: 10th, 50th and 90th percentile. wlr drops from below; the two "
+            "overlap because it compares within a token. A policy that drops "
             "nothing has no second group.",
             "suffix:/s",
             {
@@ -132,8 +132,8 @@ def _kept() -> Line:
         ),
         over_time(
             "Time of a layer",
-            "From gate to sum, median and 95th percentile of the last minute: what "
-            "dropping is for. The policy and profile marks show before and after.",
+            "From gate to sum, median and 95th percentile of the last minute: dropping "
+            "experts is meant to reduce it. Compare before and after the policy and profile marks.",
             "s",
             {"p50": "wdmoe:layer_seconds:p50", "p95": "wdmoe:layer_seconds:p95"},
         ),

@@ -1,4 +1,4 @@
-"""Three numbers that tell whether to believe all others; on more than one dashboard."""
+"""Three numbers that show whether to trust all others; they are on two dashboards."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LATENESS = (
     "sum by (device, le) (wdmoe_interval_lateness_seconds_bucket))"
 )
 LATENESS_IS = (
-    "p99 of five minutes; of fewer than 100 states, the largest since the device started, rounded "
-    "up to the histogram's next bound."
+    "p99 of five minutes; with fewer than 100 states, the largest since the device started, "
+    "rounded up to the histogram's next bound."
 )
 LINK_ERROR_STEPS = rising(0.025, 0.05)  # red: the alert's bound
 LATENESS_STEPS = rising(0.005, 0.02)
@@ -25,11 +25,11 @@ NOT_VERIFIED = "not verified"
 
 
 def overruns() -> stat.Panel:
-    """How many answers the host was too slow for."""
+    """Return the panel with the share of answers for which the host was too slow."""
     return number(
         "Overruns",
-        "Share of answers that came later than the emulated device's would have. A run with more "
-        "than 1 % of them says so at its head.",
+        "Share of answers that came later than the emulated device would have answered. A run with "
+        "more than 1 % of them warns above its table.",
         "percentunit",
         {"overruns": f"sum({LATE}) / sum({ANSWERS})"},
         thresholds=OVERRUN_STEPS,
@@ -37,11 +37,11 @@ def overruns() -> stat.Panel:
 
 
 def link_error() -> stat.Panel:
-    """What the last verification found."""
+    """Return the panel with the result of the last verification."""
     return number(
         "Link error",
-        "Of the last `wdmoe link verify`, messages of 64 KiB, worst link: transmission time "
-        "against what was asked. Good is below 5 %, or 0.2 ms on fast links.",
+        "From the last `wdmoe link verify`, messages of 64 KiB, worst link: measured against "
+        "expected transmission time. Good is below 5 %, or 0.2 ms on fast links.",
         "percentunit",
         {"worst link": f"max({LINK_ERROR})"},
         thresholds=LINK_ERROR_STEPS,
@@ -50,10 +50,10 @@ def link_error() -> stat.Panel:
 
 
 def lateness() -> stat.Panel:
-    """How punctual channel states are."""
+    """Return the panel with the lateness of channel states."""
     return number(
         "Lateness",
-        f"How late the latest device applied channel states: {LATENESS_IS}",
+        f"Lateness of channel states on the device with the largest: {LATENESS_IS}",
         "s",
         {"worst device": f"max({LATENESS})"},
         thresholds=LATENESS_STEPS,

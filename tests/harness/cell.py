@@ -1,4 +1,4 @@
-"""A base station's dispatcher with device servers, over real sockets, of a tiny checkpoint."""
+"""A base station's dispatcher and its device servers over real sockets, with a tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -17,25 +17,21 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
 from orchestrator.errors import InputError
-from orchestrator.metrics import BsMetrics, bs_metrics
+from orchestrator.metrics import bs_metrics
 from orchestrator.moe.checkpoint import Checkpoint
 from services import settings
 from services.bs.batch.attention import KvCache
 from services.bs.batch.batch import Segment
 from services.bs.batch.request_context import RequestContext, generator
+from services.bs.build import BaseStation, build, open_router
 from services.bs.engine.trunk import Trunk
-from services.bs.experts.devices import Devices
-from services.bs.experts.dispatcher import Dispatcher
-from services.bs.experts.latency_estimator import LatencyEstimator
-from services.bs.experts.layer_metrics import LayerMetrics
-from services.bs.experts.selector import Selector
 from services.device.expert_server import DeviceServer
 from services.device.experts import Experts
 from services.net import wire
 from services.net.channel_feed import ChannelFeed
 
 CPU = torch.device("cpu")
-# Small enough to save and load in a moment; large enough for every layout.
+# Small enough to save and load quickly; large enough for every layout.
 TINY = MixtralConfig(
     vocab_size=40,
     hidden_size=16,
@@ -59,12 +55,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 class Channel(ChannelFeed):
-    """A channel feed whose state the test sets, or puts into `announced`."""
+    """A channel feed whose state is set by the test, or announced through `announced`."""
 
     state: ChannelState | None = None
 
     def take_in(self) -> None:
-        """Hear nothing: no orchestrator runs in these tests."""
+        """Receive nothing: no orchestrator runs in these tests."""
 
     def current(self) -> ChannelState | None:
         return self.state or super().current()
@@ -72,7 +68,7 @@ class Channel(ChannelFeed):
 
 @dataclass
 class Link:
-    """A device's link, which a test breaks and mends."""
+    """A device's link, which a test can break and repair."""
 
     faults: int = 0
     reason: str | None = None
@@ -85,17 +81,19 @@ class Link:
 class Cell:
     """A base station and its devices."""
 
-    checkpoint: Checkpoint
-    dispatcher: Dispatcher
-    selector: Selector
-    roster: Devices
+    station: BaseStation
     channel: Channel
     registry: CollectorRegistry
-    metrics: BsMetrics
-    context: Any
     port: int
     links: dict[int, Link] = field(default_factory=lambda: defaultdict(Link))
     served: list[tuple[int, threading.Thread]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checkpoint = self.station.checkpoint
+        self.dispatcher = self.station.dispatcher
+        self.selector = self.station.selector
+        self.devices = self.station.devices
+        self.context = self.station.context
 
     def socket(self, q: int) -> Any:
         dealer = self.context.socket(zmq.DEALER)
@@ -111,7 +109,7 @@ class Cell:
         return wire.Hello(wire.PROTOCOL, q, fingerprint, q, *shape, "source ab12")
 
     def start(self, q: int, make: type[Experts] = Experts) -> None:
-        """A real device, served in the background."""
+        """Start a real device in a background thread."""
         experts = make(self.checkpoint, q, CPU, torch.float32)
         socket = self.socket(q)
         server = DeviceServer(socket, self.hello(q), experts, self.channel.current, self.links[q])
@@ -120,10 +118,10 @@ class Cell:
         self.served.append((q, thread))
 
     def end_devices(self) -> None:
-        """Have the devices' threads close their sockets; in the thread of the dispatcher's."""
+        """Make the devices' threads close their sockets; call it from the dispatcher's thread."""
         for q, thread in self.served:
             ended = [f"device-{q}".encode(), *wire.encode(wire.Refused("test has ended"))]
-            with contextlib.suppress(zmq.ZMQError):  # one that has not connected yet
+            with contextlib.suppress(zmq.ZMQError):  # a device that has not connected yet
                 self.dispatcher.socket.send_multipart(ended, zmq.NOBLOCK)
                 thread.join(1)
         self.served.clear()
@@ -134,7 +132,7 @@ class Cell:
         self.context.destroy(linger=0)
 
     def say(self, socket: Any, message: wire.Message) -> wire.Message:
-        """Send as a device, let the base station read, and return its answer."""
+        """Send a message as a device, and return the base station's answer."""
         socket.send_multipart(wire.encode(message))
         return self.answer(socket)
 
@@ -148,17 +146,17 @@ class Cell:
     def admit(self, *devices: int) -> None:
         for _ in range(200):
             self.dispatcher.take_in()
-            if all(self.roster.devices[q].admitted for q in devices):
+            if all(self.devices.devices[q].admitted for q in devices):
                 return
             self.dispatcher.socket.poll(50)
         raise AssertionError("not admitted")
 
     def start_all(self) -> None:
-        """Every device, admitted."""
-        everyone = range(self.checkpoint.info.experts)
-        for q in everyone:
+        """Start every device, and wait until all are admitted."""
+        numbers = range(self.checkpoint.info.experts)
+        for q in numbers:
             self.start(q)
-        self.admit(*everyone)
+        self.admit(*numbers)
 
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -167,21 +165,17 @@ class Cell:
 def part(
     ids: list[int], cache: KvCache, served: RequestContext, wanted: int | None = None
 ) -> Segment:
-    """Tokens of a step, with the logits of all of them unless it is said of how many."""
+    """Return a segment of a step; `wanted` is how many of its tokens need logits, None: all."""
     return Segment(
         ids, cache, served, generator([1, 2, 3], CPU), len(ids) if wanted is None else wanted
     )
 
 
 def forward(split: Trunk, ids: list[int], cache: KvCache, served: RequestContext) -> torch.Tensor:
-    """A step of one sequence; the logits of all of its tokens."""
-    only = part(ids, cache, served)
-    split.forward([only])
-    return only.logits
-
-
-def trunk(cell: Cell) -> Trunk:
-    return Trunk(cell.checkpoint, cell.selector, cell.dispatcher, CPU, torch.float32)
+    """Run a step of one sequence, and return the logits of all its tokens."""
+    segment = part(ids, cache, served)
+    split.forward([segment])
+    return segment.logits
 
 
 def emulating(flops: float, rate_bps: float | None = None) -> ChannelState:
@@ -197,7 +191,7 @@ def _serve(server: DeviceServer, socket: Any) -> None:
     socket.close(linger=0)
 
 
-def _unheard(error: ValueError) -> None:
+def _refuse(error: ValueError) -> None:
     raise AssertionError(f"nothing is announced in these tests: {error}")
 
 
@@ -209,27 +203,22 @@ def cell(checkpoint: Checkpoint) -> Iterator[Cell]:
 
 @contextlib.contextmanager
 def around(checkpoint: Checkpoint) -> Iterator[Cell]:
-    """A base station for a checkpoint; its devices are the test's to start."""
+    """Yield a base station for a checkpoint; the test starts its devices."""
     devices = checkpoint.info.experts
     conf = replace(
         settings.load(), curve=False, devices=devices, wire_dtype="fp32", device_timeout_s=1.5
     )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    router = open_router(context, conf)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     registry = CollectorRegistry()
     metrics = bs_metrics(registry)
-    local = replace(conf, orchestrator_host="127.0.0.1")  # where nobody answers
-    channel = Channel(local, "bs", _unheard, context)
-    roster = Devices(conf, checkpoint.info, checkpoint.fingerprint, metrics)
-    estimate = LatencyEstimator(checkpoint.info, conf.wire_dtype)
-    accounting = LayerMetrics(metrics, estimate, checkpoint.info)
-    dispatcher = Dispatcher(router, conf, checkpoint.info, roster, channel, metrics, accounting)
-    selector = Selector(roster, channel, estimate)
-    made = Cell(checkpoint, dispatcher, selector, roster, channel, registry, metrics, context, port)
+    local = replace(conf, orchestrator_host="127.0.0.1")  # where no orchestrator listens
+    channel = Channel(local, "bs", _refuse, context)
+    station = build(
+        conf, checkpoint, context=context, router=router, channel=channel, metrics=metrics
+    )
+    made = Cell(station, channel, registry, port)
     try:
         yield made
     finally:

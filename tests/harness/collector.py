@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector: takes OTLP over HTTP, as `opentelemetry-proto` defines it."""
+"""An OpenTelemetry collector that receives OTLP over HTTP, as defined by `opentelemetry-proto`."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tests.harness.traced import Told
+from tests.harness.traced import Spans
 
 
 @dataclass
 class Trace:
-    """The spans of one trace, by their ids; `names` are those of services that sent them."""
+    """The spans of one trace by id, and the names of the services that sent them."""
 
     spans: dict[bytes, Any] = field(default_factory=dict)
     services: set[str] = field(default_factory=set)
 
     @property
     def root(self) -> Any:
-        """The span whose parent was not sent."""
+        """The span whose parent was not received."""
         (root,) = (s for s in self.spans.values() if s.parent_span_id not in self.spans)
         return root
 
-    def told(self) -> Told:
-        """As the base station tells spans, from the first one's start on."""
+    def reported_spans(self) -> Spans:
+        """Return the spans as the base station reports them, from the first one's start on."""
         below: dict[bytes, list[Any]] = {}
         for span in self.spans.values():
             below.setdefault(span.parent_span_id, []).append(span)
-        root, told = self.root, []
+        root, spans = self.root, []
 
-        def tell(span: Any, depth: int) -> None:
+        def visit(span: Any, depth: int) -> None:
             zero = root.start_time_unix_nano
             times = span.start_time_unix_nano - zero, span.end_time_unix_nano - zero
             about = {key.removeprefix("wdmoe."): value for key, value in attributes(span).items()}
-            told.append((depth, span.name if depth else "request", *times, about))
+            spans.append((depth, span.name if depth else "request", *times, about))
             children = below.get(span.span_id, [])
             order = [(s.start_time_unix_nano, s.end_time_unix_nano) for s in children]
             for _, child in sorted(zip(order, children, strict=True), key=lambda pair: pair[0]):
-                tell(child, depth + 1)
+                visit(child, depth + 1)
 
-        tell(root, 0)
-        return told
+        visit(root, 0)
+        return spans
 
 
-def attributes(of: Any) -> dict[str, Any]:
-    """A span's or a resource's."""
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in of.attributes}
+def attributes(item: Any) -> dict[str, Any]:
+    """Return the attributes of a span or a resource."""
+    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in item.attributes}
 
 
 class Collector:
-    """What has been exported to `url` so far."""
+    """The traces that were exported to `url` so far."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -66,7 +66,7 @@ class Collector:
         self._traces: dict[bytes, Trace] = {}
 
     def take(self, body: bytes) -> None:
-        """An export."""
+        """Add the spans of an export request."""
         request = ExportTraceServiceRequest.FromString(body)
         with self._lock:
             for resource in request.resource_spans:
@@ -78,7 +78,7 @@ class Collector:
                         trace.services.add(service)
 
     def whole(self) -> list[Trace]:
-        """Traces whose request's span has come: it is the last one to be sent."""
+        """Return the traces whose request's span has arrived: it is sent last."""
         with self._lock:
             traces = list(self._traces.values())
         return [
@@ -90,7 +90,7 @@ class Collector:
 
 @contextmanager
 def collecting(host: str = "127.0.0.1") -> Iterator[Collector]:
-    """A collector that listens on a port of `host`."""
+    """Yield a collector that listens on a port of `host`."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ def collecting(host: str = "127.0.0.1") -> Iterator[Collector]:
             self.wfile.write(answer)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer((host, 0), Handler)
     collector.url = f"http://{host}:{server.server_address[1]}"

@@ -1,4 +1,4 @@
-"""Commands run in this process, and a real orchestrator over HTTP for them."""
+"""`wdmoe` commands run in this process, and a real orchestrator over HTTP for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.harness.serving import serve
 
 @dataclass
 class Result:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ class Result:
 
 
 class Wdmoe:
-    """Runs commands in this process, as the `wdmoe` script would."""
+    """A runner of commands in this process, as the `wdmoe` script runs them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
@@ -50,7 +50,7 @@ class Wdmoe:
 
 @pytest.fixture
 def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wdmoe:
-    # Nothing listens there, unless a test says otherwise.
+    # No service listens there unless a test sets other URLs.
     monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WDMOE_BS_URL", "http://127.0.0.1:9")
     return Wdmoe(monkeypatch, capsys)
@@ -58,7 +58,7 @@ def wdmoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A real orchestrator with eight devices; its URL, which the commands know too."""
+    """Yield the URL of a real orchestrator with eight devices, which the commands use too."""
     registry = CollectorRegistry()
     control = ControlPlane(
         profiles.find("near-far"),

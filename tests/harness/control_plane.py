@@ -1,4 +1,4 @@
-"""A control plane over real sockets, as its tests start it and talk to it."""
+"""A control plane over real sockets, for tests to start and talk to."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def profile(text: str, name: str = "p") -> Profile:
 
 @dataclass
 class Stack:
-    """A running control plane, and what its peers need to reach it."""
+    """A running control plane, with what its peers need to connect to it."""
 
     control: ControlPlane
     registry: CollectorRegistry
     context: zmq.Context[zmq.Socket[bytes]]
     keys_dir: Path | None
 
-    def connect(self, kind: int, own: str) -> zmq.Socket[bytes]:
+    def connect(self, kind: int, name: str) -> zmq.Socket[bytes]:
         socket = self.context.socket(kind)
         if self.keys_dir is not None:
             server = curve_keys.load_public(self.keys_dir, "orchestrator")
-            curve_keys.curve_client(socket, curve_keys.load(self.keys_dir, own), server)
+            curve_keys.curve_client(socket, curve_keys.load(self.keys_dir, name), server)
         if kind == zmq.SUB:
             socket.subscribe(b"")
         socket.connect(self.control.endpoints[0 if kind == zmq.SUB else 1])

@@ -1,4 +1,4 @@
-"""What the tests read from a dashboard's JSON."""
+"""Readers of a dashboard's JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
-    """All panels, without the rows between them."""
+    """Return all panels, without the rows between them."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def expressions(board: dict[str, Any]) -> list[str]:
-    """Every PromQL expression: of panels, annotations and variables."""
+    """Return every PromQL expression of panels, annotations and variables."""
     return [
         *(query["expr"] for panel in panels(board) for query in panel["targets"]),
         *(mark["expr"] for mark in board["annotations"]["list"]),

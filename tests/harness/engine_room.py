@@ -1,4 +1,4 @@
-"""Requests through a real engine: all of them are there before it begins with the first."""
+"""Requests through a real engine: all are submitted before it starts the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.bs.engine.engine import Engine
+from orchestrator.contracts.http import Probes
 from services.bs.engine.request import (
     Echo,
     End,
@@ -22,52 +22,51 @@ from services.bs.engine.request import (
     TokenLogprob,
 )
 from services.bs.engine.sampling import Sampling
-from services.bs.experts.policy_in_force import PolicyInForce
-from services.bs.experts.prober import Prober, ProbeRequest, Probes
-from tests.harness.cell import CPU, Cell, trunk
+from services.bs.experts.prober import ProbeSeries
+from tests.harness.cell import Cell
 
 _numbers = itertools.count()
 _SAMPLING = {field.name for field in dataclasses.fields(Sampling)}
 
 
 class StopError(Exception):
-    """Ends the engine."""
+    """The signal that ends the engine."""
 
 
 @dataclass
 class Answer:
-    """A request, and what the engine tells of it."""
+    """A request, and the events that the engine delivers for it."""
 
     request: Request
     events: list[Event] = field(default_factory=list)
 
     @property
     def end(self) -> End:
-        """The end that it has to have had."""
+        """The end; fails unless the request has ended well."""
         assert isinstance(self.events[-1], End), self.events[-1]
         return self.events[-1]
 
     @property
     def failure(self) -> str:
-        """Why it got no answer."""
+        """The failure's message; fails unless the request has failed."""
         assert isinstance(self.events[-1], Failure), self.events[-1]
         return self.events[-1].message
 
     def text(self, index: int = 0) -> str:
-        """Of one of its sequences."""
+        """Return the text of a sequence."""
         return "".join(piece.text for piece in self._pieces(index))
 
     def tokens(self, index: int = 0) -> list[TokenLogprob]:
-        """Those made for one of its sequences."""
+        """Return the tokens generated for a sequence."""
         return [token for piece in self._pieces(index) for token in piece.tokens]
 
     def echo(self, index: int = 0) -> list[TokenLogprob]:
-        """The tokens of one of its prompts."""
+        """Return the tokens of a prompt."""
         (echo,) = (e for e in self.events if isinstance(e, Echo) and e.index == index)
         return list(echo.tokens)
 
     def reasons(self) -> dict[int, str]:
-        """Why each of its sequences ended."""
+        """Return the finish reason of each sequence."""
         return {e.index: e.finish_reason for e in self.events if isinstance(e, Finished)}
 
     def _pieces(self, index: int) -> list[Piece]:
@@ -80,7 +79,7 @@ def asking(
     also: Callable[[Event], None] = lambda _: None,
     **fields: Any,
 ) -> Answer:
-    """A greedy request, to be answered; `also` hears of every event."""
+    """Return a greedy request and its answer to come; `also` receives every event."""
 
     def deliver(event: Event) -> None:
         answer.events.append(event)
@@ -101,7 +100,7 @@ def asking(
 
 
 class EngineRoom:
-    """An engine over a cell's devices; a token's text is its number and a space by default."""
+    """An engine over a cell's devices; by default a token's text is its number and a space."""
 
     def __init__(
         self,
@@ -110,31 +109,23 @@ class EngineRoom:
         decode: Callable[[Sequence[int]], str] = lambda ids: "".join(f"{id} " for id in ids),
         kv_bytes: int = 1 << 24,
     ) -> None:
-        self.engine = Engine(
-            *(trunk(cell), cell.dispatcher, Prober(cell.dispatcher, cell.channel, curve=False)),
-            cell.channel,
-            PolicyInForce(cell.checkpoint.info, CPU, cell.metrics),
-            decode=decode,
-            end_tokens=ends,
-            metrics=cell.metrics,
-            context=cell.context,
-            kv_bytes=kv_bytes,
-        )
+        station = cell.station
+        self.engine = station.engine(station.trunk(), decode, ends, kv_bytes)
 
-    def serve(self, *asked: Answer | ProbeRequest) -> None:
-        """Serve all of these side by side, to their ends."""
-        for one in asked:
-            self.engine.submit(one.request if isinstance(one, Answer) else one)
+    def serve(self, *items: Answer | ProbeSeries) -> None:
+        """Serve all requests side by side until they have ended."""
+        for item in items:
+            self.engine.submit(item.request if isinstance(item, Answer) else item)
         with self.running():
             pass
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Serve what is submitted, in a thread of its own, as it lowers its priority."""
+        """Serve submitted requests in a thread of its own, since the engine lowers its priority."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         yield
-        self.engine.submit(ProbeRequest(0, 1, 0, self._stop))
+        self.engine.submit(ProbeSeries(0, 1, 0, self._stop))
         thread.join(60)
         assert not thread.is_alive(), "a request has not ended"
 
@@ -143,7 +134,7 @@ class EngineRoom:
             self.engine.run()
 
     def _stop(self, _: Probes | str) -> None:
-        """End the engine, which gets to this when nothing runs, unless something still waits."""
+        """End the engine, unless a request still waits; it gets here only when none is running."""
         if self.engine._waiting.first() is None:
             raise StopError
-        self.engine.submit(ProbeRequest(0, 1, 0, self._stop))
+        self.engine.submit(ProbeSeries(0, 1, 0, self._stop))

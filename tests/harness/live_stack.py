@@ -1,7 +1,7 @@
-"""A real orchestrator over sockets and HTTP, with devices that report and a base station.
+"""A real orchestrator over sockets and HTTP, with devices that report, and a base station.
 
-Devices apply what they hear; the base station answers under what is in force. Commands against
-them run as processes of their own, which can be sent signals.
+Devices apply the states that they receive; the base station answers under the state in force.
+Commands run as separate processes, which can be sent signals.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 
 from orchestrator.contracts import channel_state
+from orchestrator.contracts.http import Build
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.control.http import create_app
 from orchestrator.process.build import describe
-from orchestrator.results.schema import PARTS
+from tests.harness import answers
 from tests.harness.control_plane import Stack, eventually, report, running
 from tests.harness.serving import serve
 
@@ -34,20 +36,20 @@ MAIN = "from orchestrator import cli; cli.main()"
 
 
 def heed_signals() -> None:
-    """Undo what a shell that runs the tests in the background, or nohup, leaves to its children."""
+    """Restore the signals that nohup, or a shell for background jobs, ignores in its children."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass
 class LiveStack:
-    """What runs, what it does when asked, and what it was asked.
+    """A running stack, its hooks, and the prompts that it received.
 
     Attributes:
-        on_probe, on_prompt, on_use: called as a probe, a prompt or a profile comes in.
-        stuck: devices that report, and apply nothing.
-        late_s: how much later than it should a device applies.
-        sent: under which profile, policy and interval each prompt came in.
+        on_probe, on_prompt, on_use: called when a probe, a prompt or a profile arrives.
+        stuck: devices that report but apply nothing.
+        late_s: how late a device applies a state.
+        sent: profile, policy and interval in force at the arrival of each prompt.
     """
 
     stack: Stack
@@ -61,17 +63,17 @@ class LiveStack:
     switching: int = 0
 
     def in_force(self) -> dict[str, Any]:
-        """Profile, policy and interval, as /status tells them."""
-        status = self.stack.control.status()
+        """Return profile, policy and interval as /status reports them."""
+        status = self.stack.control.status().model_dump()
         return {key: status[key] for key in ("profile", "profile_sha256", "policy", "interval")}
 
     def settled(self) -> dict[str, Any]:
-        """The same, when no switch is under way."""
+        """Return the same once no switch is under way."""
         eventually(lambda: not self.switching)
         return self.in_force()
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Run `wdmoe` with these arguments, as a process that ignores no signal."""
+        """Start `wdmoe` with these arguments, as a process that ignores no signal."""
         pipe = subprocess.PIPE
         options = {"stdout": pipe, "stderr": pipe, "preexec_fn": heed_signals, **options}
         command = [sys.executable, "-c", MAIN, *arguments]
@@ -80,20 +82,13 @@ class LiveStack:
         )
 
     def app(self) -> FastAPI:
-        """The base station."""
+        """Return the base station's application."""
         app = FastAPI()
         control = self.stack.control
 
         @app.get("/healthz")
         def healthz() -> dict[str, Any]:
-            return {
-                "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
-                "wire_dtype": "fp16",
-                "curve": True,
-                "torch_device": "cpu",
-                "tcp_congestion_control": "cubic",
-                "build": asdict(describe()),
-            }
+            return answers.health(build=Build(**asdict(describe()))).model_dump()
 
         @app.post("/probe")
         def probe(body: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +100,7 @@ class LiveStack:
         def completions(body: dict[str, Any]) -> Response:
             self.on_prompt()
             now = control.status()
-            self.sent.append((now["profile"], now["policy"]["name"], now["interval"]))
+            self.sent.append((now.profile, now.policy.name, now.interval))
             timings = {
                 "request_id": "r",
                 "time_to_first_token_s": 0.001,
@@ -118,7 +113,9 @@ class LiveStack:
                 "experts": {"used": {"0": 40}, "dropped": {}, "deselected": {}},
                 "overruns": 0,
                 "device_messages": 8,
-                **{key: now[key] for key in ("policy", "profile", "epoch")},
+                "policy": now.policy.model_dump(),
+                "profile": now.profile,
+                "epoch": now.epoch,
             }
             chunk = {"choices": [{"text": "12", "finish_reason": "stop"}], "timings": timings}
             stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
@@ -127,7 +124,7 @@ class LiveStack:
         return app
 
     def serve_devices(self, ended: threading.Event) -> None:
-        """Report what is heard at the time at which it is to be applied, and once a second."""
+        """Report each state when it is due to be applied, and again at intervals."""
         heard = self.stack.connect(zmq.SUB, "device-0")
         reports = self.stack.connect(zmq.PUSH, "device-0")
         newest: dict[int, dict[str, Any]] = {}
@@ -151,7 +148,7 @@ class LiveStack:
 
 @contextmanager
 def live(text: str) -> Iterator[LiveStack]:
-    """A stack with this profile in force, which both devices have applied."""
+    """Yield a stack with this profile in force and applied by both devices."""
     with ExitStack() as opened:
         stack = opened.enter_context(running(text, None))
         made = LiveStack(stack, {})
@@ -175,5 +172,5 @@ def live(text: str) -> Iterator[LiveStack]:
         url = opened.enter_context(serve(create_app(stack.control, stack.registry)))
         made.environment = {"WDMOE_BS_URL": bs_url, "WDMOE_ORCHESTRATOR_URL": url}
         status = stack.control.status
-        eventually(lambda: all(link["backend"] for link in status()["links"]))
+        eventually(lambda: all(link.backend for link in status().links))
         yield made

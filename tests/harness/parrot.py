@@ -1,4 +1,4 @@
-"""An engine that says its prompts again, behind the base station's real HTTP."""
+"""An engine that repeats its prompts, behind the base station's real HTTP API."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from tokenizers import Tokenizer
 
+from orchestrator.contracts.http import Requests
 from orchestrator.process.root import ROOT
-from services.bs.engine.progress import RequestsInProgress
 from services.bs.engine.request import (
     Echo,
     End,
@@ -24,49 +24,51 @@ from services.bs.engine.request import (
     Request,
     TokenLogprob,
 )
-from services.bs.experts.prober import ProbeRequest
+from services.bs.experts.prober import ProbeSeries
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
+from tests.harness import answers
 from tests.harness.serving import serve
 
 FOLDER = ROOT / "models" / "bundled"
 CONTEXT_LENGTH = 64
-TIMINGS = {"end_to_end_s": 0.5}
+TIMINGS = answers.timings(end_to_end_s=0.5)
 
 
 def tokenizer() -> Tokenizer:
-    """The bundled model's."""
+    """Return the bundled model's tokenizer."""
     return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
 
 def templated(folder: Path, template: str) -> Path:
-    """A checkpoint's tokenizer with another chat template."""
+    """Return the folder of the bundled tokenizer with another chat template."""
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "chat_template.jinja").write_text(template)
     return folder
 
 
 class Parrot:
-    """The token at a sequence's position i has log-probability -i/8, and n likelier ones.
+    """An engine that answers with the prompt's own tokens.
 
-    Choice c of a prompt leaves its first c tokens out, and is likelier by c positions.
+    The token at position i of a sequence has log-probability -i/8, and n likelier alternatives.
+    Choice c of a prompt omits its first c tokens, and is likelier by c positions.
 
     Attributes:
-        requests: what was submitted.
-        probes: series that were, and are never made.
-        full: refuse what comes.
-        fails: end requests with this, before anything is said or after a piece.
-        said_before_failing: pieces.
-        lost: experts that each request's tokens lose.
-        positions: no memory is needed.
+        requests: the submitted requests.
+        probes: the submitted probe series, which are never run.
+        full: whether to refuse new requests.
+        fails: the error that requests end with, before any piece or after some.
+        said_before_failing: the number of those pieces.
+        lost: the number of experts that each request's tokens lose.
+        positions: the size of the cache; large, since no memory is used.
         go: while it is not set, a request waits after its first piece.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.probes: list[ProbeRequest] = []
+        self.probes: list[ProbeSeries] = []
         self.positions = 1 << 30
         self.full = False
         self.fails: str | None = None
@@ -76,9 +78,9 @@ class Parrot:
         self.go.set()
         self._vocabulary = ModelTokenizer(tokenizer())
 
-    def submit(self, request: Request | ProbeRequest) -> None:
+    def submit(self, request: Request | ProbeSeries) -> None:
         """Take a request; a thread of its own answers it."""
-        if isinstance(request, ProbeRequest):
+        if isinstance(request, ProbeSeries):
             self.probes.append(request)
             return
         if self.full:
@@ -86,9 +88,10 @@ class Parrot:
         self.requests.append(request)
         threading.Thread(target=self._answer, args=[request], daemon=True).start()
 
-    def standing(self) -> RequestsInProgress:
-        """All that it was ever asked, as if it still worked on it."""
-        return RequestsInProgress([request.progress() for request in self.requests], [])
+    def standing(self) -> Requests:
+        """Report every request ever submitted, as if all were still running."""
+        running = [request.progress() for request in self.requests]
+        return Requests(running=running, waiting=[])
 
     def _answer(self, request: Request) -> None:
         made = 0
@@ -98,8 +101,8 @@ class Parrot:
                 request.deliver(Failure(self.fails))
                 return
             if request.echo:
-                told = tuple(self._token(request, i, id) for i, id in enumerate(prompt))
-                request.deliver(Echo(index, told))
+                echoed = tuple(self._token(request, i, id) for i, id in enumerate(prompt))
+                request.deliver(Echo(index, echoed))
             choice = index % request.n
             said = prompt[choice:][: request.max_tokens]
             for i, id in enumerate(said):
@@ -125,33 +128,33 @@ class Parrot:
 
 @contextmanager
 def base_station(parrot: Parrot, folder: Path = FOLDER) -> Iterator[str]:
-    """Its URL; `folder` has the chat template."""
-    desk = Desk(parrot, ModelTokenizer(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
-    with serve(app.create(desk, ChatTemplate(folder), 8, lambda: (True, {}))) as url:
+    """Serve a parrot, and yield the URL; `folder` has the chat template."""
+    desk = ServedModel(parrot, ModelTokenizer(tokenizer()), "parrot", CONTEXT_LENGTH, words=912)
+    with serve(app.create(desk, ChatTemplate(folder), 8, answers.health)) as url:
         yield url
 
 
 class Http:
-    """Asks, and takes errors apart."""
+    """An HTTP client that checks errors."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=10)
 
     def post(self, path: str, body: Any) -> httpx.Response:
-        """What comes back."""
+        """Post a body, and return the response."""
         return self._client.post(path, json=body)
 
     def complete(self, prompt: Any, **fields: Any) -> dict[str, Any]:
-        """A completion."""
+        """Return a completion."""
         return self._good("/v1/completions", {"prompt": prompt, **fields})
 
     def chat(self, *messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
-        """An answer to messages."""
+        """Return the answer to chat messages."""
         return self._good("/v1/chat/completions", {"messages": list(messages), **fields})
 
     def refused(self, path: str, body: Any, status: int = 400) -> str:
-        """The message of an error, which has OpenAI's format."""
+        """Return the message of an error response, which must have OpenAI's format."""
         answer = self.post(path, body)
         assert answer.status_code == status, answer.text
         error = answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Run and sweep folders as the project itself writes them, of requests that are made up."""
+"""Run and sweep folders in the project's own format, with invented requests."""
 
 from __future__ import annotations
 
@@ -6,37 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.contracts.http import Interval, Link, Queue, Queues, Status
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts, Timings
 from orchestrator.prompts import prompt_sets
 from orchestrator.radio import profiles
 from orchestrator.report import load, page
 from orchestrator.results.run_folder import RunFolder, write_summary
-from orchestrator.results.schema import (
-    PARTS,
-    Channel,
-    Experts,
-    Health,
-    Interval,
-    Link,
-    Model,
-    Policy,
-    PromptsUsed,
-    Queue,
-    Queues,
-    Request,
-    Run,
-    Timings,
-)
+from orchestrator.results.schema import PromptsUsed, Request, Run
 from orchestrator.results.summary import summarise
 from orchestrator.sweep import report
 from orchestrator.sweep.plan import Plan
+from tests.harness import answers
 
 BEGIN_S = 1_700_000_000.0
-TOPK = Policy(name="topk", params={})
-WLR = Policy(name="wlr", params={"theta": 0.2})
+TOPK = PolicySpec(name="topk", params={})
+WLR = PolicySpec(name="wlr", params={"theta": 0.2})
 SLOW = "the host is <too> slow & late"  # a warning that a page has to escape
 
 
-def request(number: int, policy: Policy, profile: str, **changed: Any) -> Request:
+def request(number: int, policy: PolicySpec, profile: str, **changed: Any) -> Request:
     """One a second; wlr is faster, leaves out tokens of device 7, and gets every fifth wrong."""
     wlr = policy == WLR
     slower_s = 0.01 * (number % 7)
@@ -64,7 +54,7 @@ def request(number: int, policy: Policy, profile: str, **changed: Any) -> Reques
         epoch=1,
     )
     start_s = BEGIN_S + number + (0.5 if wlr else 0.0)
-    told = {
+    fields = {
         "id": number,
         "prompt_id": f"p-{number}",
         "completion": " 12",
@@ -79,35 +69,31 @@ def request(number: int, policy: Policy, profile: str, **changed: Any) -> Reques
         "timings": timings,
         "error": None,
     }
-    return Request(**{**told, **changed})
+    return Request(**{**fields, **changed})
 
 
-def failed(number: int, policy: Policy, profile: str) -> Request:
+def failed(number: int, policy: PolicySpec, profile: str) -> Request:
     """A request that was not answered."""
     nothing = dict.fromkeys(("score", "time_to_first_token_s", "http_s", "timings"))
     return request(number, policy, profile, **nothing, error="gone")
 
 
 def program(number: int, completion: str, error: str | None = None) -> Request:
-    """One that was answered with a program, which nobody has tested yet."""
-    told = {"prompt_id": f"Own/{number}", "completion": completion, "score": None, "error": error}
-    return request(number, TOPK, "ideal", **told)
+    """Return a request that was answered with a program, not tested yet."""
+    fields = {"prompt_id": f"Own/{number}", "completion": completion, "score": None, "error": error}
+    return request(number, TOPK, "ideal", **fields)
 
 
 def link(q: int, backend: str | None = "tbf", error: str | None = None, dropped: int = 0) -> Link:
     """What a device reports; without a backend: nothing yet."""
+    if backend is None:
+        silent = ("backend", "applied_epoch", "applied_interval", "reported_age_s", "queues")
+        return answers.link(q, **dict.fromkeys(silent), error=error)
     queues = Queues(down=Queue(overflows=0), up=Queue(overflows=dropped))
-    return Link(
-        device=q,
-        backend=backend,
-        applied_epoch=1 if backend else None,
-        reported_age_s=0.1 if backend else None,
-        error=error,
-        queues=queues if backend else None,
-    )
+    return answers.link(q, backend=backend, error=error, queues=queues)
 
 
-def run(profile: str, policy: Policy, items: int) -> Run:
+def run(profile: str, policy: PolicySpec, items: int) -> Run:
     """What was in force, with a bundled profile."""
     found = profiles.find(profile)
     return Run(
@@ -118,14 +104,8 @@ def run(profile: str, policy: Policy, items: int) -> Run:
         host={"name": "host", "machine": "x86_64", "cpus": 2},
         kernel="6.1",
         prompts=PromptsUsed(name="facts", path="x", sha256="0", items=items),
-        base_station=Health(
-            model=Model(name="tiny", fingerprint="ab12", layers=4),
-            wire_dtype="fp16",
-            curve=True,
-            torch_device="cpu",
-            tcp_congestion_control="cubic",
-        ),
-        channel=Channel(
+        base_station=answers.health(),
+        channel=Status(
             profile=profile,
             profile_sha256=found.sha256,
             profile_text=found.text,
@@ -145,21 +125,21 @@ def run(profile: str, policy: Policy, items: int) -> Run:
 def record(
     path: Path,
     profile: str = "near-far",
-    policy: Policy = TOPK,
+    policy: PolicySpec = TOPK,
     count: int = 12,
     *,
     ended: bool = True,
     failures: Sequence[int] = (),
 ) -> Path:
-    """A run's folder; without a summary if it has not `ended`."""
-    told = run(profile, policy, count)
-    folder = RunFolder(path, told)
+    """Write a run's folder; without a summary if it has not `ended`."""
+    started = run(profile, policy, count)
+    folder = RunFolder(path, started)
     requests = [
         failed(number, policy, profile) if number in failures else request(number, policy, profile)
         for number in range(count)
     ]
-    for one in requests:
-        folder.add(one)
+    for item in requests:
+        folder.add(item)
     interval_s = profiles.find(profile).interval_s
     if interval_s is not None:
         folder.add_intervals(
@@ -177,24 +157,24 @@ def record(
         )
     folder.close()
     if ended:
-        summary = summarise(told, requests, told.stack)
+        summary = summarise(started, requests, started.stack)
         warnings = [*summary.warnings, SLOW]
         write_summary(path, summary.model_copy(update={"warnings": warnings}))
     return path
 
 
 def record_sweep(path: Path, *, ended: bool = True) -> Path:
-    """A sweep of two policies; without a summary if it has not `ended`."""
+    """Write the folder of a sweep of two policies; without a summary if it has not `ended`."""
     prompts = (prompt_sets.load("facts").head(12),)
     plan = Plan(path, (profiles.find("near-far"),), prompts, (TOPK, WLR))
-    asked = plan.claim(resume=False)
+    sweep = plan.claim(resume=False)
     for cell in plan.all_cells:
         record(cell.path, policy=cell.policy)
     if ended:
-        report.write(plan, asked)
+        report.write(plan, sweep)
     return path
 
 
 def report_of(out: Path, *folders: Path) -> str:
-    """The page that is written of folders."""
+    """Return the report page of run folders."""
     return page.write(load.read(folders), out).page.read_text()

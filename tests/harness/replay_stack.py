@@ -1,6 +1,6 @@
-"""A small HTTP server that answers a replay as base station and orchestrator do; and replays.
+"""A small HTTP server in the place of base station and orchestrator, and replays against it.
 
-What the server does with a prompt is the prompt's first word.
+A prompt's first word selects how the server answers it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,22 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from orchestrator.client.client import Client
+from orchestrator.contracts.http import Build
 from orchestrator.contracts.replay_progress import Progress
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.run import Outcome, replay
-from orchestrator.results.schema import PARTS, Request
+from orchestrator.results.schema import Request
+from tests.harness import answers
 
-HEALTH = {
-    "status": "ok",
-    "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
-    "wire_dtype": "fp16",
-    "curve": True,
-    "torch_device": "cpu",
-    "tcp_congestion_control": "cubic",
-    "compute_dtype": "fp32",
-    "device_timeout_s": 3.0,
-    "build": asdict(describe()),
-    "device_build": describe().device_line,
-    "devices": {"0": {"build": describe().device_line}},
-}
+HEALTH = answers.health(
+    compute_dtype="fp32",
+    device_timeout_s=3.0,
+    build=Build(**asdict(describe())),
+    device_build=describe().device_line,
+    devices={"0": answers.device(build=describe().device_line)},
+).model_dump()
 CHANNEL = {
     "profile": "near-far",
     "profile_sha256": "cd34",
@@ -51,20 +48,7 @@ CHANNEL = {
     "emulate": None,
     "degraded": False,
     "verification": None,
-    "links": [
-        {
-            "device": 0,
-            "backend": "tbf",
-            "applied_epoch": 3,
-            "reported_age_s": 0.1,
-            "fault": None,
-            "error": None,
-            "errors": 0,
-            "down": {"rate_bps": 1e6},
-            "flops": None,
-            "queues": {"down": {"overflows": 0}, "up": {"overflows": 0}},
-        }
-    ],
+    "links": [answers.link(applied_epoch=3).model_dump()],
 }
 PROFILE = {
     "name": "near-far",
@@ -78,7 +62,7 @@ devices: [{down: {rate_bps: 1e6}, up: {rate_bps: 1e6}}]
 }
 INTERVALS = [
     {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.005}
-    for n in range(3)  # of any run: they are still to come
+    for n in range(3)  # part of any run: they are in the future
 ]
 TIMINGS: dict[str, Any] = {
     "request_id": "r",
@@ -97,7 +81,7 @@ TIMINGS: dict[str, Any] = {
     "epoch": 3,
 }
 SLOW_S = 0.15
-# Of a request that a device's answer was awaited for.
+# The spans of a request with one device's answer.
 SPANS = [
     [0, "request", 0, 900, {}],
     [1, "queue", 0, 100, {}],
@@ -115,11 +99,11 @@ ROUTING = b"PK\x03\x04 routing"
 
 app = FastAPI()
 received: list[dict[str, Any]] = []
-# A request takes the first and is refused with it as its Retry-After, if it has a value.
+# Each request takes the first item and is refused; an item that is not None is its Retry-After.
 full: list[str | None] = []
-told: list[Progress] = []
-told_to_the_end: list[Progress] = []
-# Clear it, and whoever tells of a replay gets no answer until it is set again.
+reported: list[Progress] = []
+answered: list[Progress] = []  # those reports that got their answer
+# While it is cleared, progress reports get no answer.
 answering = threading.Event()
 answering.set()
 
@@ -127,7 +111,8 @@ answering.set()
 @app.get("/healthz")
 def healthz() -> JSONResponse:
     gone = any(body["prompt"].startswith("gone") for body in received)
-    return JSONResponse(HEALTH, 503 if gone else 200)
+    status = {"status": "engine stopped" if gone else "ok"}
+    return JSONResponse(HEALTH | status, 503 if gone else 200)
 
 
 @app.get("/status")
@@ -142,16 +127,16 @@ def profile() -> dict[str, Any]:
 
 @app.get("/intervals")
 def intervals(since_s: float) -> list[dict[str, Any]]:
-    return [one for one in INTERVALS[::-1] if one["apply_at_s"] >= since_s]
+    return [item for item in INTERVALS[::-1] if item["apply_at_s"] >= since_s]
 
 
 @app.post("/replay", status_code=204)
 def hear(body: dict[str, Any]) -> None:
-    told.append(progress := Progress.model_validate(body))
+    reported.append(progress := Progress.model_validate(body))
     try:
         assert answering.wait(60)
     finally:
-        told_to_the_end.append(progress)
+        answered.append(progress)
 
 
 @app.post("/v1/completions")
@@ -199,7 +184,7 @@ async def _stream(word: str, extra: dict[str, Any]) -> AsyncIterator[str]:
     timings = {} if word == "untimed" else {"timings": TIMINGS}
     if word == "switched":
         timings = {"timings": TIMINGS | {"epoch": 4, "profile": "ideal"}}
-    # Two events in one block, cut in the middle of the second one.
+    # Two events in one block, split within the second one.
     if word == "opaque":
         extra = {}
     block = event(**text(" ####")) + event(**text(" 12", "stop"), **timings, **extra)
@@ -217,13 +202,13 @@ def run(
     *texts: str,
     on_request: Callable[[Request], None] = lambda request: None,
 ) -> Outcome:
-    """Replay prompts of these texts, or go on with it."""
+    """Replay prompts of these texts, or resume their run."""
     prompts = PromptSet("mine", Path("mine"), "ab", tuple(map(prompt, texts)))
     with closing(Client(url, url)) as client:
         return replay(prompts, client, out, on_request, resume=out.exists())
 
 
 def interrupt(request: Request) -> None:
-    """What Ctrl-C does as the second request ends."""
+    """Act like Ctrl-C when the second request ends."""
     if request.id == 1:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""An application behind a real HTTP server, for as long as a test needs it."""
+"""An application behind a real HTTP server, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 @contextmanager
 def serve(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """The URL at which it answers; at a free port, unless it is said at which."""
+    """Serve an application, and yield its URL; port 0 is any free port."""
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()

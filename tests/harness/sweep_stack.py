@@ -1,6 +1,6 @@
-"""A small HTTP server that answers a sweep as base station and orchestrator do; and sweeps.
+"""A small HTTP server in the place of base station and orchestrator, and sweeps against it.
 
-Answers are right, and fast, by what is in force; a prompt's first word can make it misbehave.
+Whether an answer is right depends on the policy in force; a prompt's first word can cause faults.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from fastapi.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
 from orchestrator.cli.sweep import sweep
+from orchestrator.contracts.http import Build
 from orchestrator.contracts.replay_progress import Progress
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio import profiles
-from orchestrator.results.schema import PARTS
+from tests.harness import answers
 from tests.harness.serving import serve
 
 STILL = """
@@ -45,7 +47,7 @@ LEAD_S = 0.02
 
 
 class Stack:
-    """What the server is told to do, and what it was asked."""
+    """The server's state and faults, and the requests that it received."""
 
     def __init__(self) -> None:
         self.profile = {"name": "before", "text": STILL, "traces": {}}
@@ -54,11 +56,11 @@ class Stack:
         self.apply_at_s = time.time()
         self.first_interval: int | None = None
         self.sent: list[tuple[str, str, str, int | None]] = []  # profile, policy, prompt, interval
-        self.told: list[Progress] = []
+        self.reported: list[Progress] = []
         self.well = True
         self.deaf_to_policies = False
-        self.meddled = 0  # so many requests end with somebody else's switch in force
-        self.late = 0  # so many answers tell the epoch of before a switch
+        self.meddled = 0  # how many requests end with another user's switch in force
+        self.late = 0  # how many answers report the epoch before a switch
         self.wire_dtype = "fp16"
 
     def switch(self) -> dict[str, Any]:
@@ -80,16 +82,7 @@ class Stack:
             "emulate": None,
             "degraded": False,
             "verification": None,
-            "links": [
-                {
-                    "device": 0,
-                    "backend": "tbf",
-                    "applied_epoch": self.epoch,
-                    "reported_age_s": 0.1,
-                    "error": None,
-                    "queues": None,
-                }
-            ],
+            "links": [answers.link(applied_epoch=self.epoch, queues=None).model_dump()],
         }
 
     def timings(self) -> dict[str, Any]:
@@ -110,10 +103,10 @@ class Stack:
             "device_messages": 8,
             "policy": TOPK if self.deaf_to_policies else self.policy,
             "profile": self.profile["name"],
-            "epoch": self.epoch - self.told_late(),
+            "epoch": self.epoch - self.epochs_behind(),
         }
 
-    def told_late(self) -> int:
+    def epochs_behind(self) -> int:
         self.late -= 1
         return int(self.late >= 0)
 
@@ -124,15 +117,10 @@ app = FastAPI()
 
 @app.get("/healthz")
 def healthz() -> JSONResponse:
-    told = {
-        "model": {"name": "tiny", "fingerprint": "ab12", "layers": 4},
-        "wire_dtype": stack.wire_dtype,
-        "curve": True,
-        "torch_device": "cpu",
-        "tcp_congestion_control": "cubic",
-        "build": asdict(describe()),
-    }
-    return JSONResponse(told, 200 if stack.well else 503)
+    build = Build(**asdict(describe()))
+    status = "ok" if stack.well else "engine stopped"
+    health = answers.health(status=status, wire_dtype=stack.wire_dtype, build=build)
+    return JSONResponse(health.model_dump(), 200 if stack.well else 503)
 
 
 @app.get("/status")
@@ -170,7 +158,7 @@ def intervals(since_s: float) -> list[dict[str, Any]]:
 
 @app.post("/replay", status_code=204)
 def replay(body: dict[str, Any]) -> None:
-    stack.told.append(Progress.model_validate(body))
+    stack.reported.append(Progress.model_validate(body))
 
 
 @app.post("/v1/completions")
@@ -202,7 +190,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def ready(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A server that has heard nothing yet, where commands look for it; and two profiles."""
+    """Reset the server, set the URLs of the commands to it, and write three profiles."""
     stack.__init__()  # type: ignore[misc]
     monkeypatch.setenv("WDMOE_BS_URL", url)
     monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
@@ -212,7 +200,7 @@ def ready(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def invoke(*arguments: str) -> tuple[str, Any]:
-    """`wdmoe sweep` with these arguments: what it prints, and the error it ends with."""
+    """Run `wdmoe sweep` with these arguments; return its output and the error it ends with."""
     command = typer.Typer()
     command.command()(sweep)
     result = CliRunner().invoke(command, arguments)

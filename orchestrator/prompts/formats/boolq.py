@@ -1,6 +1,6 @@
 """BoolQ: `passage`, `question` (without its question mark) and `answer`, true or false.
 
-SuperGLUE's form has a `label` instead of the answer, 0 (no) or 1 (yes).
+SuperGLUE has a `label` instead of the answer, 0 (no) or 1 (yes).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEMPLATE = "boolq-1"
 
 
 def _truth(value: Any) -> Any:
-    """A truth value, also where a distribution has it as text."""
+    """Convert a truth value that a distribution stores as text."""
     texts = {"true": True, "false": False}
     return texts.get(value.strip().lower(), value) if isinstance(value, str) else value
 
@@ -33,7 +33,7 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the train split beside it."""
+    """Load the prompts of a file; shots are the first items of the train split next to it."""
     return item.load(path, shots, TEMPLATE, _read)
 
 

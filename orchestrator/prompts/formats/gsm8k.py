@@ -20,7 +20,7 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the train split beside it."""
+    """Load the prompts of a file; shots are the first items of the train split next to it."""
     return item.load(path, shots, TEMPLATE, _read)
 
 

@@ -23,7 +23,7 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file as they are; there are no shots."""
+    """Load the prompts of a file unchanged; there are no shots."""
     without_shots("humaneval", shots)
     file = source.read(path)
     lines = file.items(_Line)

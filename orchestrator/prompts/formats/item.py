@@ -1,4 +1,4 @@
-"""What a format makes of its files, and how solved examples (shots) get before its prompts."""
+"""Items that formats load, and solved examples (shots) in front of their prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.prompts.prompt import ChoicePrompt, Prompt
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt without shots, and what follows it where it is a shot itself."""
+    """A prompt without shots, and the solution that follows it when it is used as a shot."""
 
     prompt: Prompt
     solution: str
@@ -22,7 +22,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Items:
-    """A file's items, and all files that they were read from."""
+    """The items of a file, and all files that they were read from."""
 
     items: list[Item]
     sources: list[Source]
@@ -30,7 +30,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A set's prompts, what they were read from, and the template's name, version and shots."""
+    """The prompts of a set, the files read, and the template's name, version and shots."""
 
     prompts: list[Prompt]
     sources: list[Source]
@@ -38,7 +38,7 @@ class Loaded:
 
 
 def choice(name: str, context: str, choices: Sequence[str], gold: int) -> Item:
-    """An item of multiple choice; the texts are continuations of the context."""
+    """Return a multiple-choice item; the choices are continuations of the context."""
     return Item(
         ChoicePrompt(
             id=name, prompt=context, answer=choices[gold], choices=list(choices), gold=gold
@@ -48,47 +48,47 @@ def choice(name: str, context: str, choices: Sequence[str], gold: int) -> Item:
 
 
 def load(path: Path, shots: int, template: str, read: Callable[[Path], Items]) -> Loaded:
-    """The prompts of a file, with the first `shots` items of the train split before each."""
-    own = read(path)
+    """Load the prompts of a file, with the first `shots` items of the train split before each."""
+    target = read(path)
     if not shots:
-        return Loaded([item.prompt for item in own.items], own.sources, describe(template, 0))
-    shown = read(shots_file(path, splits.of_split(path, "train"), shots))
-    prompts = with_shots(own.items, first(shown, shots), "", shots)
-    return Loaded(prompts, own.sources + shown.sources, describe(template, shots))
+        return Loaded([item.prompt for item in target.items], target.sources, describe(template, 0))
+    examples = read(shots_file(path, splits.of_split(path, "train"), shots))
+    prompts = with_shots(target.items, first(examples, shots), "", shots)
+    return Loaded(prompts, target.sources + examples.sources, describe(template, shots))
 
 
 def describe(template: str, shots: int) -> str:
-    """A template by name and version, and the shots, as results state it."""
+    """Return the template (name and version) and the shots as recorded in results."""
     return f"{template}, {shots} shots"
 
 
 def shots_file(path: Path, places: Sequence[Path], shots: int) -> Path:
-    """The file with the shots for the set at `path`; InputError if there is no such other file."""
-    for found in (file for place in places for file in splits.compressed(place)):
-        if found.exists():
-            if found.samefile(path):
+    """Return the file of shots for the set at `path`; InputError if there is no such other file."""
+    for candidate in (file for place in places for file in splits.compressed(place)):
+        if candidate.exists():
+            if candidate.samefile(path):
                 raise InputError(
                     f"--shots {shots}: {path} is the file that shots come from; allowed: 0"
                 )
-            return found
+            return candidate
     raise InputError(f"--shots {shots}: for {path} there is no {places[0]}; allowed: 0")
 
 
-def first(shown: Items, shots: int) -> list[Item]:
-    """The first items of a shots file; InputError if it has not as many."""
-    if len(shown.items) < shots:
+def first(examples: Items, shots: int) -> list[Item]:
+    """Return the first `shots` items; InputError if there are fewer."""
+    if len(examples.items) < shots:
         raise InputError(
-            f"--shots {shots}: {shown.sources[0].path} has {len(shown.items)} items; "
-            f"allowed: 0 to {len(shown.items)}"
+            f"--shots {shots}: {examples.sources[0].path} has {len(examples.items)} items; "
+            f"allowed: 0 to {len(examples.items)}"
         )
-    return shown.items[:shots]
+    return examples.items[:shots]
 
 
 def with_shots(items: Sequence[Item], shown: Sequence[Item], head: str, shots: int) -> list[Prompt]:
-    """Prompts with a head, then each shot and its solution, then the prompt's own text.
+    """Return prompts of a head, each shot with its solution, and the item's own text.
 
     Raises:
-        InputError: one becomes longer than the base station would take.
+        InputError: a prompt becomes longer than the base station accepts.
     """
     lead = head + "".join(f"{item.prompt.prompt}{item.solution}\n\n" for item in shown)
     prompts = [
@@ -104,6 +104,6 @@ def with_shots(items: Sequence[Item], shown: Sequence[Item], head: str, shots: i
 
 
 def without_shots(name: str, shots: int) -> None:
-    """InputError if shots are asked of a format that has none."""
+    """Raise InputError if shots are requested from a format that has none."""
     if shots:
         raise InputError(f"--shots {shots}: {name} has no solved examples to show; allowed: 0")

@@ -1,4 +1,4 @@
-"""A set of one's own, and the bundled ones: lines of a question, or of a multiple choice."""
+"""Custom and bundled sets: each line is a question or a multiple choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.prompts.prompt import Prompt
 from orchestrator.prompts.scoring import read_number
 
 _Choice = Annotated[Text, Field(pattern=r"\S")]
-# As many and as long as the base station takes.
+# The limits of the base station.
 _Stop = Annotated[Text, Field(max_length=256)]
 
 
@@ -36,7 +36,7 @@ class _Question(_Strict):
 
 
 class _MultipleChoice(_Strict):
-    prompt: _Choice  # whose first token has no log-probability: it must not be a choice's
+    prompt: _Choice  # not blank: the first token has no log-probability, which a choice needs
     choices: list[_Choice] = Field(
         min_length=2, max_length=64, description="a list of 2 to 64 texts that are not blank"
     )
@@ -44,7 +44,7 @@ class _MultipleChoice(_Strict):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file as they are; a line with `choices` is a multiple choice."""
+    """Load the prompts of a file unchanged; a line with `choices` is a multiple choice."""
     without_shots("jsonl", shots)
     file = source.read(path)
     prompts = [_prompt(file, number, line) for number, line in enumerate(file.lines(), start=1)]
@@ -54,10 +54,10 @@ def load(path: Path, shots: int) -> Loaded:
 
 def _prompt(file: Source, number: int, line: str) -> Prompt:
     if _has_choices(line):
-        asked = file.item(number, line, _MultipleChoice)
-        if not 0 <= asked.gold < len(asked.choices):
-            raise file.fault(number, "gold", asked.gold, f"0 to {len(asked.choices) - 1}")
-        return item.choice(asked.id, asked.prompt, asked.choices, asked.gold).prompt
+        choice = file.item(number, line, _MultipleChoice)
+        if not 0 <= choice.gold < len(choice.choices):
+            raise file.fault(number, "gold", choice.gold, f"0 to {len(choice.choices) - 1}")
+        return item.choice(choice.id, choice.prompt, choice.choices, choice.gold).prompt
     question = file.item(number, line, _Question)
     if question.scoring == "number" and read_number(question.answer) is None:
         raise file.fault(number, "answer", question.answer, "a number, as scoring has it")

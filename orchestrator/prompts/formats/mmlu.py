@@ -1,6 +1,6 @@
-"""MMLU: a headless CSV a subject, or Hugging Face's rows of question, choices, answer and subject.
+"""MMLU: a headerless CSV per subject, or Hugging Face's rows of question, choices, answer, subject.
 
-FOLDER/test/SUBJECT_test.csv                 what is asked: question, four options, a letter
+FOLDER/test/SUBJECT_test.csv                 question, four options, letter of the answer
 FOLDER/dev/SUBJECT_dev.csv                   the subject's shots
 FOLDER/all/test-00000-of-00001.parquet       all subjects; or FOLDER/SUBJECT/test-….parquet of each
 FOLDER/all/dev-00000-of-00001.parquet        their shots
@@ -24,7 +24,7 @@ from orchestrator.prompts.formats.source import MAX_CHARACTERS, Published, Sourc
 TEMPLATE = "mmlu-1"
 LETTERS = "ABCD"
 COLUMNS = ("question", *LETTERS, "answer")
-# Where a folder has the questions; the first of these with any file is read.
+# Places of the questions in a folder; the first one with any file is read.
 PLACES = (
     "test/*_test.csv",
     "test/*_test.csv.gz",
@@ -35,7 +35,7 @@ PLACES = (
 
 
 def _number(letter: Any) -> Any:
-    """An answer's place; a distribution may have it as a letter, or as text."""
+    """Convert an answer to its index; distributions also store it as a letter, or as text."""
     if isinstance(letter, str) and letter.strip() in (*LETTERS, *"0123"):
         return "ABCD0123".index(letter.strip()) % 4
     return letter
@@ -51,7 +51,7 @@ class _Row(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a folder's subjects in the order of their names, or of one file."""
+    """Load the prompts of one file, or of a folder's subjects in the order of their names."""
     files = _files(path) if path.is_dir() else [path]
     if not files:
         raise InputError(
@@ -59,8 +59,8 @@ def load(path: Path, shots: int) -> Loaded:
         )
     prompts, sources = [], []
     for file in files:
-        own, subjects = _read(file)
-        sources.append(own)
+        questions, subjects = _read(file)
+        sources.append(questions)
         examples: dict[str, list[Item]] = {}
         if shots:
             shown, examples = _read(item.shots_file(file, _examples(file), shots))
@@ -78,7 +78,7 @@ def load(path: Path, shots: int) -> Loaded:
 
 
 def _files(folder: Path) -> list[Path]:
-    """A folder's questions, without what macOS puts beside each file on a foreign disk."""
+    """Return a folder's question files, without the `._` files that macOS adds on some disks."""
     for place in PLACES:
         found = sorted(folder.glob(place))
         if files := [file for file in found if not file.name.startswith("._")]:
@@ -87,7 +87,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _examples(file: Path) -> list[Path]:
-    """Where the shots for a file's subjects may lie."""
+    """Return the possible places of the shots for a file's subjects."""
     if not file.name.removesuffix(".gz").endswith(".csv"):
         return splits.of_split(file, "dev")
     return [splits.absolute(file).parent.parent / "dev" / f"{_subject(file)}_dev.csv"]
@@ -101,18 +101,18 @@ def _subject(file: Path) -> str:
 
 
 def _read(path: Path) -> tuple[Source, dict[str, list[Item]]]:
-    """A file, and its items by subject."""
+    """Read a file; return it and its items by subject."""
     file = source.read(path)
     tabular = file.unit == "line" and not file.text.startswith('{"')
     rows = _csv_rows(file) if tabular else _rows(file)
     subjects: dict[str, list[Item]] = {}
     for subject, question, options, gold in rows:
         items = subjects.setdefault(subject, [])
-        shown = "".join(f"{at}. {one}\n" for at, one in zip(LETTERS, options, strict=True))
+        listed = "".join(f"{at}. {text}\n" for at, text in zip(LETTERS, options, strict=True))
         items.append(
             item.choice(
                 f"{subject}-{len(items) + 1}",
-                f"{question.strip()}\n{shown}Answer:",
+                f"{question.strip()}\n{listed}Answer:",
                 [f" {at}" for at in LETTERS],
                 gold,
             )
@@ -121,7 +121,7 @@ def _read(path: Path) -> tuple[Source, dict[str, list[Item]]]:
 
 
 def _rows(file: Source) -> Iterator[tuple[str, str, list[str], int]]:
-    """Subject, question, options and the right one's place, from objects."""
+    """Yield subject, question, options and index of the right one, from JSON objects."""
     for number, row in enumerate(file.items(_Row), start=1):
         for column, value in (("question", row.question), *(("choices", c) for c in row.choices)):
             if not value.strip():
@@ -131,7 +131,7 @@ def _rows(file: Source) -> Iterator[tuple[str, str, list[str], int]]:
 
 
 def _csv_rows(file: Source) -> Iterator[tuple[str, str, list[str], int]]:
-    """Subject, question, options and the right one's place, from a CSV without header."""
+    """Yield subject, question, options and index of the right one, from a CSV without header."""
     rows = csv.reader(io.StringIO("\n".join(file.lines()), newline=""), strict=True)
     subject = _subject(file.path)
     try:

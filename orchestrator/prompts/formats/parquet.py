@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, one_line
 
 MAGIC = b"PAR1"
 BATCH_ROWS = 256
 
 
 def json_lines(path: Path, data: bytes, max_bytes: int) -> str:
-    """A row's fields as a JSON object a line.
+    """Return the rows of a Parquet file as JSON objects, one per line.
 
     Raises:
-        InputError: it is not a whole Parquet file, or its rows have more than `max_bytes`.
+        InputError: the data is not a whole Parquet file, or its rows have more than `max_bytes`.
     """
     import pyarrow  # takes a third of a second, and few sets are Parquet
     from pyarrow import parquet
@@ -37,6 +37,6 @@ def json_lines(path: Path, data: bytes, max_bytes: int) -> str:
                     )
                 lines.append(line)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"{path}: not a whole Parquet file: {told[:120]}") from None
+        reason = one_line(str(error))
+        raise InputError(f"{path}: not a whole Parquet file: {reason[:120]}") from None
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """PIQA: `goal`, `sol1`, `sol2`, and which of the two is right, 0 or 1.
 
-The label is in the line (Hugging Face's form), or in a FILE-labels.lst beside FILE.jsonl.
+The label is in the line (as on Hugging Face), or in a FILE-labels.lst next to FILE.jsonl.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Line(Published):
 
 
 def load(path: Path, shots: int) -> Loaded:
-    """The prompts of a file; shots are the first items of the train split beside it."""
+    """Load the prompts of a file; shots are the first items of the train split next to it."""
     return item.load(path, shots, TEMPLATE, _read)
 
 
@@ -49,24 +49,24 @@ def _read(path: Path) -> Items:
 
 
 def _labels_of(path: Path) -> Source:
-    beside = path.with_name(f"{splits.bare(path.name)}-labels.lst")
-    for file in splits.compressed(beside):
+    labels = path.with_name(f"{splits.bare(path.name)}-labels.lst")
+    for file in splits.compressed(labels):
         if file.exists():
             return source.read(file)
     raise InputError(
-        f"prompt set {path}: its items have no field label, and there is no {beside}; "
+        f"prompt set {path}: its items have no field label, and there is no {labels}; "
         "allowed: either, 0 or 1 an item"
     )
 
 
 def _golds(labels: Source, path: Path, items: int) -> list[int | None]:
-    told = labels.lines()
-    if len(told) != items:
+    lines = labels.lines()
+    if len(lines) != items:
         raise InputError(
-            f"prompt set {labels.path}: {len(told)} labels; allowed: {items}, as many as "
+            f"prompt set {labels.path}: {len(lines)} labels; allowed: {items}, as many as "
             f"{path} has items"
         )
-    for number, label in enumerate(told, start=1):
+    for number, label in enumerate(lines, start=1):
         if label.strip() not in ("0", "1"):
             raise labels.fault(number, "label", label, "0 or 1")
-    return [int(label) for label in told]
+    return [int(label) for label in lines]

@@ -1,4 +1,4 @@
-"""A benchmark's file as read: its text, its hash, and how a fault in it is told."""
+"""A benchmark file: its text, its hash, and error messages for faults in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, short
 from orchestrator.files import text_file
 from orchestrator.prompts.formats import parquet, splits
 
 MAX_BYTES = 64 << 20
-MAX_CHARACTERS = 1 << 20  # of one text; the base station takes no longer prompt
-SHOWN_CHARACTERS = 60
+MAX_CHARACTERS = 1 << 20  # per text; the limit of the base station
 LFS = b"version https://git-lfs.github.com/spec/"
 
 Text = Annotated[
@@ -31,7 +30,7 @@ Text = Annotated[
 
 
 def _binary(value: Any) -> Any:
-    """A label of two as a number, also where a distribution has it as text or as a float."""
+    """Convert a label that a distribution stores as text or as a float to 0 or 1."""
     if isinstance(value, str) and value.strip() in ("0", "1"):
         return int(value)
     return int(value) if isinstance(value, float) and value in (0.0, 1.0) else value
@@ -40,14 +39,14 @@ def _binary(value: Any) -> Any:
 Label = Annotated[
     Literal[0, 1] | None,
     BeforeValidator(_binary),
-    Field(description="0 or 1; -1 is that of a split without answers"),
+    Field(description="0 or 1; -1 marks a split without answers"),
 ]
 
 
 class Published(BaseModel):
-    """An item as a benchmark publishes it; what a distribution of it adds is not looked at.
+    """An item as a benchmark publishes it; fields that a distribution adds are ignored.
 
-    A field's description is what an error message calls allowed.
+    A field's description follows "allowed:" in error messages.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -58,9 +57,9 @@ _Item = TypeVar("_Item", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Source:
-    """A file's text, and the SHA-256 of its bytes (as they are, also of a compressed file).
+    """The text of a file, and the SHA-256 of its bytes (before decompression).
 
-    The text of a Parquet file is a JSON object a row; `unit` is what its faults call a line.
+    The text of a Parquet file is one JSON object per row; `unit` names a line in error messages.
     """
 
     path: Path
@@ -69,7 +68,7 @@ class Source:
     unit: str = "line"
 
     def lines(self) -> list[str]:
-        """Its lines, but for blank ones at the end; InputError if there are none."""
+        """Return the lines without trailing blank ones; InputError if there are none."""
         lines = text_file.lines(self.text)
         if not lines:
             raise InputError(
@@ -78,35 +77,35 @@ class Source:
         return lines
 
     def items(self, kind: type[_Item]) -> list[_Item]:
-        """An item of each line's JSON; InputError names line, field, value and what is allowed."""
+        """Parse each line as JSON; InputError names line, field, value and what is allowed."""
         return [self.item(number, line, kind) for number, line in enumerate(self.lines(), 1)]
 
     def item(self, number: int, line: str, kind: type[_Item]) -> _Item:
-        """The item in one line's JSON; errors as of `items`."""
+        """Parse one line as JSON; raises what `items` raises."""
         try:
             return kind.model_validate_json(line)
         except ValidationError as error:
-            told = _explain(error, line, kind)
-            raise InputError(f"prompt set {self.path}, {self.unit} {number}: {told}") from None
+            fault = _explain(error, line, kind)
+            raise InputError(f"prompt set {self.path}, {self.unit} {number}: {fault}") from None
 
     def fault(self, line: int, field: str, value: object, allowed: str) -> InputError:
-        """What to raise where a line's field is well-formed, but wrong."""
-        shown = _shorten(value)
+        """Return the error for a field that is well-formed but wrong."""
+        shown = short(value)
         return InputError(
             f"prompt set {self.path}, {self.unit} {line}, field {field}: {shown} is not {allowed}"
         )
 
     def check_ids(self, ids: Sequence[str]) -> None:
-        """InputError if two lines, of which these are the ids, have the same."""
+        """Raise InputError if two lines have the same id."""
         first_seen: dict[str, int] = {}
-        for number, one in enumerate(ids, start=1):
-            if one in first_seen:
+        for number, name in enumerate(ids, start=1):
+            if name in first_seen:
                 raise InputError(
-                    f"prompt set {self.path}, {self.unit} {number}, field id: {_shorten(one)} is "
-                    f"already the id of {self.unit} {first_seen[one]}; allowed: an id of its own "
-                    "for each item"
+                    f"prompt set {self.path}, {self.unit} {number}, field id: {short(name)} is "
+                    f"already the id of {self.unit} {first_seen[name]}; allowed: a different "
+                    "id for each item"
                 )
-            first_seen[one] = number
+            first_seen[name] = number
 
 
 def read(path: Path) -> Source:
@@ -123,7 +122,7 @@ def read(path: Path) -> Source:
 
 
 def _link_target(path: Path, data: bytes) -> Path | None:
-    """Where a link leads that a copy without links, as of git on Windows, has made a text of."""
+    """Return the target of a link that a copy (git on Windows) turned into a text file."""
     if data.startswith(b"../") and len(data) < 4096 and b"\n" not in data and b"\0" not in data:
         target = path.parent / data.decode(errors="replace")
         return target if target.is_file() else None
@@ -131,7 +130,7 @@ def _link_target(path: Path, data: bytes) -> Path | None:
 
 
 def sha256(sources: Sequence[Source]) -> str:
-    """One file's hash; of several, that of what `sha256sum` prints for them in their folder."""
+    """Return the hash of one file; for several, of the `sha256sum` listing in their folder."""
     if len(sources) == 1:
         return sources[0].sha256
     paths = [splits.absolute(source.path) for source in sources]
@@ -144,11 +143,11 @@ def sha256(sources: Sequence[Source]) -> str:
 
 
 def _explain(error: ValidationError, line: str, kind: type[BaseModel]) -> str:
-    """The first thing wrong with a line: field, value, what is allowed."""
+    """Return the first fault in a line: field, value, what is allowed."""
     first = error.errors(include_url=False)[0]
     if not first["loc"]:
         fields = ", ".join(kind.model_fields)
-        return f"{_shorten(line)} is not a JSON object; allowed: one with {fields}"
+        return f"{short(line)} is not a JSON object; allowed: one with {fields}"
     names: list[str] = []
     model, allowed = kind, ""
     for part in first["loc"]:
@@ -161,14 +160,9 @@ def _explain(error: ValidationError, line: str, kind: type[BaseModel]) -> str:
             break
         model = field.annotation
     if not names:
-        unknown = _shorten(first["loc"][0])
+        unknown = short(first["loc"][0])
         return f"field {unknown} is unknown; allowed: {', '.join(kind.model_fields)}"
     name = ".".join(names)
     if first["type"] == "missing":
         return f"field {name} is missing; allowed: {allowed}"
-    return f"field {name}: {_shorten(first['input'])} is not {allowed}"
-
-
-def _shorten(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN_CHARACTERS else shown[: SHOWN_CHARACTERS - 1] + "…"
+    return f"field {name}: {short(first['input'])} is not {allowed}"

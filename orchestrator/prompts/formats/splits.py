@@ -1,10 +1,10 @@
-"""Where the distributions of a benchmark put its splits, and how they name them.
+"""Places and names of the splits of a benchmark in its distributions.
 
     train.jsonl                    ARC-Easy-Train.jsonl           physics_dev.csv
-    train-00000-of-00001.parquet   train/0000.parquet             each also with .gz behind it
+    train-00000-of-00001.parquet   train/0000.parquet             each also with suffix .gz
 
-Paths are taken as they are given: in a hub's cache files are links, and their targets have neither
-names nor neighbours.
+Links are not resolved: files in a hub's cache are links to targets without meaningful names or
+neighbours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[0-9]{4}")
 
 
 def of_split(path: Path, split: str) -> list[Path]:
-    """Where the file of another split may lie, the likeliest place first."""
+    """Return the possible paths of another split of a file, the likeliest first."""
     names = [f"{split}.jsonl"]
     if found := list(_SPLIT.finditer(path.name)):
         place = found[-1]
@@ -34,7 +34,7 @@ def of_split(path: Path, split: str) -> list[Path]:
 
 
 def set_name(path: Path) -> str:
-    """The file's name, or FOLDER-NAME where that alone only says which part of a benchmark."""
+    """Return the file's name, or FOLDER-NAME if the name is only that of a split."""
     path = absolute(path)
     name = bare(path.name)
     if path.parent.name == "snapshots":
@@ -45,28 +45,28 @@ def set_name(path: Path) -> str:
 
 
 def absolute(path: Path) -> Path:
-    """A path from the root on, with links as they are."""
+    """Return an absolute path, with links not resolved."""
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def bare(name: str) -> str:
-    """A file's name without compression, type and number of the shard."""
+    """Return a file's name without suffixes and shard number."""
     return _SHARD.sub("", Path(name.removesuffix(".gz")).stem)
 
 
 def compressed(file: Path) -> list[Path]:
-    """A file, and what it is called once it is compressed, or is not."""
+    """Return a file's path, and its path with and without the suffix of compression."""
     return [file, file.with_name(f"{file.name}.gz"), file.with_name(file.name.removesuffix(".gz"))]
 
 
 def _shards(file: Path) -> list[Path]:
-    """The file; of a split in several shards its first one, however many there are."""
+    """Return the file, or the first shard of a split in any number of shards."""
     first = sorted(file.parent.glob(_SHARD.sub("-00000-of-*", file.name)))
     return first if _SHARD.search(file.name) and first else [file]
 
 
 def _folder_name(folder: Path) -> str:
-    """What a folder of splits is called; in a hub's cache the repository's name."""
+    """Return the name of a folder of splits; in a hub's cache that of the repository."""
     if folder.parent.name == "snapshots":
         return folder.parent.parent.name.rpartition("--")[2]
     return _folder_name(folder.parent) if folder.name == "data" else folder.name

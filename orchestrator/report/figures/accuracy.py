@@ -1,4 +1,4 @@
-"""Accuracy against latency: up is better, left is faster."""
+"""Accuracy against latency: higher is better, left is faster."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Point:
 
     @property
     def text(self) -> str:
-        """The accuracy in words."""
+        """The accuracy with its interval, as text."""
         return f"{self.accuracy:.1f} % (95 % interval {self.low:.1f} to {self.high:.1f} %)"
 
 
 def draw(group: Group) -> Drawing | None:
-    """Each run's accuracy and median latency with their uncertainties; None of fewer than two."""
-    found = {label: _point(one) for label, one in group.runs.items()}
+    """Draw accuracy and median latency of each run with intervals; None for fewer than two runs."""
+    found = {label: _point(run) for label, run in group.runs.items()}
     points = {label: point for label, point in found.items() if point is not None}
     if len(points) < 2:
         return None
@@ -68,12 +68,12 @@ def draw(group: Group) -> Drawing | None:
     return Drawing(f"{group.slug}-accuracy", "Accuracy against latency", _finding(points), figure)
 
 
-def _point(one: Recorded) -> Point | None:
-    accuracy, interval = one.summary.accuracy, one.summary.accuracy_interval
-    if accuracy is None or interval is None or not one.answered:
+def _point(run: Recorded) -> Point | None:
+    accuracy, interval = run.summary.accuracy, run.summary.accuracy_interval
+    if accuracy is None or interval is None or not run.answered:
         return None
     return Point(
-        statistics.median([request.end_to_end_s for request, _ in one.answered]),
+        statistics.median([request.end_to_end_s for request, _ in run.answered]),
         *(100 * share for share in (accuracy, *interval)),
     )
 
@@ -82,11 +82,11 @@ def _finding(points: dict[str, Point]) -> str:
     best = max(point.accuracy for point in points.values())
     fastest, found = min(points.items(), key=lambda item: item[1].latency.value)
     first, reference = next(iter(points.items()))
-    of_best = [label for label, point in points.items() if point.accuracy == best]
+    best_labels = [label for label, point in points.items() if point.accuracy == best]
     text = (
         f"{fastest} is fastest, {ms(found.latency.value)} ms in the median at an accuracy of "
         f"{found.text}"
     )
     if fastest != first:
         text += f"; {first}: {ms(reference.latency.value)} ms, {reference.accuracy:.1f} %"
-    return f"{text}. The highest accuracy, {best:.1f} %, is that of {', '.join(of_best)}."
+    return f"{text}. The highest accuracy, {best:.1f} %, is that of {', '.join(best_labels)}."

@@ -1,4 +1,4 @@
-"""What became of the tokens that the gate had for each device."""
+"""Outcome of the tokens that the gate assigned to each device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.load import Recorded
 
-# Of `Experts`: in words, colour, hatch.
+# By field of `Experts`: label, colour, hatch.
 FATES: dict[str, tuple[str, str, str]] = {
     "used": ("worked on", style.BLUE, ""),
     "deselected": ("left out by the policy", style.ORANGE, "//"),
@@ -22,7 +22,7 @@ FATES: dict[str, tuple[str, str, str]] = {
 
 
 def tokens(one: Recorded, fate: str) -> Counter[int]:
-    """Tokens over all layers and requests by device."""
+    """Return the number of tokens with an outcome by device, over all layers and requests."""
     count: Counter[int] = Counter()
     for _, timings in one.answered:
         for device, number in getattr(timings.experts, fate).items():
@@ -31,7 +31,7 @@ def tokens(one: Recorded, fate: str) -> Counter[int]:
 
 
 def draw(group: Group) -> Drawing | None:
-    """Tokens by device and by what became of them, a panel a run; None if none was answered."""
+    """Draw tokens by device and outcome, a panel per run; None if no request was answered."""
     counts = {
         label: {fate: tokens(one, fate) for fate in FATES}
         for label, one in group.runs.items()
@@ -45,18 +45,18 @@ def draw(group: Group) -> Drawing | None:
         figure = style.figure(1.1 + 1.05 * len(counts))
         panels = figure.subplots(len(counts), sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (label, count) in zip(panels, counts.items(), strict=True):
-            below = np.zeros(len(devices))
+            base = np.zeros(len(devices))
             for fate in fates:
                 _, colour, hatch = FATES[fate]
                 height = np.array([float(count[fate][q]) for q in devices])
                 axes.bar(
                     [str(q) for q in devices],
                     height,
-                    bottom=below,
+                    bottom=base,
                     width=0.75,
                     **style.filling(colour, hatch),
                 )
-                below += height
+                base += height
             axes.set_title(style.short(label), pad=3)
             axes.grid(visible=False, axis="x")
         panels[-1].set_xlabel("device")
@@ -72,21 +72,21 @@ def draw(group: Group) -> Drawing | None:
 
 
 def _finding(counts: dict[str, dict[str, Counter[int]]]) -> str:
-    told = []
+    findings = []
     for label, count in counts.items():
         used = count["used"]
         if not used:
-            told.append(f"{label}: no device worked on any")
+            findings.append(f"{label}: no device worked on any")
             continue
         busiest, most = used.most_common(1)[0]
         text = f"{label}: device {busiest} worked on the most, {100 * most / used.total():.0f} %"
-        out = [
+        other = [
             f"{100 * count[fate].total() / _all(count):.1f} % {FATES[fate][0]}"
             for fate in FATES
             if fate != "used" and count[fate]
         ]
-        told.append(", ".join([text, *out]))
-    return f"{'; '.join(told)}."
+        findings.append(", ".join([text, *other]))
+    return f"{'; '.join(findings)}."
 
 
 def _all(count: dict[str, Counter[int]]) -> int:

@@ -1,4 +1,4 @@
-"""What every figure of a report is: a drawing, and what it shows in words and numbers."""
+"""A figure of a report with its finding in words and numbers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A figure.
+    """A figure with its title and finding.
 
     Attributes:
-        name: of its files, and in ids.
-        title: what it is of.
-        finding: what it shows, computed from the same numbers.
-        figure: the drawing itself.
+        name: the name of its files and the prefix of its ids.
+        title: its heading.
+        finding: its result in words, computed from the same numbers.
+        figure: the figure itself.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How long requests took: how it is distributed, what it is made of, and what the model says."""
+"""Latency of requests: its distribution, its parts, and its models."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from orchestrator.contracts.time_parts import DEVICE_PARTS
 from orchestrator.report.figures import style
 from orchestrator.report.figures.drawing import Drawing
 from orchestrator.report.groups import Group
 from orchestrator.report.load import Recorded
-from orchestrator.results.schema import DEVICE_PARTS
 from orchestrator.results.table import ms
 
-# Parts of the end-to-end time as bars show them: what the paper's model has, then the rest.
+# Parts of the end-to-end time in the order of the bars: those of the paper's model, then the rest.
 PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "downlink": (("downlink_s",), style.SKY, "//"),
     "wait": (("wait_s",), style.YELLOW, ""),
@@ -27,7 +27,7 @@ PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 def distribution(group: Group) -> Drawing | None:
-    """The share of requests that took at most so long; None if none was answered."""
+    """Draw the cumulative distribution of end-to-end times; None if no request was answered."""
     times = {
         label: np.sort([request.end_to_end_s for request, _ in one.answered])
         for label, one in group.runs.items()
@@ -55,7 +55,7 @@ def distribution(group: Group) -> Drawing | None:
 
 
 def split(group: Group) -> Drawing | None:
-    """What the mean request's time is made of, a bar a run; None if none was answered."""
+    """Draw the parts of the mean time, a bar per run; None if no request was answered."""
     runs = {label: one for label, one in group.runs.items() if one.answered}
     if not runs:
         return None
@@ -88,7 +88,7 @@ def split(group: Group) -> Drawing | None:
 
 
 def modelled(group: Group) -> Drawing | None:
-    """Eq. 8, the batched model, and what devices and requests really took; medians."""
+    """Draw medians of Eq. 8, of the batched model, and of the measured times, or None."""
     runs = {label: one for label, one in group.runs.items() if one.answered}
     if not runs:
         return None
@@ -148,21 +148,21 @@ def _mean(one: Recorded, fields: tuple[str, ...]) -> float:
 
 
 def _spread(group: Group) -> str:
-    told = []
+    findings = []
     for label, one in group.runs.items():
         total = one.summary.end_to_end
         if total.p50_s is None:
             continue
         most = "" if total.p95_s is None else f", 95 % within {ms(total.p95_s)} ms"
-        told.append(f"{label} half within {ms(total.p50_s)} ms{most} (n = {total.n})")
-    return f"{'; '.join(told)}."
+        findings.append(f"{label} half within {ms(total.p50_s)} ms{most} (n = {total.n})")
+    return f"{'; '.join(findings)}."
 
 
 def _largest(runs: dict[str, Recorded]) -> str:
-    told = []
+    findings = []
     for label, one in runs.items():
         parts = {name: _mean(one, fields) for name, (fields, _, _) in PARTS.items()}
         whole = sum(parts.values())
         name, value = max(parts.items(), key=lambda item: item[1])
-        told.append(f"{label} {name}, {100 * value / whole:.0f} % of {ms(whole)} ms")
-    return f"The largest part of the mean: {'; '.join(told)}."
+        findings.append(f"{label} {name}, {100 * value / whole:.0f} % of {ms(whole)} ms")
+    return f"The largest part of the mean: {'; '.join(findings)}."

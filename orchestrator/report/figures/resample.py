@@ -1,4 +1,4 @@
-"""Link rates as the columns of a picture: gaps are left blank, many intervals are averaged."""
+"""Resample link rates to the columns of a figure: gaps stay blank, many intervals are averaged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from orchestrator.report.rates import Rates
 
-MOST = 300  # columns; more could not be told apart on a phone
-# An interval that begins later than so many intervals after the one before is not its successor.
+MOST = 300  # columns; more could not be distinguished on a phone
+# An interval that begins more than this many interval lengths after another is not its successor.
 GAP = 1.5
 
 Edges = NDArray[np.float64]
@@ -16,9 +16,9 @@ Values = NDArray[np.float64]
 
 
 def columns(rates: Rates) -> tuple[Edges, Values]:
-    """Where columns begin and end [Unix s], (n + 1,), and each one's rates [Mbit/s].
+    """Return the edges of the columns [Unix s], (n + 1,), and their rates [Mbit/s].
 
-    Values are n × devices × (down, up); NaN where no interval is known, or none is limited.
+    Rates are n × devices × (down, up); NaN where no interval is known, or none is limited.
     """
     edges, values = _without_gaps(rates)
     return (edges, values) if len(values) <= MOST else _averaged(edges, values)
@@ -39,7 +39,7 @@ def _without_gaps(rates: Rates) -> tuple[Edges, Values]:
 
 
 def _averaged(edges: Edges, values: Values) -> tuple[Edges, Values]:
-    """Means over equal times, of what is known; NaN where less than half is."""
+    """Return means of known rates over columns of equal width; NaN if less than half is known."""
     at_s = edges - edges[0]
     grid_s = np.linspace(0.0, at_s[-1], MOST + 1)
     lasts_s = np.diff(at_s)
@@ -47,14 +47,14 @@ def _averaged(edges: Edges, values: Values) -> tuple[Edges, Values]:
     for link in np.ndindex(values.shape[1:]):
         series = values[:, *link]
         known_s = np.where(np.isnan(series), 0.0, lasts_s)
-        of_known_s = _between(grid_s, at_s, known_s)
-        total = _between(grid_s, at_s, np.nan_to_num(series) * known_s)
-        enough = of_known_s >= 0.5 * np.diff(grid_s)
-        means[:, *link] = np.divide(total, of_known_s, out=np.full(MOST, np.nan), where=enough)
+        column_known_s = _per_column(grid_s, at_s, known_s)
+        total = _per_column(grid_s, at_s, np.nan_to_num(series) * known_s)
+        enough = column_known_s >= 0.5 * np.diff(grid_s)
+        means[:, *link] = np.divide(total, column_known_s, out=np.full(MOST, np.nan), where=enough)
     return grid_s + edges[0], means
 
 
-def _between(grid_s: Edges, at_s: Edges, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of amounts, each spread evenly from one time to the next, is in each grid cell."""
-    so_far = np.concatenate([[0.0], np.cumsum(amounts)])
-    return np.diff(np.interp(grid_s, at_s, so_far))
+def _per_column(grid_s: Edges, at_s: Edges, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of amounts, each spread evenly between two times, in each grid cell."""
+    cumulative = np.concatenate([[0.0], np.cumsum(amounts)])
+    return np.diff(np.interp(grid_s, at_s, cumulative))

@@ -1,7 +1,7 @@
-"""How figures look: narrow enough for a phone, and with colours that the page can exchange.
+"""Style of figures: narrow enough for a phone, with colours that the page can replace.
 
-A figure is drawn with the light page's colours. In the page each becomes a CSS variable, whose
-value depends on light, dark or print (`style.css`).
+Figures are drawn in the colours of the light page. In the page each colour becomes a CSS variable,
+whose value depends on light, dark or print (`style.css`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 INK, FAINT, PAGE = "#111111", "#c9c9c9", "#fefefe"
-# Okabe and Ito's, told apart with every kind of colour vision; never told by colour alone.
+# Okabe-Ito colours, distinct in every kind of colour vision; never the only distinction.
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, YELLOW, GREY = "#e69f00", "#56b4e9", "#f0e442", "#8a8a8a"
 
@@ -35,8 +35,8 @@ VARIABLES = {
 }
 
 WIDTH_IN = 4.4  # 317 points: a phone shows a figure at about its size
-ROW_IN = 0.19  # a row of a key
-LABEL_MOST = 30  # characters of a label that fit beside a figure's bars
+ROW_IN = 0.19  # a row of the legend
+LABEL_MOST = 30  # characters of a label that fit next to the bars of a figure
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -50,7 +50,7 @@ _DASHES: tuple[Any, ...] = (
 
 
 def applied() -> AbstractContextManager[None]:
-    """In force while a figure is made and while it is written."""
+    """Apply the style; use it while a figure is drawn and while it is written."""
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     settings: Any = {
         **dict.fromkeys(ink, INK),
@@ -78,12 +78,12 @@ def applied() -> AbstractContextManager[None]:
 
 
 def figure(height_in: float) -> Figure:
-    """An empty figure."""
+    """Return an empty figure."""
     return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
 
 
 def line(number: int) -> dict[str, Any]:
-    """The number-th policy's line: of its own colour and its own dashes."""
+    """Return the colour and dashes of the line of the number-th policy."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "linestyle": _DASHES[number % len(_DASHES)],
@@ -92,7 +92,7 @@ def line(number: int) -> dict[str, Any]:
 
 
 def point(number: int) -> dict[str, Any]:
-    """The number-th policy's points: of its own colour and its own shape."""
+    """Return the colour and marker of the points of the number-th policy."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
@@ -101,14 +101,14 @@ def point(number: int) -> dict[str, Any]:
 
 
 def filling(colour: str, hatch: str) -> dict[str, Any]:
-    """What a bar's piece looks like, and its place in the key: no colour tells it alone."""
+    """Return the look of a bar segment and its legend entry: colour and hatch."""
     return {"facecolor": colour, "edgecolor": PAGE, "hatch": hatch, "linewidth": 0.6}
 
 
 def key(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend below the figure, which grows by its rows.
+    """Add a legend below the figure, and grow the figure by its rows.
 
-    It has as many columns as its labels let it have, and no more than its rows need.
+    The legend has as many columns as fit its labels, and no more than its rows need.
     """
     labels = [short(str(handle.get_label())) for handle in handles]
     fit = max(1, min(4, 50 // (max(map(len, labels)) + 5)))
@@ -124,5 +124,5 @@ def key(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def short(label: str) -> str:
-    """A label, cut to what fits beside a figure's bars and into its key."""
+    """Return a label, shortened to fit next to the bars and into the legend."""
     return label if len(label) <= LABEL_MOST else f"{label[: LABEL_MOST - 1]}…"

@@ -1,7 +1,7 @@
-"""A figure as files, and as a part of a page.
+"""A figure as files, and inline in a page.
 
-In a page there are many figures: ids are made unique, colours become the page's, and what is said
-about the whole document (its size, a style for every element) goes.
+A page has many figures: ids are made unique, colours become variables of the page, and settings of
+the whole document (its size, a style for every element) are removed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write PATH.png and PATH.svg, on a light ground."""
+    """Write PATH.png and PATH.svg on a white background."""
     with style.applied():
         FigureCanvasAgg(figure).print_figure(f"{path}.png", dpi=PNG_DPI, facecolor="white")
-    path.with_name(f"{path.name}.svg").write_bytes(_drawn(figure, path.name, "white"))
+    path.with_name(f"{path.name}.svg").write_bytes(_render(figure, path.name, "white"))
 
 
 def inline(figure: Figure, name: str, described_by: str) -> str:
-    """The figure as an element of a page; `described_by` is the id of what says what it shows."""
-    root = ElementTree.fromstring(_drawn(figure, name, "none"))
+    """Return the figure as an SVG element; `described_by` is the id of its finding."""
+    root = ElementTree.fromstring(_render(figure, name, "none"))
     for parent in root.iter():
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     _make_ids_unique(root, name)
     for element in root.iter():
-        # Hatches have their colours in attributes, where not every browser looks up a variable.
-        own = [f"{name}: {element.attrib.pop(name)}" for name in _PAINTS if name in element.attrib]
-        styled = "; ".join([*filter(None, [element.get("style")]), *own])
-        if styled:
-            element.set("style", _COLOUR.sub(_variable, styled))
+        # Hatches have colours in attributes, where not all browsers resolve variables.
+        attributes = element.attrib
+        paints = [f"{name}: {attributes.pop(name)}" for name in _PAINTS if name in attributes]
+        css = "; ".join([*filter(None, [element.get("style")]), *paints])
+        if css:
+            element.set("style", _COLOUR.sub(_variable, css))
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
     root.set("role", "img")
@@ -56,7 +57,7 @@ def inline(figure: Figure, name: str, described_by: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _drawn(figure: Figure, name: str, ground: str) -> bytes:
+def _render(figure: Figure, name: str, ground: str) -> bytes:
     with style.applied(), mpl.rc_context({"svg.hashsalt": name}), BytesIO() as file:
         FigureCanvasSVG(figure).print_figure(
             file, format="svg", facecolor=ground, metadata={"Date": None}
@@ -65,7 +66,7 @@ def _drawn(figure: Figure, name: str, ground: str) -> bytes:
 
 
 def _make_ids_unique(root: ElementTree.Element, name: str) -> None:
-    """Ids that something refers to get the figure's name in front; others go."""
+    """Prefix referenced ids with the name of the figure, and remove all others."""
     referred = set()
     for element in root.iter():
         if _HREF in element.attrib:

@@ -1,4 +1,4 @@
-"""Link rates over time, and below them how long the requests took that met them."""
+"""Link rates over time, above the end-to-end times of the requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.report.rates import COMPUTED, Rates, over_time
 from orchestrator.results.schema import Request
 from orchestrator.results.table import ms
 
-LEAST_PAIRS = 10  # fewer requests say nothing about a correlation
+LEAST_PAIRS = 10  # with fewer requests a correlation is meaningless
 _OUTAGE: dict[str, Any] = {
     "facecolor": style.PAGE,
     "edgecolor": style.VERMILION,
@@ -32,20 +32,20 @@ Runs = dict[str, Sequence[Request]]
 
 
 def draw(group: Group) -> list[Drawing]:
-    """A figure for each of the folders that were given: their runs share a time."""
+    """Draw a figure for each folder given: its runs share one time axis."""
     drawings = []
-    folders = list(dict.fromkeys(one.given for one in group.runs.values()))
+    folders = list(dict.fromkeys(run.given for run in group.runs.values()))
     for number, folder in enumerate(folders):
-        found = {label: one for label, one in group.runs.items() if one.given == folder}
-        requests: Runs = {label: one.requests for label, one in found.items() if one.requests}
+        found = {label: run for label, run in group.runs.items() if run.given == folder}
+        requests: Runs = {label: run.requests for label, run in found.items() if run.requests}
         if not requests:
             continue
         rates = over_time(list(found.values()))
         changing = rates if rates is not None and rates.lasts_s is not None else None
-        further = f"-{number + 1}" if number else ""
+        suffix = f"-{number + 1}" if number else ""
         drawings.append(
             Drawing(
-                f"{group.slug}-timeline{further}",
+                f"{group.slug}-timeline{suffix}",
                 "Link rates and end-to-end times"
                 + (f", {folder.resolve().name}" if len(folders) > 1 else ""),
                 _finding(rates, requests),
@@ -56,8 +56,12 @@ def draw(group: Group) -> list[Drawing]:
 
 
 def _figure(rates: Rates | None, requests: Runs) -> Figure:
-    starts = [one.intended_start_s for found in requests.values() for one in found]
-    ends = [one.intended_start_s + one.end_to_end_s for found in requests.values() for one in found]
+    starts = [request.intended_start_s for found in requests.values() for request in found]
+    ends = [
+        request.intended_start_s + request.end_to_end_s
+        for found in requests.values()
+        for request in found
+    ]
     begin_s = min(starts)
     with style.applied():
         figure = style.figure(2.9 if rates is None else 5.2)
@@ -67,16 +71,19 @@ def _figure(rates: Rates | None, requests: Runs) -> Figure:
             down, up, axes = figure.subplots(3, sharex=True, height_ratios=[1, 1, 1.4])
             _draw_rates(figure, (down, up), rates, begin_s)
         for number, (label, found) in enumerate(requests.items()):
-            answered = [one for one in found if one.error is None]
+            answered = [request for request in found if request.error is None]
             axes.plot(
-                [one.intended_start_s - begin_s for one in answered],
-                [1e3 * one.end_to_end_s for one in answered],
+                [request.intended_start_s - begin_s for request in answered],
+                [1e3 * request.end_to_end_s for request in answered],
                 markersize=3.5,
                 label=label,
                 **style.point(number),
             )
         failed = [
-            one.intended_start_s - begin_s for f in requests.values() for one in f if one.error
+            request.intended_start_s - begin_s
+            for f in requests.values()
+            for request in f
+            if request.error
         ]
         if failed:
             top = axes.get_xaxis_transform()
@@ -93,7 +100,7 @@ def _figure(rates: Rates | None, requests: Runs) -> Figure:
 
 
 def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s: float) -> None:
-    """A row a device, darker where it is slower; crosses: it is out; empty: nothing is known."""
+    """Draw a row per device, darker where slower; crosses mark outages, blanks unknown rates."""
     edges, shown = resample.columns(rates)
     limited = rates.mbps[rates.mbps > 0]
     low, high = np.percentile(limited, [1, 99]) if len(limited) else (0.0, 1.0)
@@ -122,7 +129,9 @@ def _draw_rates(figure: Figure, panels: tuple[Axes, Axes], rates: Rates, begin_s
 
 
 def _finding(rates: Rates | None, requests: Runs) -> str:
-    answered = [one for found in requests.values() for one in found if one.error is None]
+    answered = [
+        request for found in requests.values() for request in found if request.error is None
+    ]
     if rates is None:
         return f"The links' rates are not known from the record. {_drift(answered)}"
     limited = rates.mbps[rates.mbps > 0]
@@ -143,7 +152,10 @@ def _finding(rates: Rates | None, requests: Runs) -> str:
 def _drift(answered: Sequence[Request]) -> str:
     if len(answered) < 2:
         return ""
-    ordered = [one.end_to_end_s for one in sorted(answered, key=lambda one: one.intended_start_s)]
+    ordered = [
+        request.end_to_end_s
+        for request in sorted(answered, key=lambda request: request.intended_start_s)
+    ]
     half = len(ordered) // 2
     before, after = float(np.median(ordered[:half])), float(np.median(ordered[half:]))
     return (
@@ -153,26 +165,28 @@ def _drift(answered: Sequence[Request]) -> str:
 
 
 def _correlation(rates: Rates, requests: Runs) -> str:
-    """How far the slowest link at its time explains a request's."""
+    """Describe how the time of a request correlates with its slowest link."""
     if rates.every > 1:
         return (
             f"Of more than {COMPUTED:,} intervals, one in {rates.every} was computed: too few to "
-            "tell how rates and times go together."
+            "correlate rates and times."
         )
-    told = []
+    findings = []
     for label, found in requests.items():
-        answered = [one for one in found if one.error is None]
+        answered = [request for request in found if request.error is None]
         slowest = [
-            rates.least_mbps(one.actual_start_s, one.intended_start_s + one.end_to_end_s)
-            for one in answered
+            rates.least_mbps(
+                request.actual_start_s, request.intended_start_s + request.end_to_end_s
+            )
+            for request in answered
         ]
-        times = [one.end_to_end_s for one in answered]
+        times = [request.end_to_end_s for request in answered]
         if len(answered) >= LEAST_PAIRS and len(set(slowest)) > 1 and len(set(times)) > 1:
             rho = float(stats.spearmanr(slowest, times).statistic)
-            told.append(f"{label} {f'{rho:+.2f}'.replace('-', '−')} (n = {len(answered)})")
-    if not told:
-        return "Too few requests to tell how rates and times go together."
+            findings.append(f"{label} {f'{rho:+.2f}'.replace('-', '−')} (n = {len(answered)})")
+    if not findings:
+        return "Too few requests to correlate rates and times."
     return (
         "Rank correlation (Spearman) of a request's end to end with the slowest link's rate in its "
-        f"time: {', '.join(told)}."
+        f"time: {', '.join(findings)}."
     )

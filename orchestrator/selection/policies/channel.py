@@ -1,4 +1,4 @@
-"""Latency first: the gate only says which experts may be asked at all."""
+"""Latency first: the gate only limits the experts to choose from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Channel(LatencyPolicy):
     )
 
     def select(self, gate: Gate) -> Selection:
-        """In the order of their weights; of equally fast ones the heavier."""
-        asked = 2 * gate.k if self.candidates == "2k" else self.candidates
-        among = min(max(asked, gate.k), gate.logits.shape[-1])
-        heaviest = gate.logits.float().topk(among, dim=-1).indices
+        """Return the experts in the order of their weights; among equally fast ones the heavier."""
+        candidates = 2 * gate.k if self.candidates == "2k" else self.candidates
+        count = min(max(candidates, gate.k), gate.logits.shape[-1])
+        heaviest = gate.logits.float().topk(count, dim=-1).indices
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
         fastest = gate.latency_s[heaviest].argsort(dim=-1, stable=True)[:, : gate.k]
         index = heaviest.gather(-1, fastest.sort(dim=-1).values)

@@ -1,4 +1,4 @@
-"""A baseline that asks neither gate nor channel."""
+"""A baseline that ignores gate and channel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Random(Policy):
     draws: ClassVar[bool] = True
 
     def select(self, gate: Gate) -> Selection:
-        """In random order."""
-        drawn_on = gate.generator.device if gate.generator is not None else gate.logits.device
-        draw = gate.logits.new_empty(gate.logits.shape, device=drawn_on).float()
+        """Return the experts in random order."""
+        device = gate.generator.device if gate.generator is not None else gate.logits.device
+        draw = gate.logits.new_empty(gate.logits.shape, device=device).float()
         index = draw.uniform_(generator=gate.generator).topk(gate.k, dim=-1).indices
         index = index.to(gate.logits.device)
         return Selection(index, weights(gate.logits, index), candidates=index)

@@ -1,4 +1,4 @@
-"""The heaviest expert alone."""
+"""Only the heaviest expert."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Top1(Policy):
     """The expert of largest gate weight alone: the least work that a token can cause."""
 
     def select(self, gate: Gate) -> Selection:
-        """`topk` with all but the first dropped."""
+        """Return the selection of `topk` with all but the first expert dropped."""
         weight, candidates = heaviest(gate)
         first = weight.new_zeros(weight.shape)
         first[:, 0] = 1.0

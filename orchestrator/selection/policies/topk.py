@@ -14,20 +14,20 @@ class TopK(Policy):
     """The model as published: the k experts of largest gate weight, weights renormalised."""
 
     def select(self, gate: Gate) -> Selection:
-        """In the order of their weights, the largest first."""
+        """Return the experts in the order of their weights, the largest first."""
         weight, index = heaviest(gate)
         return Selection(index, renormalised(weight), candidates=index)
 
 
 def heaviest(gate: Gate) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of the gate's weights, fp32, and their experts; n × k, largest first.
+    """Return the k largest weights of the gate, fp32, and their experts; n × k, largest first.
 
-    As the gate has them: they sum to less than 1 where there are other experts.
+    Not renormalised: they sum to less than 1 if there are other experts.
     """
     weight, index = gate.logits.float().softmax(dim=-1).topk(gate.k, dim=-1)
     return weight, index
 
 
 def renormalised(weight: torch.Tensor) -> torch.Tensor:
-    """Weights of the experts that are used, 0 for the others, n × k; each row then sums to 1."""
+    """Return weights (n × k, 0 for experts not used) scaled so that each row sums to 1."""
     return weight / weight.sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The paper's policy: what an expert adds, against what it costs to ask it (Algorithm 1)."""
+"""The paper's policy: the weight of an expert against its latency (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class WeightToLatencyRatio(LatencyPolicy):
     """The k experts of largest gate weight, less those whose weight is not worth their latency.
 
-    The experts of least WLR are dropped one after another while κ (Eq. 10) tells so. κ compares
-    with the largest WLR, which is never dropped, so every expert has a κ of its own and no loop is
-    needed: those up to θ go, at most `max_drops`, the least first, of equals the lighter first.
+    Algorithm 1 drops the experts of least WLR one after another while κ (Eq. 10) is small enough. κ
+    compares with the largest WLR, which is never dropped, so each expert has its own κ and no loop
+    is needed: experts with κ up to θ are dropped, at most `max_drops`, the least first, among
+    equals the lighter first.
     """
 
     theta: float = Field(ge=0, le=0.5, description="θ: an expert is dropped when κ ≤ θ")
@@ -27,13 +28,13 @@ class WeightToLatencyRatio(LatencyPolicy):
     max_drops: int = Field(default=1, ge=1, description="experts dropped from a token at most")
 
     def select(self, gate: Gate) -> Selection:
-        """In the order of `topk`, and tokens that lose no weight as there, bit for bit."""
+        """Return the experts in the order of `topk`; without drops also its exact weights."""
         weight, candidates = heaviest(gate)
         assert gate.latency_s is not None, "the caller gives a LatencyPolicy its latencies"
         wlr = ratios(weight, gate.latency_s.take(candidates))
         kappa = kappas(wlr)
         dropped = kappa < self.theta if self.strict else kappa <= self.theta
-        # The largest WLR has a κ of exactly 1/2: below that, it is safe.
+        # The largest WLR has a κ of exactly 1/2, so it is never dropped for a smaller θ.
         if self.max_drops < gate.k - 1 or self.theta == 0.5:
             dropped &= _least(wlr, min(self.max_drops, gate.k - 1))
         index = candidates
@@ -44,23 +45,24 @@ class WeightToLatencyRatio(LatencyPolicy):
 
 
 def ratios(weight: torch.Tensor, latency_s: torch.Tensor) -> torch.Tensor:
-    """WLR = w / t, Eq. 9, in weight's shape, and fp64 as `latency_s` is.
+    """Return WLR = w / t, Eq. 9, in the shape of `weight`, and fp64 like `latency_s`.
 
-    0 where t is infinite, infinite where t is 0, and 0 where w is 0 (in fp32), whatever t.
+    0 where t is infinite, infinite where t is 0, and 0 where w is 0 (in fp32) for any t.
     """
     return (weight / latency_s).nan_to_num_(nan=0.0, posinf=math.inf)
 
 
 def kappas(wlr: torch.Tensor) -> torch.Tensor:
-    """Eq. 10 of each expert against the largest WLR, n × k; the least of a token is the paper's κ.
+    """Return κ of each expert against the largest WLR, Eq. 10, n × k.
 
-    1/2 if both are infinite, and if both are 0: nothing tells them apart.
+    The least κ of a token is that of the paper. 1/2 if both WLR are infinite, or both 0: they are
+    equal.
     """
     return (wlr / (wlr + wlr.amax(dim=-1, keepdim=True))).nan_to_num_(nan=0.5)
 
 
 def _least(wlr: torch.Tensor, count: int) -> torch.Tensor:
-    """Whether an expert is among a token's `count` of least WLR, of equals the later; n × k."""
+    """Return a mask (n × k) of each token's `count` experts of least WLR, later ones first."""
     ascending = wlr.flip(-1).argsort(dim=-1, stable=True)
     least = wlr.shape[-1] - 1 - ascending[:, :count]
     return wlr.new_zeros(wlr.shape).scatter(-1, least, 1.0) > 0

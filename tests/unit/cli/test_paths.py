@@ -1,4 +1,4 @@
-"""Every path that a command takes may begin with `~`, also where no shell replaces it."""
+"""Every path argument of a command may begin with `~`, even where no shell expands it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +31,12 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("where", "parameter"), PATHS)
-def test_a_path_is_read_as_a_user_writes_it(where: str, parameter: Any) -> None:
+def test_every_path_argument_expands_the_home_folder(where: str, parameter: Any) -> None:
     assert len(PATHS) > 10
     assert parameter.parser is user_path, where
 
 
-def test_the_home_folder_is_found(
+def test_commands_find_files_in_the_home_folder(
     wdmoe: Wdmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import matplotlib.pyplot as plt
 import pytest
+from fastapi import FastAPI, Response
 
-from orchestrator.cli import common
 from orchestrator.client.client import Client
 from orchestrator.control.http import MAX_BODY_BYTES
 from orchestrator.process.build import source
 from orchestrator.radio import profiles
 from tests.harness.command import Wdmoe
+from tests.harness.serving import serve
 
 
 def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:
@@ -65,7 +66,7 @@ def traced(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-def test_show_tells_what_makes_the_channel_vary(wdmoe: Wdmoe, traced: Path) -> None:
+def test_show_lists_what_makes_the_channel_vary(wdmoe: Wdmoe, traced: Path) -> None:
     assert "fading rayleigh, 0.4 m/s, every 50 ms (ρ 0.53), seed 7" in (
         wdmoe("profile", "show", "mobility").out
     )
@@ -95,7 +96,7 @@ def test_plot_draws_a_picture_into_the_current_folder(
     assert height > 400
 
 
-def test_no_picture_of_links_without_a_limit(
+def test_links_without_a_limit_cannot_be_plotted(
     wdmoe: Wdmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,7 +106,7 @@ def test_no_picture_of_links_without_a_limit(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_commands_do_not_wait_for_what_few_of_them_need() -> None:
+def test_commands_do_not_import_large_packages_that_few_of_them_need() -> None:
     large = {"matplotlib", "scipy", "torch", "transformers"}
     code = f"import sys, orchestrator.cli; print({large} & sys.modules.keys())"
     ended = subprocess.run(
@@ -114,9 +115,7 @@ def test_commands_do_not_wait_for_what_few_of_them_need() -> None:
     assert ended.stdout == "set()\n"
 
 
-def test_import_of_mahimahi_s_files_makes_a_trace(
-    wdmoe: Wdmoe, traced: Path, tmp_path: Path
-) -> None:
+def test_mahimahi_files_are_imported_as_a_trace(wdmoe: Wdmoe, traced: Path, tmp_path: Path) -> None:
     packets = tmp_path / "packets"
     packets.write_text("".join(f"{time}\n" for time in range(1, 1001)))
     arguments = ("profile", "import-mahimahi", str(packets), str(packets), "--out")
@@ -136,23 +135,28 @@ def test_import_of_mahimahi_s_files_makes_a_trace(
 def test_use_sends_the_profile_with_its_traces(
     wdmoe: Wdmoe, traced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = {}
+    app, sent = FastAPI(), []
 
-    def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        sent.update({path: body})
-        return {"profile": "mine", "seed": 0, "epoch": 1, "links": []}
+    @app.post("/profile")
+    def use(body: dict[str, Any]) -> Response:
+        sent.append(body)
+        return Response("seen", 500)
 
-    monkeypatch.setattr(common, "ask_orchestrator", answer)
-    assert wdmoe("profile", "use", str(traced)).code == 0
-    assert sent["/profile"] == {
-        "name": "mine",
-        "text": TRACED,
-        "traces": {"lte.csv": (traced.parent / "lte.csv").read_text()},
-        "allow_degraded": False,
-    }
+    with serve(app) as url:
+        monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
+        assert wdmoe("profile", "use", str(traced)).code == 1
+    assert sent == [
+        {
+            "name": "mine",
+            "text": TRACED,
+            "traces": {"lte.csv": (traced.parent / "lte.csv").read_text()},
+            "allow_degraded": False,
+            "first_interval": 0,
+        }
+    ]
 
 
-def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
+def test_check_reads_a_users_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "description: mine\nfading: {kind: none}\n"
@@ -170,7 +174,7 @@ def test_check_of_a_user_s_own_file(wdmoe: Wdmoe, tmp_path: Path) -> None:
     )
 
 
-def test_a_loss_in_percent_is_a_warning_of_every_command(
+def test_a_loss_in_percent_causes_a_warning_in_every_command(
     wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "percent.yaml"
@@ -186,30 +190,30 @@ def test_a_loss_in_percent_is_a_warning_of_every_command(
             "Warning: loss p=1 r=1 loses 50% of the packets of down 0, up 0, down 1, up 1, "
         )
     assert "loses 50%" in wdmoe.json("profile", "check", str(file))["warnings"][0]
-    with closing(Client(orchestrator, orchestrator)) as client:  # as `wdmoe up` asks for it
+    with closing(Client(orchestrator, orchestrator)) as client:  # as `wdmoe up` requests it
         assert "loses 50%" in client.profile().warnings[0]
 
 
-def test_use_puts_a_bundled_or_own_profile_into_force(
+def test_use_puts_a_bundled_or_user_profile_into_force(
     wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
 ) -> None:
     health = httpx.get(f"{orchestrator}/healthz").json()
     assert health["build"]["source"] == source()
-    assert health["status"] == "links not as in force"  # nothing was reported of any
+    assert health["status"] == "links not as in force"  # no link has reported yet
     used = wdmoe("profile", "use", "ideal")
     assert used.code == 0
     assert used.out.startswith("in force: ideal, seed 0, epoch ")
     assert used.out.count("not shaped") == 16
-    own = tmp_path / "own.yaml"
-    own.write_text(profiles.find("outage").text)
-    assert wdmoe.json("profile", "use", str(own))["profile"] == "own"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(profiles.find("outage").text)
+    assert wdmoe.json("profile", "use", str(mine))["profile"] == "mine"
     status = httpx.get(f"{orchestrator}/status").json()
-    assert status["profile_text"] == own.read_text()
+    assert status["profile_text"] == mine.read_text()
     assert [link["reachable"] for link in status["links"]].count(False) == 1
     assert 'wdmoe_profile_info{profile="' in httpx.get(f"{orchestrator}/metrics").text
 
 
-def test_what_the_orchestrator_refuses_is_one_line(
+def test_a_refusal_of_the_orchestrator_is_one_line(
     wdmoe: Wdmoe, orchestrator: str, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.yaml"
@@ -257,7 +261,7 @@ def test_status_without_a_base_station_still_shows_the_links(
 
 
 @pytest.mark.parametrize("command", [["status"], ["profile", "use", "near-far"]])
-def test_without_a_stack_one_line_says_so(wdmoe: Wdmoe, command: list[str]) -> None:
+def test_an_unreachable_stack_is_reported_in_one_line(wdmoe: Wdmoe, command: list[str]) -> None:
     result = wdmoe(*command)
     assert (result.code, result.out) == (1, "")
     assert result.err == (
@@ -281,7 +285,9 @@ def test_wrong_usage_is_exit_code_2(wdmoe: Wdmoe) -> None:
         ("WDMOE_CURVE", "off", "WDMOE_CURVE is 'off'; allowed: 0 (off) or 1 (on)"),
     ],
 )
-def test_the_process_refuses_to_start_wrongly(variable: str, value: str, message: str) -> None:
+def test_the_orchestrator_refuses_to_start_with_wrong_settings(
+    variable: str, value: str, message: str
+) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "orchestrator"],
         env={**os.environ, variable: value},

@@ -1,4 +1,4 @@
-"""What `wdmoe replay` says before anything is sent."""
+"""What `wdmoe replay` prints before it sends anything."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ def items(folder: Path, count: int) -> str:
     return f"jsonl:{file}"
 
 
-def test_a_schedule_s_length_is_printed_before_it_starts(wdmoe: Wdmoe, tmp_path: Path) -> None:
+def test_the_length_of_a_schedule_is_printed_before_it_starts(wdmoe: Wdmoe, tmp_path: Path) -> None:
     trace = tmp_path / "mooncake.jsonl"
     times_ms = 0, 850, 1900, 1900, 4200
     trace.write_text("".join(f'{{"timestamp": {at}, "input_length": 1}}\n' for at in times_ms))
     result = wdmoe("replay", items(tmp_path, 5), "--arrivals", f"trace:{trace}", "--json")
     first, second = result.err.splitlines()
     assert first == "5 requests start over 4.2 s, 0.952 a second on average"
-    assert second.startswith("wdmoe: base station not reachable")
+    assert second.startswith("wdmoe: the base station does not answer")
     assert not result.out
     seconds = tmp_path / "seconds"
     seconds.write_text("0\n850\n1900\n1900\n420000\n")
@@ -48,5 +48,5 @@ def test_a_schedule_s_length_is_printed_before_it_starts(wdmoe: Wdmoe, tmp_path:
         (420_000, "4 d 20 h"),
     ],
 )
-def test_a_duration_is_short_to_read(seconds: float, shown: str) -> None:
+def test_a_duration_is_printed_in_short_form(seconds: float, shown: str) -> None:
     assert common.duration(seconds) == shown

@@ -1,4 +1,4 @@
-"""A full base station refuses with 429: a replay comes again, and counts the waiting."""
+"""Backoff: a full base station refuses with 429; the replay retries, and records the wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client(url: str) -> Iterator[Client]:
     full.clear()
 
 
-def test_a_refused_request_comes_again_when_it_may(client: Client) -> None:
+def test_a_refused_request_is_retried_when_it_may_be(client: Client) -> None:
     received.clear()
     full[:] = ["1", "0", None]
     reply = client.complete(prompt("ok"), "tiny")
@@ -43,14 +43,14 @@ def test_a_refused_request_comes_again_when_it_may(client: Client) -> None:
     assert reply.first_token_s - reply.started_s >= reply.backoff_s
 
 
-def test_a_multiple_choice_comes_again_too(client: Client) -> None:
+def test_a_refused_multiple_choice_is_retried(client: Client) -> None:
     full[:] = ["0"]
     prompt = ChoicePrompt(id="c", prompt="ok", answer=" a", choices=[" a", " b"], gold=0)
     assert client.choose(prompt, "tiny").retries == 1
 
 
 @pytest.mark.parametrize("after", ["-1", "soon", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT", "²"])
-def test_what_is_no_number_of_seconds_is_the_default(
+def test_a_retry_after_that_is_not_a_number_of_seconds_means_the_default(
     client: Client, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backoff, "DEFAULT_S", 0.05)
@@ -60,17 +60,17 @@ def test_what_is_no_number_of_seconds_is_the_default(
     assert reply.backoff_s >= backoff.DEFAULT_S
 
 
-def test_nobody_else_is_sent_before_the_refused_one_may_come_again(
+def test_no_request_is_sent_before_the_refused_one_may_be_retried(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, again = threading.Event(), Backoff.again
 
-    def then_known(self: Backoff, refusal: httpx.Response, waited_s: float) -> bool:
+    def again_and_signal(self: Backoff, refusal: httpx.Response, waited_s: float) -> bool:
         answer = again(self, refusal, waited_s)
         known.set()
         return answer
 
-    monkeypatch.setattr(Backoff, "again", then_known)
+    monkeypatch.setattr(Backoff, "again", again_and_signal)
     full[:] = ["1"]
     refused = threading.Thread(target=client.complete, args=[prompt("ok refused"), "tiny"])
     refused.start()
@@ -81,7 +81,7 @@ def test_nobody_else_is_sent_before_the_refused_one_may_come_again(
     assert reply.backoff_s > 0
 
 
-def test_patience_ends(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_end_after_the_patience(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     received.clear()
     monkeypatch.setattr(backoff, "PATIENCE_S", 0.5)
     full[:] = ["0"] * 100
@@ -91,14 +91,14 @@ def test_patience_ends(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reply.backoff_s >= 0.3
 
 
-def test_a_refusal_for_longer_than_patience_holds_nobody_back(client: Client) -> None:
+def test_a_refusal_for_longer_than_the_patience_holds_no_request_back(client: Client) -> None:
     full[:] = ["999999999"]
     assert client.complete(prompt("ok"), "tiny").error is not None
     reply = client.complete(prompt("ok"), "tiny")
     assert (reply.error, reply.retries, reply.backoff_s) == (None, 0, 0.0)
 
 
-def test_a_run_counts_the_waiting(url: str, tmp_path: Path) -> None:
+def test_a_run_records_the_wait(url: str, tmp_path: Path) -> None:
     full[:] = ["0", "0"]
     outcome = run(url, tmp_path / "run", "ok 1", "ok 2")
     first, second = outcome.requests
@@ -115,5 +115,5 @@ def test_a_run_counts_the_waiting(url: str, tmp_path: Path) -> None:
     assert "Base station full: 1 requests held back for 0.2" in str(load)
 
 
-def test_a_run_that_nothing_was_refused_of_does_not_mention_it(url: str, tmp_path: Path) -> None:
+def test_a_run_without_refusals_has_no_backoff(url: str, tmp_path: Path) -> None:
     assert run(url, tmp_path / "run", "ok").summary.backoff is None

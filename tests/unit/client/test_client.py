@@ -1,4 +1,4 @@
-"""The replay's client against a small HTTP server: what is sent, and what is made of a stream."""
+"""The replay's client against a small HTTP server: the requests it sends, the streams it reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.client.client import Client
-from orchestrator.results.schema import Timings
+from orchestrator.contracts.timings import Timings
 from tests.harness.replay_stack import SLOW_S, TIMINGS, app, prompt, received
 from tests.harness.serving import serve
 
@@ -26,7 +26,7 @@ def client(url: str) -> Iterator[Client]:
     client.close()
 
 
-def test_what_is_sent(client: Client) -> None:
+def test_a_completion_request_has_the_prompts_fields(client: Client) -> None:
     received.clear()
     client.complete(prompt("ok 1 + 11"), "tiny")
     assert received == [
@@ -42,7 +42,7 @@ def test_what_is_sent(client: Client) -> None:
     ]
 
 
-def test_a_stream(client: Client) -> None:
+def test_a_stream_is_read_to_its_end(client: Client) -> None:
     reply = client.complete(prompt("ok"), "tiny")
     assert reply.error is None
     assert reply.text == " 21\u2028 #### 12"
@@ -64,7 +64,7 @@ def test_the_first_token_does_not_wait_for_its_text(client: Client) -> None:
     assert reply.ended_s - reply.first_token_s >= SLOW_S
 
 
-def test_a_completion_without_text(client: Client) -> None:
+def test_a_completion_may_have_no_text(client: Client) -> None:
     reply = client.complete(prompt("mute"), "tiny")
     assert (reply.error, reply.text) == (None, "")
     assert reply.first_token_s is not None
@@ -81,7 +81,9 @@ def test_a_completion_without_text(client: Client) -> None:
         ("untimed", "the stream ended without timings", " 21\u2028 #### 12"),
     ],
 )
-def test_a_failed_request(client: Client, word: str, error: str, text: str) -> None:
+def test_a_failed_request_has_a_one_line_error_and_its_text_so_far(
+    client: Client, word: str, error: str, text: str
+) -> None:
     reply = client.complete(prompt(word), "tiny")
     assert reply.error is not None
     assert reply.error.startswith(error)

@@ -1,4 +1,4 @@
-"""Commands that change what is in force for a while restore it, whatever ends them."""
+"""Commands that temporarily change what is in force restore it, however they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERVAL = 5
 
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStack]:
-    """A stack with a draw and a policy that are not those of a start."""
+    """Yield a stack with a draw and a policy other than the defaults."""
     monkeypatch.chdir(tmp_path)
     with live(STILL) as stack:
         stack.stack.control.use(profile(STILL), first_interval=INTERVAL)
@@ -38,13 +38,13 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStack
 
 
 def sweep() -> tuple[str, ...]:
-    """A sweep under another profile."""
+    """Return the arguments of a sweep under another profile."""
     Path("other.yaml").write_text(STILL.replace("distance_m: 100", "distance_m: 200"))
     return ("sweep", prompts("mine", "p0", "p1"), "--theta", "0.2", "--profile", "other.yaml")
 
 
 def once(act: Callable[[], None]) -> Callable[[], None]:
-    """`act` at the first call, and nothing at later ones."""
+    """Return a function that calls `act` the first time, and does nothing later."""
     left = [act]
     return lambda: left.pop()() if left else None
 
@@ -65,7 +65,7 @@ def test_link_verify_restores_what_was_in_force_after_a_signal(
         seen.append(stack.in_force()["profile"])
         if len(seen) == 1:
             process.send_signal(number)
-            time.sleep(0.5)  # the first switch is not answered yet
+            time.sleep(0.5)  # meanwhile the first switch has no answer
 
     setattr(stack, moment, end)
     process = stack.start(*VERIFY)
@@ -94,7 +94,7 @@ def test_a_sweep_restores_what_was_in_force_after_a_signal(
     assert stack.settled() == before
 
 
-def test_a_second_signal_does_not_end_the_restoring(stack: LiveStack) -> None:
+def test_a_second_signal_does_not_interrupt_restoring(stack: LiveStack) -> None:
     before = stack.in_force()
     uses: list[float] = []
 
@@ -146,11 +146,11 @@ def test_link_verify_restores_what_was_in_force_after_an_error(stack: LiveStack)
     process = stack.start(*VERIFY)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert error.startswith("wdmoe: what answers at ")
+    assert error.startswith("wdmoe: the base station: HTTP 500 at /probe")
     assert stack.settled() == before
 
 
-def test_what_could_not_be_restored_is_told_in_a_line(stack: LiveStack) -> None:
+def test_a_failure_to_restore_is_reported_in_one_line(stack: LiveStack) -> None:
     def refuse() -> None:
         if stack.in_force()["profile"] == "not-shaped":
             raise RuntimeError
@@ -159,11 +159,13 @@ def test_what_could_not_be_restored_is_told_in_a_line(stack: LiveStack) -> None:
     process = stack.start(*VERIFY)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert error.startswith("wdmoe: profile p could not be restored: orchestrator at http://")
+    assert error.startswith(
+        "wdmoe: profile p could not be restored: the orchestrator: HTTP 500 at /profile"
+    )
     assert error.count("\n") == 1
 
 
-def test_fading_goes_on_where_it_was(stack: LiveStack) -> None:
+def test_fading_is_restored_at_its_interval(stack: LiveStack) -> None:
     stack.stack.control.use(profile(FAST), first_interval=100_000)
     process = stack.start(*VERIFY)
     process.communicate(timeout=60)
@@ -173,7 +175,7 @@ def test_fading_goes_on_where_it_was(stack: LiveStack) -> None:
     assert 100_000 <= now["interval"] < 101_000
 
 
-def test_fading_that_cannot_go_on_begins_again_and_a_line_says_so(
+def test_fading_that_cannot_be_restored_begins_again_and_is_reported(
     stack: LiveStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slow = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.001")
@@ -183,11 +185,11 @@ def test_fading_that_cannot_go_on_begins_again_and_a_line_says_so(
     with closing(Client(url, url)) as client, restored(client):
         pass
     assert stack.in_force()["interval"] < 10_000
-    told = capsys.readouterr().err
-    assert told.startswith("wdmoe: the fading of profile p begins again at interval 0: ")
+    error = capsys.readouterr().err
+    assert error.startswith("wdmoe: the fading of profile p begins again at interval 0: ")
 
 
-def test_only_devices_that_are_probed_are_waited_for(stack: LiveStack) -> None:
+def test_link_verify_waits_only_for_the_devices_it_probes(stack: LiveStack) -> None:
     stack.stuck = {1}
     process = stack.start(*VERIFY, "--device", "0")
     process.communicate(timeout=20)
@@ -202,7 +204,7 @@ def test_an_ignored_signal_stays_ignored(stack: LiveStack) -> None:
 
 
 def test_switches_take_effect_in_the_order_of_their_arrival(stack: LiveStack) -> None:
-    """One whose draw takes long does not undo a later one."""
+    """A switch whose draw takes long does not undo a later one."""
     url = stack.environment["WDMOE_ORCHESTRATOR_URL"]
     slow = {"name": "slow", "text": STILL, "first_interval": 0}
     stack.on_use = once(lambda: time.sleep(1))

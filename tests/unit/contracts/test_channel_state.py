@@ -1,4 +1,4 @@
-"""The codec of channel states: what goes in comes out, and nothing else gets in."""
+"""The codec of channel states: it preserves valid states, and refuses everything else."""
 
 from dataclasses import asdict
 from typing import Any
@@ -62,10 +62,10 @@ SAMPLE = ChannelState(
 
 
 @given(states)
-def test_what_goes_in_comes_out(original: ChannelState) -> None:
+def test_a_state_survives_encoding_and_decoding(original: ChannelState) -> None:
     decoded = channel_state.decode(channel_state.encode(original))
     assert decoded == original
-    # 1, 1.0 and True are equal, and yet not the same parameter.
+    # 1, 1.0 and True are equal but different parameters.
     for key, value in original.policy.params.items():
         assert type(decoded.policy.params[key]) is type(value)
 
@@ -75,7 +75,7 @@ def test_order_is_by_epoch_then_interval() -> None:
 
 
 def broken(path: str, value: Any) -> bytes:
-    """The sample on the wire, with one field replaced."""
+    """Return the encoded sample with one field replaced."""
     raw: Any = {"v": 1, **asdict(SAMPLE)}
     node = raw
     *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]

@@ -1,4 +1,4 @@
-"""CURVE keys: made once, private, and the only way onto a socket."""
+"""CURVE keys: created once, private, and required to use a socket."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context.destroy(linger=0)
 
 
-def test_keys_are_made_once_and_secrets_are_private(tmp_path: Path) -> None:
+def test_keys_are_created_once_and_secrets_are_private(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     curve_keys.ensure(folder, ["bs", "device-0"])
     bs = curve_keys.load(folder, "bs")
@@ -37,7 +37,7 @@ def test_keys_are_made_once_and_secrets_are_private(tmp_path: Path) -> None:
     assert bs.secret.decode() not in repr(bs)
 
 
-def test_a_public_key_lost_half_way_is_made_from_the_secret(tmp_path: Path) -> None:
+def test_a_missing_public_key_is_derived_from_the_secret(tmp_path: Path) -> None:
     curve_keys.ensure(tmp_path, ["bs"])
     bs = curve_keys.load(tmp_path, "bs")
     (tmp_path / "bs.key").unlink()
@@ -53,7 +53,7 @@ def test_loading_waits_for_the_orchestrator(tmp_path: Path) -> None:
     maker.join()
 
 
-def test_an_absent_or_damaged_key_is_told_in_one_line(tmp_path: Path) -> None:
+def test_an_absent_or_damaged_key_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"bs\.key_secret: no such key after 0 s"):
         curve_keys.load(tmp_path, "bs")
     (tmp_path / "bs.key_secret").write_text("short")
@@ -64,15 +64,15 @@ def test_an_absent_or_damaged_key_is_told_in_one_line(tmp_path: Path) -> None:
 def exchange(
     context: zmq.Context[zmq.Socket[bytes]],
     folder: Path,
-    own: curve_keys.KeyPair | None,
+    keys: curve_keys.KeyPair | None,
     server_public: bytes,
 ) -> str | None:
-    """Send one message to a server; who sent it, or TimeoutError if it never gets through."""
+    """Send one message to a server; return its sender, or raise TimeoutError if none arrives."""
     server, client = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     curve_keys.curve_server(server, curve_keys.load(folder, "bs"))
     port = server.bind_to_random_port("tcp://127.0.0.1")
-    if own is not None:
-        curve_keys.curve_client(client, own, server_public)
+    if keys is not None:
+        curve_keys.curve_client(client, keys, server_public)
     client.connect(f"tcp://127.0.0.1:{port}")
     try:
         client.send(b"hello")
@@ -86,7 +86,7 @@ def exchange(
         client.close(linger=0)
 
 
-def test_only_known_keys_get_through_and_under_their_name(
+def test_only_known_keys_get_through_and_identify_their_sender(
     tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     curve_keys.ensure(tmp_path, ["bs"])
@@ -102,7 +102,7 @@ def test_only_known_keys_get_through_and_under_their_name(
             exchange(context, tmp_path, stranger, bs)
         with pytest.raises(TimeoutError):  # no encryption at all
             exchange(context, tmp_path, None, bs)
-        with pytest.raises(TimeoutError):  # a server that is not the one it says
+        with pytest.raises(TimeoutError):  # a server with another key
             exchange(context, tmp_path, curve_keys.load(tmp_path, "device-0"), stranger.public)
         (tmp_path / "device-0.key").write_text("damaged")
         with pytest.raises(TimeoutError):
@@ -113,7 +113,7 @@ def test_only_known_keys_get_through_and_under_their_name(
         running.stop()
 
 
-def test_without_curve_nobody_has_a_name(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_without_curve_a_message_has_no_sender(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     server, client = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     client.connect(f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}")
     client.send(b"hello")

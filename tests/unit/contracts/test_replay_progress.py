@@ -1,4 +1,4 @@
-"""What a replay tells of itself, at the orchestrator: over HTTP, to Prometheus, in `status`."""
+"""The progress of a replay at the orchestrator: over HTTP, in Prometheus, in `status`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.control.replay_board import SILENT_AFTER_S, ReplayBoard
 from orchestrator.metrics import orchestrator_metrics
 from tests.harness.command import Wdmoe
 
-TOLD: dict[str, Any] = {
+PROGRESS: dict[str, Any] = {
     "prompts": "arithmetic",
     "planned": 20,
     "done": 13,
@@ -31,7 +31,7 @@ def exported(url: str) -> dict[str, float]:
     return {name.removeprefix("wdmoe_replay_"): float(value) for name, value in pairs}
 
 
-def test_before_any_replay_nothing_is_made_up(orchestrator: str, wdmoe: Wdmoe) -> None:
+def test_before_any_replay_there_is_no_progress(orchestrator: str, wdmoe: Wdmoe) -> None:
     assert httpx.get(f"{orchestrator}/status").json()["replay"] is None
     assert "replay" not in wdmoe("status").out
     values = exported(orchestrator)
@@ -40,11 +40,11 @@ def test_before_any_replay_nothing_is_made_up(orchestrator: str, wdmoe: Wdmoe) -
     assert set(values.values()) == {0}
 
 
-def test_what_is_told_is_shown_and_stays_after_the_end(orchestrator: str, wdmoe: Wdmoe) -> None:
-    def tell(**fields: Any) -> None:
-        assert httpx.post(f"{orchestrator}/replay", json=TOLD | fields).status_code == 204
+def test_progress_is_shown_and_stays_after_the_end(orchestrator: str, wdmoe: Wdmoe) -> None:
+    def report(**fields: Any) -> None:
+        assert httpx.post(f"{orchestrator}/replay", json=PROGRESS | fields).status_code == 204
 
-    tell()
+    report()
     assert exported(orchestrator) == {
         'info{prompts="arithmetic"}': 1,
         "running": 1,
@@ -54,21 +54,21 @@ def test_what_is_told_is_shown_and_stays_after_the_end(orchestrator: str, wdmoe:
         "accuracy_ratio": pytest.approx(11 / 12),
     }
     status = httpx.get(f"{orchestrator}/status").json()["replay"]
-    assert status == TOLD | {"accuracy": pytest.approx(11 / 12)}
+    assert status == PROGRESS | {"accuracy": pytest.approx(11 / 12)}
     assert "replay   arithmetic 13 of 20, 1 failed, 91.7 % right\n" in wdmoe("status").out
 
-    tell(running=False)
+    report(running=False)
     assert "replay   arithmetic 13 of 20, 1 failed, 91.7 % right, stopped\n" in wdmoe("status").out
     assert (exported(orchestrator)["running"], exported(orchestrator)["done_requests"]) == (0, 13)
 
-    tell(prompts="code", planned=2, done=2, failed=0, scored=0, score_sum=0.0, running=False)
+    report(prompts="code", planned=2, done=2, failed=0, scored=0, score_sum=0.0, running=False)
     assert "replay   code 2 of 2, ended\n" in wdmoe("status").out
     values = exported(orchestrator)
     assert math.isnan(values["accuracy_ratio"])
     assert [name for name in values if name.startswith("info")] == ['info{prompts="code"}']
 
 
-def test_a_replay_that_says_no_more_runs_no_longer() -> None:
+def test_a_silent_replay_counts_as_ended() -> None:
     clock = [100.0]
     registry = CollectorRegistry()
     board = ReplayBoard(orchestrator_metrics(registry), lambda: clock[0])
@@ -76,19 +76,19 @@ def test_a_replay_that_says_no_more_runs_no_longer() -> None:
     def running() -> tuple[float | None, bool]:
         status = board.status()
         assert status is not None
-        return registry.get_sample_value("wdmoe_replay_running"), status["running"]
+        return registry.get_sample_value("wdmoe_replay_running"), status.running
 
-    board.take(Progress(**TOLD))
+    board.take(Progress(**PROGRESS))
     clock[0] += SILENT_AFTER_S - 0.1
     assert running() == (1, True)
     clock[0] += 0.1
     assert running() == (0, False)
-    board.take(Progress(**TOLD))  # it was only slow
+    board.take(Progress(**PROGRESS))  # it was only slow
     assert running() == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "fault"),
     [
         ({"done": "13"}, "done: Input should be a valid integer"),
         ({"done": -1}, "done: Input should be greater than or equal to 0"),
@@ -101,13 +101,13 @@ def test_a_replay_that_says_no_more_runs_no_longer() -> None:
     ],
 )
 def test_a_bad_body_is_refused_and_changes_nothing(
-    orchestrator: str, fields: dict[str, Any], told: str
+    orchestrator: str, fields: dict[str, Any], fault: str
 ) -> None:
-    refused = httpx.post(f"{orchestrator}/replay", json=TOLD | fields)
-    assert (refused.status_code, refused.json()["detail"]) == (400, f"POST /replay: {told}")
+    refused = httpx.post(f"{orchestrator}/replay", json=PROGRESS | fields)
+    assert (refused.status_code, refused.json()["detail"]) == (400, f"POST /replay: {fault}")
     assert httpx.get(f"{orchestrator}/status").json()["replay"] is None
 
 
-def test_a_body_is_read_no_further_than_it_may_be_long(orchestrator: str) -> None:
-    refused = httpx.post(f"{orchestrator}/replay", json=TOLD | {"prompts": "x" * 4096})
+def test_a_body_that_is_too_long_is_refused(orchestrator: str) -> None:
+    refused = httpx.post(f"{orchestrator}/replay", json=PROGRESS | {"prompts": "x" * 4096})
     assert refused.status_code == 413

@@ -1,4 +1,4 @@
-"""What of a message's time is the stack's own."""
+"""The share of a message's time that the stack itself causes."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def series(measured_s: float, unshaped: Unshaped, smallest: Unshaped = ONE_PACKE
     return summarise(2, "up", 1 << 16, 500_000, 0.0, shaped, unshaped, smallest)
 
 
-def test_a_message_costs_what_a_packet_does_and_what_it_takes_more_on_loopback() -> None:
+def test_a_message_costs_a_packets_time_and_its_extra_time_on_loopback() -> None:
     found = series(11.3e-3, Unshaped(link=[3e-3], loopback=[0.5e-3, 0.6e-3, 2e-3]))
     assert found.cost_s == pytest.approx(0.9e-3 + 0.5e-3)
     assert found.unshaped_s == 3e-3
@@ -21,7 +21,7 @@ def test_a_message_costs_what_a_packet_does_and_what_it_takes_more_on_loopback()
     assert found.error_as_is == pytest.approx(0.13)
 
 
-def test_a_packet_costs_what_it_takes() -> None:
+def test_a_packet_costs_its_own_time() -> None:
     assert series(11e-3, ONE_PACKET).cost_s == pytest.approx(0.9e-3)
 
 

@@ -1,4 +1,4 @@
-"""What is in force survives the orchestrator: profile, policy and fading go on after a restart."""
+"""What is in force survives a restart of the orchestrator: profile, policy and fading."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = "time_s,down_bps,up_bps\n0,10000000,5000000\n0.5,20000000,8000000\n"
 
 @contextmanager
 def started(folder: Path, setting: str = "p", text: str = STILL) -> Iterator[ControlPlane]:
-    """An orchestrator's control plane, as a start with WDMOE_PROFILE=`setting` makes it."""
+    """Yield the control plane of an orchestrator started with WDMOE_PROFILE=`setting`."""
     control = ControlPlane(
         profile(text, setting),
         devices=2,
@@ -45,7 +45,7 @@ def started(folder: Path, setting: str = "p", text: str = STILL) -> Iterator[Con
 
 @contextmanager
 def listening(control: ControlPlane) -> Iterator[zmq.Socket[bytes]]:
-    """A device's ears."""
+    """Yield a device's socket for states."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     ears = context.socket(zmq.SUB)
     ears.subscribe(b"")
@@ -57,12 +57,12 @@ def listening(control: ControlPlane) -> Iterator[zmq.Socket[bytes]]:
 
 
 def heard(control: ControlPlane, count: int) -> list[ChannelState]:
-    """The next states that a device hears."""
+    """Return the next states that a device receives."""
     with listening(control) as ears:
         return [hear(ears) for _ in range(count)]
 
 
-def test_profile_policy_and_fading_go_on_after_a_restart(tmp_path: Path) -> None:
+def test_profile_policy_and_fading_continue_after_a_restart(tmp_path: Path) -> None:
     with started(tmp_path) as control:
         control.use(profile(FAST, "faster"), first_interval=1000)
         control.use_policy("wlr", {"theta": 0.2})
@@ -70,7 +70,7 @@ def test_profile_policy_and_fading_go_on_after_a_restart(tmp_path: Path) -> None
     with started(tmp_path) as control:
         after, restored = heard(control, 9)[-1], control.status()
     for key in ("profile", "profile_sha256", "policy"):
-        assert restored[key] == status[key]
+        assert getattr(restored, key) == getattr(status, key)
     assert after.epoch > before.epoch
     assert after.interval > before.interval > 1000
     assert after.devices == profile(FAST).devices(after.interval)
@@ -81,7 +81,7 @@ def test_profile_policy_and_fading_go_on_after_a_restart(tmp_path: Path) -> None
 
 def test_a_restored_state_takes_effect_ahead_and_not_in_the_past(tmp_path: Path) -> None:
     with started(tmp_path) as control:
-        announced_s = control.status()["apply_at_s"]
+        announced_s = control.status().apply_at_s
     with started(tmp_path) as control:
         assert heard(control, 1)[0].apply_at_s > announced_s
 
@@ -95,7 +95,7 @@ def test_a_profile_with_traces_is_restored(tmp_path: Path) -> None:
         assert control.profile.sha256 == traced.sha256
 
 
-def test_what_is_announced_is_stored_before(tmp_path: Path) -> None:
+def test_a_state_is_stored_before_it_is_announced(tmp_path: Path) -> None:
     with started(tmp_path) as control, listening(control) as ears:
         for theta in (0.1, 0.2, 0.3):
             control.use_policy("wlr", {"theta": theta})
@@ -106,7 +106,7 @@ def test_what_is_announced_is_stored_before(tmp_path: Path) -> None:
             assert stored["policy"]["params"]["theta"] == theta
 
 
-def test_what_cannot_be_stored_is_not_put_into_force(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_stored_is_not_put_into_force(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
     with started(folder) as control:
@@ -119,17 +119,17 @@ def test_what_cannot_be_stored_is_not_put_into_force(tmp_path: Path) -> None:
         assert control.status() == before
 
 
-def test_another_setting_is_obeyed_and_the_policy_stays(
+def test_a_changed_setting_replaces_the_profile_and_keeps_the_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with started(tmp_path, "near") as control:
         control.use(profile(FAST, "switched"))
         control.use_policy("top1", {})
-        epoch = control.status()["epoch"]
+        epoch = control.status().epoch
     with started(tmp_path, "far", STILL.replace("100", "200")) as control:
         status = control.status()
-    assert (status["profile"], status["policy"]["name"]) == ("far", "top1")
-    assert status["epoch"] > epoch
+    assert (status.profile, status.policy.name) == ("far", "top1")
+    assert status.epoch > epoch
     assert "profile far from interval 0 on, policy top1: WDMOE_PROFILE was near" in (
         capsys.readouterr().out
     )

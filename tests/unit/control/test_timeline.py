@@ -1,4 +1,4 @@
-"""Plans: what is in force when, and that a policy can change while the channel goes on."""
+"""Timelines: the state in force at each time; a policy switch leaves the channel unchanged."""
 
 from collections.abc import Sequence
 
@@ -46,10 +46,10 @@ def test_fading_may_begin_anywhere() -> None:
     assert list(plan.due(700, 2000.0)) == [700]
     assert plan.begin_s(702) == pytest.approx(plan.start_s + 0.1)
     assert plan.state(702).devices == FADING.devices(702)
-    # An interval that never ends is drawn as that one too.
+    # A profile with a single, endless interval uses the draw of that number.
     still = plan.with_profile(FIXED, first=700, now_s=2001.0)
     assert still.interval_at(1e9) == 700
-    assert list(still.due(700, 2000.9)) == [700]  # the clock was set back: told all the same
+    assert list(still.due(700, 2000.9)) == [700]  # the clock was set back: still announced
     assert still.state(700).devices == FIXED.devices(700) != FIXED.devices(0)
 
 
@@ -61,15 +61,15 @@ def test_a_policy_does_not_wait_for_the_end_of_a_long_interval() -> None:
     assert plan.state(0).apply_at_s == 1021.0 + LEAD_S
     assert plan.state(0).devices == before.state(0).devices
     assert plan.state(1).apply_at_s == before.state(1).apply_at_s == 1600.0
-    # Interval 1 was told of and begins before the policy does.
+    # Interval 1 was announced, and begins before the policy does.
     plan = plan.with_policy(PolicyState("topk"), unannounced=2, now_s=1599.95)
     assert list(plan.due(plan.first, 1599.95)) == [1]
     assert plan.state(1).apply_at_s == 1599.95 + LEAD_S
     assert plan.with_profile(SLOW, first=0, now_s=1601.0).state(0).apply_at_s == 1601.0 + LEAD_S
 
 
-def told(plan: Timeline, switches_s: Sequence[float]) -> list[ChannelState]:
-    """What a receiver applies of two seconds of announcements, with some switches in them."""
+def applied(plan: Timeline, switches_s: Sequence[float]) -> list[ChannelState]:
+    """Return the states that a receiver applies in two seconds with policy switches."""
     states: list[ChannelState] = []
     order = (0, -1)
     ticks = [(START_S - LEAD_S + step / 200, False) for step in range(400)]
@@ -92,10 +92,10 @@ def told(plan: Timeline, switches_s: Sequence[float]) -> list[ChannelState]:
 @given(st.lists(st.floats(0, 1.7), max_size=6), st.integers(0, 1 << 39))
 def test_a_policy_switch_never_changes_the_channel(switches_s: list[float], first: int) -> None:
     plan = Timeline(FADING, epoch=1, start_s=START_S, first=first)
-    plain, switched = told(plan, []), told(plan, switches_s)
+    plain, switched = applied(plan, []), applied(plan, switches_s)
     assert [(s.interval, s.devices) for s in switched] == [(s.interval, s.devices) for s in plain]
-    for one, other in zip(switched, plain, strict=True):
-        assert one.apply_at_s == pytest.approx(other.apply_at_s, rel=0, abs=1e-5)
+    for state, expected in zip(switched, plain, strict=True):
+        assert state.apply_at_s == pytest.approx(expected.apply_at_s, rel=0, abs=1e-5)
     assert len({s.interval for s in switched}) == len(switched)
 
 
@@ -107,7 +107,7 @@ def test_a_policy_switch_within_a_long_interval_never_changes_the_channel(
         return [s for s in states if s.apply_at_s <= time_s][-1].devices
 
     plan = Timeline(SLOW, epoch=1, start_s=START_S)
-    plain, switched = told(plan, []), told(plan, switches_s)
+    plain, switched = applied(plan, []), applied(plan, switches_s)
     for begin_s in [s.apply_at_s for s in (*plain, *switched)]:
         for time_s in (max(START_S, begin_s - 1e-5), begin_s + 1e-5):
             assert in_force(switched, time_s) == in_force(plain, time_s)
@@ -122,12 +122,12 @@ def test_a_fixed_channel_stays_the_same(switches_s: list[float]) -> None:
         return {s.devices for s in states}
 
     plan = Timeline(FIXED, epoch=1, start_s=START_S, first=5)
-    switched = told(plan, switches_s)
-    assert devices(switched) == devices(told(plan, [])) == {FIXED.devices(5)}
+    switched = applied(plan, switches_s)
+    assert devices(switched) == devices(applied(plan, [])) == {FIXED.devices(5)}
     if switches_s:
         began_s = [s.apply_at_s for s in switched]
         assert began_s == sorted(began_s)
-        # All that are asked for between two announcements begin together.
+        # All switches requested between two announcements begin together.
         assert began_s[-1] == pytest.approx(START_S + max(switches_s) + LEAD_S, abs=0.005)
 
 
@@ -149,6 +149,6 @@ def test_every_switch_is_a_later_epoch(switches: list[tuple[float, Profile | Non
         else:
             after = plan.with_profile(other, 0, now_s)
         assert after.epoch > plan.epoch
-        assert after.epoch >= int(1000 * now_s)  # as one would be after a restart at that moment
+        assert after.epoch >= int(1000 * now_s)  # as it would be after a restart at that moment
         assert after.policy == policy
         plan = after

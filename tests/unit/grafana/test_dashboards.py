@@ -1,4 +1,4 @@
-"""What is on the dashboards: everything has a name, a unit and a reason, and nothing overlaps."""
+"""Every panel of the dashboards has a title, a unit and a description, and none overlap."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_what_shows_one_point_in_time_never_shows_an_older_one(panel: dict[str, Any]) -> None:
+def test_panels_of_one_point_in_time_use_instant_queries(panel: dict[str, Any]) -> None:
     if panel["type"] in ("stat", "bargauge", "table"):
         assert all(query["instant"] for query in panel["targets"])
         (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
@@ -60,13 +60,13 @@ def test_what_shows_one_point_in_time_never_shows_an_older_one(panel: dict[str, 
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_share_is_one_in_the_legend_too(panel: dict[str, Any]) -> None:
+def test_no_panel_stacks_by_percent(panel: dict[str, Any]) -> None:
     custom = panel["fieldConfig"]["defaults"].get("custom", {})
-    assert custom.get("stacking", {}).get("mode") != "percent", "the axis alone is scaled"
+    assert custom.get("stacking", {}).get("mode") != "percent", "it scales the axis, not the legend"
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_panel_has_a_title_and_a_number_of_its_own(name: str) -> None:
+def test_titles_and_ids_of_panels_are_unique(name: str) -> None:
     titles = [panel["title"] for panel in panels(BOARDS[name])]
     assert len(set(titles)) == len(titles)
     ids = [panel["id"] for panel in BOARDS[name]["panels"]]
@@ -74,7 +74,7 @@ def test_every_panel_has_a_title_and_a_number_of_its_own(name: str) -> None:
 
 
 def cells(panel: dict[str, Any]) -> set[tuple[int, int]]:
-    """The places of the grid that a panel covers."""
+    """Return the cells of the grid that a panel covers."""
     at = panel["gridPos"]
     return set(
         itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"]))
@@ -91,7 +91,7 @@ def test_panels_cover_the_grid_without_overlap_or_hole(name: str) -> None:
 
 
 def known_names() -> set[str]:
-    """Every series that Prometheus gets: exported, recorded, or its own."""
+    """Return the names of all series in Prometheus: exported, recorded, or its own."""
     names = {"ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes"}
     for register in (bs_metrics, orchestrator_metrics, device_metrics):
         for metric in vars(register(CollectorRegistry())).values():
@@ -104,15 +104,15 @@ def known_names() -> set[str]:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_metric_that_is_asked_for_exists(name: str) -> None:
+def test_every_queried_metric_exists(name: str) -> None:
     text = " ".join(expressions(BOARDS[name]))
-    asked = set(re.findall(r"\b(?:wdmoe|process)[_:][\w:]+|\bALERTS\b", text))
-    assert asked
-    assert asked <= known_names()
+    queried = set(re.findall(r"\b(?:wdmoe|process)[_:][\w:]+|\bALERTS\b", text))
+    assert queried
+    assert queried <= known_names()
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_dashboard_leads_to_all_others_and_keeps_the_time(name: str) -> None:
+def test_every_dashboard_links_to_all_others_and_keeps_the_time(name: str) -> None:
     board = BOARDS[name]
     (link,) = board["links"]
     assert link["type"] == "dashboards"
@@ -132,7 +132,7 @@ def test_changes_of_profile_and_policy_are_marked(name: str) -> None:
     assert "wdmoe_policy_info" in marks["Policy"]
 
 
-def test_a_device_has_a_row_of_its_own() -> None:
+def test_each_device_has_its_own_row() -> None:
     board = BOARDS["devices"]
     (variable,) = board["templating"]["list"]
     (row,) = (panel for panel in board["panels"] if panel.get("repeat"))
@@ -144,7 +144,7 @@ def test_a_device_has_a_row_of_its_own() -> None:
         assert all('device="$device"' in query["expr"] for query in panel["targets"])
 
 
-def test_the_overview_is_where_grafana_begins() -> None:
+def test_the_overview_is_grafanas_home_dashboard() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     home = compose["services"]["grafana"]["environment"][
         "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"
@@ -152,7 +152,7 @@ def test_the_overview_is_where_grafana_begins() -> None:
     assert home == "/etc/grafana/dashboards/overview.json"
 
 
-def test_dashboards_are_of_the_version_of_grafana_that_the_stack_runs() -> None:
+def test_dashboards_match_the_grafana_version_of_the_stack() -> None:
     image = re.search(r"grafana/grafana:([\d.]+)", (ROOT / "docker-compose.yml").read_text())
     assert image is not None
     types = json.loads((ROOT / "tests/grafana_schema/package.json").read_text())["dependencies"]

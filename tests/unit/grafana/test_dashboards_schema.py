@@ -1,4 +1,4 @@
-"""Every dashboard is what Grafana's published types say a dashboard is."""
+"""Every dashboard conforms to Grafana's published types."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from orchestrator.process.root import ROOT
 from services.grafana.catalogue import as_json
 
 TYPES = ROOT / "tests" / "grafana_schema" / "dashboard.ts"
-# What `npm ci` has put there, see setup.sh.
+# Installed by `npm ci`, see setup.sh.
 PACKAGES = ROOT / ".build" / "grafana-schema" / "node_modules"
 BOARDS = {name: json.loads(text) for name, text in as_json().items()}
 
 
-def complaints(boards: dict[str, Any], folder: Path) -> str:
-    """What TypeScript says of dashboards, written as literals of the published types."""
+def type_errors(boards: dict[str, Any], folder: Path) -> str:
+    """Return TypeScript's errors for dashboards, written as literals of the published types."""
     if not PACKAGES.is_dir():
-        pytest.skip("Grafana's types are not here: run ./setup.sh --tests")
+        pytest.skip("Grafana's types are not installed: run ./setup.sh --tests")
     (folder / "dashboard.ts").write_text(TYPES.read_text())
     (folder / "node_modules").symlink_to(PACKAGES)
     lines = ['import type { Dashboard } from "./dashboard";']
@@ -49,8 +49,8 @@ def complaints(boards: dict[str, Any], folder: Path) -> str:
     return done.stdout
 
 
-def test_every_dashboard_is_of_the_published_types(tmp_path: Path) -> None:
-    assert complaints(BOARDS, tmp_path) == ""
+def test_every_dashboard_conforms_to_the_published_types(tmp_path: Path) -> None:
+    assert type_errors(BOARDS, tmp_path) == ""
 
 
 def _first(board: dict[str, Any], kind: str) -> Any:
@@ -59,48 +59,46 @@ def _first(board: dict[str, Any], kind: str) -> Any:
 
 BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a field that no panel has": lambda board: _first(board, "stat").update(titel="x"),
-    "a kind of panel that is not there": lambda board: _first(board, "stat").update(type="grafik"),
+    "an unknown kind of panel": lambda board: _first(board, "stat").update(type="grafik"),
     "an option of another kind": lambda board: _first(board, "stat")["options"].update(
         legend={"showLegend": True}
     ),
-    "a text mode that is not there": lambda board: _first(board, "stat")["options"].update(
-        textMode="loud"
-    ),
-    "a stacking that is not there": lambda board: _first(board, "timeseries")["fieldConfig"][
+    "an unknown text mode": lambda board: _first(board, "stat")["options"].update(textMode="loud"),
+    "an unknown stacking": lambda board: _first(board, "timeseries")["fieldConfig"][
         "defaults"
     ].update(custom={"stacking": {"mode": "heaped"}}),
     "a threshold without a colour": lambda board: _first(board, "stat")["fieldConfig"]["defaults"][
         "thresholds"
     ]["steps"].append({"value": 1}),
     "a query without an expression": lambda board: _first(board, "stat")["targets"][0].pop("expr"),
-    "a variable of no kind": lambda board: board["templating"]["list"].append(
+    "an unknown kind of variable": lambda board: board["templating"]["list"].append(
         {"name": "x", "type": "guess"}
     ),
-    "a link of no kind": lambda board: board["links"][0].update(type="rope"),
+    "an unknown kind of link": lambda board: board["links"][0].update(type="rope"),
     "a refresh that is a number": lambda board: board.update(refresh=5),
 }
 
 
-def test_what_is_not_of_the_published_types_is_refused(tmp_path: Path) -> None:
+def test_broken_dashboards_are_refused(tmp_path: Path) -> None:
     boards: dict[str, Any] = {}
-    for number, spoil in enumerate(BROKEN.values()):
+    for number, break_board in enumerate(BROKEN.values()):
         board = json.loads(json.dumps(BOARDS["overview"])) | {"templating": {"list": []}}
-        spoil(board)
+        break_board(board)
         boards[f"broken_{number}"] = board
-    found = complaints(boards, tmp_path)
+    errors = type_errors(boards, tmp_path)
     source = (tmp_path / "boards.ts").read_text().splitlines()
-    begins = [place for place, text in enumerate(source, 1) if text.startswith("export const")]
-    at = [
-        int(text.split("(")[1].split(",")[0]) for text in found.splitlines() if "): error" in text
+    begins = [number for number, text in enumerate(source, 1) if text.startswith("export const")]
+    error_lines = [
+        int(text.split("(")[1].split(",")[0]) for text in errors.splitlines() if "): error" in text
     ]
     ends = [*begins[1:], len(source) + 1]
     for what, begin, end in zip(BROKEN, begins, ends, strict=True):
-        assert any(begin <= place < end for place in at), f"not refused: {what}"
+        assert any(begin <= number < end for number in error_lines), f"not refused: {what}"
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_the_sdk_reads_every_dashboard_and_loses_nothing_of_its_panels(name: str) -> None:
+def test_the_sdk_reads_every_dashboard_without_loss_in_its_panels(name: str) -> None:
     register_default_plugins()
-    read = Dashboard.from_json(BOARDS[name])
-    again = json.loads(JSONEncoder().encode(read))
-    assert again["panels"] == BOARDS[name]["panels"]
+    board = Dashboard.from_json(BOARDS[name])
+    encoded = json.loads(JSONEncoder().encode(board))
+    assert encoded["panels"] == BOARDS[name]["panels"]

@@ -1,4 +1,4 @@
-"""What WDMOE_MODEL means, and which folder containers see of it."""
+"""The meaning of WDMOE_MODEL, and the folder that containers see."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snapshot(cache: Path) -> Path:
-    """The bundled model as Hugging Face's cache has it: links to blobs."""
+    """Copy the bundled model as in the cache of Hugging Face: links to blobs."""
     repository = cache / "models--me--tiny-mixtral"
     folder = repository / "snapshots" / REVISION
     folder.mkdir(parents=True)
@@ -45,7 +45,7 @@ def checked(mount: ModelMount) -> ModelMount:
 
 
 @pytest.mark.parametrize("value", ["mine", "./mine", "mine/", "sub/../mine", "~/mine", "link"])
-def test_a_path_is_read_as_commands_read_paths(
+def test_a_path_is_resolved_as_in_commands(
     here: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     (here / "home").mkdir()
@@ -62,16 +62,16 @@ def test_a_path_is_read_as_commands_read_paths(
     }
 
 
-def test_in_the_settings_file_a_path_begins_at_the_checkout(here: Path) -> None:
+def test_a_path_in_the_settings_file_is_relative_to_the_checkout(here: Path) -> None:
     (here / ".env").write_text("WDMOE_MODEL=models/bundled/\n")
     assert ModelMount.find().folder == BUNDLED
 
 
-def test_without_a_setting_it_is_the_bundled_model() -> None:
+def test_the_default_is_the_bundled_model() -> None:
     assert checked(ModelMount.find()) == ModelMount(BUNDLED, BUNDLED, "bundled")
 
 
-def test_of_a_snapshot_the_repository_is_mounted_which_has_what_its_links_lead_to(
+def test_a_snapshot_is_mounted_with_its_repository_which_has_the_targets_of_its_links(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = snapshot(here)
@@ -84,7 +84,7 @@ def test_of_a_snapshot_the_repository_is_mounted_which_has_what_its_links_lead_t
     }
 
 
-def test_a_name_may_be_chosen(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_may_be_set(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / ".env").write_text("WDMOE_MODEL_NAME=mixtral\n")
     assert ModelMount.find().environment()["WDMOE_MODEL_NAME"] == "mixtral"
 
@@ -102,7 +102,7 @@ def test_a_link_that_containers_cannot_follow_is_refused(
         checked(ModelMount.find())
 
 
-def test_a_snapshot_whose_blobs_lie_elsewhere_is_refused(
+def test_a_snapshot_with_blobs_outside_its_repository_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = snapshot(here)

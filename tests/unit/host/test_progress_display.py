@@ -1,4 +1,4 @@
-"""Long work shows how far it is: lines where stderr is a file or a pipe, a bar on a terminal."""
+"""Progress of long work: lines if stderr is a file or a pipe, a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.host import progress_display
 
 WORK = """
 import time
-from orchestrator import progress_display
+from orchestrator.host import progress_display
 progress_display.LINE_EVERY_S = 0.02
 with progress_display.progress_display() as progress:
     task = progress.add_task("carving layers", total=30, completed=12)
@@ -29,7 +29,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(capfd: pytest.CaptureFixture[str], line: str) -> str:
-    """What is on stderr once it has the line; waits for it."""
+    """Wait for the line on stderr, and return everything written so far."""
     found = ""
     while line not in found:
         found += capfd.readouterr().err
@@ -37,7 +37,7 @@ def written(capfd: pytest.CaptureFixture[str], line: str) -> str:
     return found
 
 
-def test_a_line_says_how_much_is_done_and_for_how_long(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_progress_and_elapsed_time(capfd: pytest.CaptureFixture[str]) -> None:
     with progress_display.progress_display() as progress:
         task = progress.add_task("carving layers", total=30, completed=12)
         first = written(capfd, "\n")
@@ -46,7 +46,7 @@ def test_a_line_says_how_much_is_done_and_for_how_long(capfd: pytest.CaptureFixt
     assert first.startswith("carving layers: 12 of 30; 0 min\n")
 
 
-def test_lines_come_while_nothing_advances_and_none_of_what_is_done(
+def test_lines_continue_without_progress_and_omit_finished_tasks(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with progress_display.progress_display() as progress:
@@ -59,7 +59,7 @@ def test_lines_come_while_nothing_advances_and_none_of_what_is_done(
     assert "sampling" not in later
 
 
-def test_nothing_is_written_once_the_work_has_ended(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_after_the_work_has_ended(capfd: pytest.CaptureFixture[str]) -> None:
     with progress_display.progress_display() as progress:
         progress.add_task("probing", total=3)
         written(capfd, "probing: 0 of 3")
@@ -87,9 +87,9 @@ def test_a_terminal_has_a_bar_and_no_lines() -> None:
     assert " min" not in shown.decode()
 
 
-def test_a_reader_that_is_gone_does_not_end_the_work() -> None:
+def test_a_closed_stderr_does_not_end_the_work() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-c", WORK], stderr=writing, check=False)
+    result = subprocess.run([sys.executable, "-c", WORK], stderr=writing, check=False)
     os.close(writing)
-    assert done.returncode == 0
+    assert result.returncode == 0

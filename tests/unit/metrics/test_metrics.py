@@ -1,4 +1,4 @@
-"""Metrics are named by Prometheus' conventions, say what they are, have labels of few values."""
+"""Metrics follow Prometheus' naming conventions, have help texts, and labels with few values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROLES: dict[str, Callable[[CollectorRegistry], Any]] = {
     "device": device_metrics,
 }
 UNITS = ("seconds", "bytes", "bps", "ratio")
-# Counts of things, which have no unit, and what is a pure number by its definition.
+# Counts of things, which have no unit, and quantities that are pure numbers by definition.
 NUMBERS = {
     *("wdmoe_requests", "wdmoe_requests_running", "wdmoe_requests_waiting", "wdmoe_tokens"),
     *("wdmoe_expert_tokens", "wdmoe_expert_dropped", "wdmoe_token_experts", "wdmoe_overruns"),
@@ -41,13 +41,13 @@ LABELS = {
 
 @pytest.fixture(params=ROLES)
 def families(request: pytest.FixtureRequest) -> list[Metric]:
-    """What a role's registry exports at its start."""
+    """Return what a role's registry exports at the start."""
     registry = CollectorRegistry()
     ROLES[request.param](registry)
     return list(registry.collect())
 
 
-def test_every_metric_is_the_testbeds_and_says_what_it_is(families: list[Metric]) -> None:
+def test_every_metric_has_the_prefix_and_a_help_text_of_its_own(families: list[Metric]) -> None:
     texts = [family.documentation for family in families]
     assert all(family.name.startswith("wdmoe_") for family in families)
     assert all(texts)
@@ -60,23 +60,23 @@ def test_every_metric_has_its_base_unit_or_is_a_number(families: list[Metric]) -
             assert family.name.endswith(UNITS) != (family.name in NUMBERS), family.name
 
 
-def test_histograms_of_times_end_where_nothing_takes_longer(families: list[Metric]) -> None:
+def test_histograms_of_times_extend_beyond_the_longest_time(families: list[Metric]) -> None:
     for family in families:
         if family.type != "histogram" or not family.name.endswith("_seconds"):
             continue
-        bounds = {float(each.labels["le"]) for each in family.samples if "le" in each.labels}
-        # Without labels until something is observed.
+        bounds = {float(s.labels["le"]) for s in family.samples if "le" in s.labels}
+        # No bounds until something is observed, if the metric has labels.
         longest_s = max(bounds - {math.inf}, default=math.inf)
         assert longest_s >= (30 if "lateness" in family.name else 900), family.name
 
 
-def test_quantiles_of_long_requests_are_told_apart() -> None:
+def test_buckets_resolve_quantiles_of_long_requests() -> None:
     for buckets, step in ((SECONDS_BUCKETS, 2), (DEVICE_SECONDS_BUCKETS, 2.5)):
-        assert max(later / each for each, later in pairwise(buckets)) <= step
+        assert max(upper / lower for lower, upper in pairwise(buckets)) <= step
         assert buckets[-1] >= 1000
 
 
-def test_every_label_is_of_a_fixed_list() -> None:
+def test_every_label_is_in_a_fixed_list() -> None:
     for role in ROLES.values():
         for metric in vars(role(CollectorRegistry())).values():
             if isinstance(metric, ArrayHistogram):
@@ -85,7 +85,7 @@ def test_every_label_is_of_a_fixed_list() -> None:
                 assert set(metric._labelnames) <= LABELS
 
 
-def test_what_can_be_known_begins_at_zero() -> None:
+def test_counters_with_known_labels_begin_at_zero() -> None:
     registry = CollectorRegistry()
     bs_metrics(registry)
     for name, label, values in (
@@ -98,7 +98,7 @@ def test_what_can_be_known_begins_at_zero() -> None:
             assert registry.get_sample_value(f"wdmoe_{name}_total", {label: value}) == 0
 
 
-def test_all_roles_of_one_source_tell_the_same_build() -> None:
+def test_all_roles_of_one_source_export_the_same_build() -> None:
     builds = []
     for role in ROLES.values():
         registry = CollectorRegistry()

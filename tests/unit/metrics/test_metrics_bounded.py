@@ -1,4 +1,4 @@
-"""However many requests come, and whatever they say, there are no more series than before."""
+"""The number of series stays constant, however many requests arrive and whatever they contain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOSTILE = ["", "}", 'a"b', "a\\b", "a\nb", "wdmoe_requests_total 7", "x" * 200, 
 
 
 def series(registry: CollectorRegistry) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Names and labels of all that is exported; what has both twice, Prometheus refuses."""
+    """Return the names and labels of all exported series; Prometheus requires them to be unique."""
     found = [
         (sample.name, tuple(sorted(sample.labels.items())))
         for family in registry.collect()
@@ -44,11 +44,11 @@ def series(registry: CollectorRegistry) -> set[tuple[str, tuple[tuple[str, str],
 
 
 def leave(_: Event) -> None:
-    raise OSError("nobody listens")
+    raise OSError("the client has gone")
 
 
 def batch(first: int) -> list[Answer]:
-    """As many as the queue takes: some break, some are given up before they begin."""
+    """Return as many requests as the queue takes; some fail, some are cancelled early."""
     answers = []
     for n in range(first, first + MAX_WAITING - 1):
         prompt = [n % 40, n // 40 % 40, n // 1600 % 40][: 1 + n % 3]
@@ -61,7 +61,7 @@ def batch(first: int) -> list[Answer]:
 
 
 def overfill(engine: Engine) -> None:
-    """Ask for more than may wait; none of it is to be served."""
+    """Submit more requests than may wait, all cancelled, so that none is served."""
     answers = [asking([[1]], 1) for _ in range(MAX_WAITING)]
     for answer in answers:
         answer.request.cancelled = True
@@ -77,24 +77,24 @@ def test_ten_thousand_requests_add_no_series(cell: Cell) -> None:
     room = EngineRoom(cell)
     before = series(cell.registry)
     stranger = cell.socket(9)
-    asked = 0
+    submitted = 0
     for number in range(-(-REQUESTS // (MAX_WAITING - 1))):
         policy = POLICIES[number % len(POLICIES)]
         name = HOSTILE[number % 9] + str(number)
         cell.channel.state = replace(state, profile=name, epoch=number, policy=policy)
         with contextlib.suppress(zmq.Again):
             stranger.send_multipart([name.encode()], zmq.NOBLOCK)
-        answers = batch(asked)
-        asked += len(answers)
+        answers = batch(submitted)
+        submitted += len(answers)
         room.serve(*answers)
         if number % 20 == 0:
             overfill(room.engine)
-    cell.roster.lose(1, "silent")
+    cell.devices.lose(1, "silent")
     room.serve(*batch(0))
     for q in range(cell.checkpoint.info.experts):
-        cell.roster.lose(q, "silent")
+        cell.devices.lose(q, "silent")
     assert series(cell.registry) == before
-    assert asked >= REQUESTS
+    assert submitted >= REQUESTS
     counted = {
         outcome: cell.counted("wdmoe_requests_total", outcome=outcome)
         for outcome in ("ok", "error", "cancelled", "refused")
@@ -110,7 +110,7 @@ def test_ten_thousand_requests_add_no_series(cell: Cell) -> None:
     assert dropped > 0
 
 
-def test_an_answer_that_is_not_one_adds_no_series(cell: Cell) -> None:
+def test_an_invalid_answer_adds_no_series(cell: Cell) -> None:
     before = series(cell.registry)
     device = cell.socket(1)
     assert cell.say(device, cell.hello(1)) == wire.Welcome()
@@ -121,7 +121,7 @@ def test_an_answer_that_is_not_one_adds_no_series(cell: Cell) -> None:
     assert series(cell.registry) == before
 
 
-def test_the_orchestrator_tells_of_what_is_in_force_and_of_nothing_before() -> None:
+def test_the_orchestrator_exports_only_what_is_in_force() -> None:
     with running(FAST, None) as stack:
         states = stack.connect(zmq.SUB, "bs")
         reports = stack.connect(zmq.PUSH, "device-0")

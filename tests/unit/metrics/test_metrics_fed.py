@@ -1,4 +1,4 @@
-"""What the base station's metrics amount to after requests that were really served."""
+"""The values of the base station's metrics after real requests."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_parts_of_requests_add_up_to_their_time(cell: Cell, room: EngineRoom) ->
     whole = cell.counted("wdmoe_request_seconds_sum")
     assert sum(parts.values()) == pytest.approx(whole, rel=1e-6)
     assert cell.counted("wdmoe_request_seconds_count") == 4
-    assert parts["uplink"] == pytest.approx(sum(a.end.timings["uplink_s"] for a in answers))
-    eq8_s = sum(answer.end.timings["eq8_s"] for answer in answers)
+    assert parts["uplink"] == pytest.approx(sum(a.end.timings.uplink_s for a in answers))
+    eq8_s = sum(answer.end.timings.eq8_s for answer in answers)
     assert cell.counted("wdmoe_request_eq8_seconds_total") == pytest.approx(eq8_s) != 0
     # A step that requests share counts for each of them, as it does in the parts.
-    batched_s = sum(answer.end.timings["batched_s"] for answer in answers)
+    batched_s = sum(answer.end.timings.batched_s for answer in answers)
     assert cell.counted("wdmoe_request_batched_seconds_total") == pytest.approx(batched_s) != 0
 
 
-def test_every_layer_of_every_step_is_timed_and_waited_for_one_device(
+def test_every_layer_of_every_step_is_timed_and_has_one_slowest_device(
     cell: Cell, room: EngineRoom
 ) -> None:
     room.serve(asking([[1, 2, 3]], 5))
@@ -58,7 +58,7 @@ def test_every_layer_of_every_step_is_timed_and_waited_for_one_device(
     assert 0 < cell.counted("wdmoe_layer_seconds_sum") < whole
 
 
-def test_what_runs_and_waits_is_seen_while_it_does(cell: Cell, room: EngineRoom) -> None:
+def test_running_and_waiting_requests_are_exported_meanwhile(cell: Cell, room: EngineRoom) -> None:
     seen = []
 
     def look(_: Event) -> None:
@@ -77,18 +77,16 @@ def test_a_prompt_that_is_only_scored_has_no_first_token(cell: Cell, room: Engin
     assert cell.counted("wdmoe_time_to_first_token_seconds_count") == 0
 
 
-def test_single_tokens_that_are_not_scraped_are_kept_within_bounds(
-    cell: Cell, room: EngineRoom
-) -> None:
+def test_unscraped_values_of_single_tokens_are_bounded(cell: Cell, room: EngineRoom) -> None:
     room.serve(asking([[1]], 60))
-    kept = cell.dispatcher._accounting.worth._kept
+    kept = cell.station.layer_metrics.worth._kept
     assert 0 < len(kept) <= 128 < 60 * LAYERS
 
 
-def test_what_is_not_scraped_is_kept_within_bounds(cell: Cell, room: EngineRoom) -> None:
+def test_unscraped_values_of_long_prompts_are_bounded(cell: Cell, room: EngineRoom) -> None:
     prompts = [asking([[n % 40 for n in range(900)]], 1) for _ in range(6)]
     room.serve(*prompts)
-    kept = cell.dispatcher._accounting.worth._kept
+    kept = cell.station.layer_metrics.worth._kept
     assert sum(len(choice.logits) for _, choice in kept) <= 4096
     for layer in range(LAYERS):
         assert cell.counted("wdmoe_kappa_count", layer=str(layer)) == 6 * 900

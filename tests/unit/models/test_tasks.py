@@ -1,4 +1,4 @@
-"""The generators give right answers; splits and prompt sets hold what they promise."""
+"""The generators give right answers, and splits and prompt sets are as documented."""
 
 import json
 import re
@@ -30,7 +30,7 @@ seeds = st.integers(min_value=0, max_value=2**32)
 
 
 @given(seeds)
-def test_arithmetic(seed: int) -> None:
+def test_arithmetic_items_are_right(seed: int) -> None:
     item = arithmetic(Random(seed))
     match = re.fullmatch(r"What is (\d{3,4}) ([+-]) (\d{3,4})\?", item.prompt)
     assert match
@@ -52,7 +52,7 @@ def test_arithmetic(seed: int) -> None:
 
 
 @given(seeds)
-def test_compare(seed: int) -> None:
+def test_compare_items_are_right(seed: int) -> None:
     item = compare(Random(seed))
     match = re.fullmatch(r"Is (\d{3}) (greater|smaller) than (\d{3})\?", item.prompt)
     assert match
@@ -66,7 +66,7 @@ def test_compare(seed: int) -> None:
 
 
 @given(seeds)
-def test_order(seed: int) -> None:
+def test_order_items_are_right(seed: int) -> None:
     item = order(Random(seed))
     listed = item.prompt.removesuffix(".").partition(": ")[2].split()
     assert 3 <= len(listed) <= 5
@@ -75,7 +75,7 @@ def test_order(seed: int) -> None:
 
 
 @given(seeds)
-def test_facts(seed: int) -> None:
+def test_facts_items_are_right(seed: int) -> None:
     item = facts(Random(seed))
     listed = r"(\w+) A, (\w+) B, (\w+) C, (\w+) D"
     match = re.fullmatch(rf"(.+\?) Options: {listed}\.\nAnswer:", item.prompt)
@@ -91,45 +91,47 @@ def test_facts(seed: int) -> None:
     assert item.completion == f" {truths[match[1]]} {item.answer} #### {item.answer}"
 
 
-def test_prompt_set_asks_what_training_teaches() -> None:
+def test_the_facts_of_the_prompt_set_occur_in_training() -> None:
     rng = Random(0)
     taught = {draw(facts, rng, "train").prompt.partition("?")[0] for _ in range(4000)}
-    asked = {str(line["prompt"]).partition("?")[0] for line in prompt_set("facts")}
-    assert asked <= taught
+    questions = {str(line["prompt"]).partition("?")[0] for line in prompt_set("facts")}
+    assert questions <= taught
 
 
 @given(seeds)
-def test_reading(seed: int) -> None:
+def test_reading_items_are_right(seed: int) -> None:
     item = reading(Random(seed))
     passage, _, question = item.prompt.rpartition(". ")
-    told = {sentence.split()[0]: sentence.split()[1:] for sentence in passage.split(". ")}
-    assert len(told) == 4
+    facts_by_person = {
+        sentence.split()[0]: sentence.split()[1:] for sentence in passage.split(". ")
+    }
+    assert len(facts_by_person) == 4
     match = re.fullmatch(r"Does (\w+) (\w+) (\w+)\?", question)
     assert match
-    verb, thing = told[match[1]]
+    verb, thing = facts_by_person[match[1]]
     assert verb in (f"{match[2]}s", f"{match[2]}es")
     verdict = "yes" if match[3] == thing else "no"
     assert item.completion == f" {match[1]} {verb} {thing} {match[3]} {verdict} #### {verdict}"
 
 
 @given(seeds)
-def test_match(seed: int) -> None:
+def test_match_items_are_right(seed: int) -> None:
     item = match(Random(seed))
     words = item.completion.split()
     triples = list(zip(words[::3], words[1::3], words[2::3], strict=True))
-    asked = item.prompt.removeprefix("Match: ").removesuffix(".").split(", ")
-    assert [f"{first} {second}" for first, second, _ in triples] == asked
+    pairs = item.prompt.removeprefix("Match: ").removesuffix(".").split(", ")
+    assert [f"{first} {second}" for first, second, _ in triples] == pairs
     assert all((first == second) == (verdict == "yes") for first, second, verdict in triples)
 
 
 @pytest.mark.parametrize("name", ["compare", "reading"])
-def test_yes_and_no_are_even(name: str) -> None:
+def test_yes_and_no_are_equally_frequent(name: str) -> None:
     rng = Random(0)
     yes = sum(TASKS[name](rng).answer == "yes" for _ in range(4000))
     assert abs(yes / 4000 - 0.5) < 0.03
 
 
-def test_an_answer_follows_its_working() -> None:
+def test_the_answer_follows_the_working() -> None:
     assert Item("Is it?", " 8815 #### 5188 ").answer == "5188"
     assert Item("Is it?", " 1 #### 2 #### 3").answer == "3"
     assert Item("Is it?", " yes\n").answer == "yes"
@@ -142,7 +144,7 @@ def test_draw_stays_in_its_split(seed: int, name: str, split: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_prompt_sets_are_what_the_program_writes(name: str) -> None:
+def test_bundled_prompt_sets_match_the_generators(name: str) -> None:
     text = (BUNDLED_DIR / f"{name}.jsonl").read_text()
     assert text == prompt_set_text(name)
     lines = [json.loads(line) for line in text.splitlines()]
@@ -150,5 +152,5 @@ def test_prompt_sets_are_what_the_program_writes(name: str) -> None:
     assert len(lines) == ITEMS_PER_SET == 300
     assert len({line["id"] for line in lines}) == 300
     assert len({line["prompt"] for line in lines}) == 300
-    # A prompt's split is a function of its text and training draws from "train" only.
+    # A prompt's split is a function of its text, and training draws from "train" only.
     assert {split_of(line["prompt"]) for line in lines} == {"prompts"}

@@ -1,4 +1,4 @@
-"""Time on the air: segments, and a rate that changes under way."""
+"""Airtime of messages: segments, and a rate that changes during the transfer."""
 
 import pytest
 from hypothesis import given
@@ -13,13 +13,13 @@ def test_every_segment_carries_its_headers() -> None:
     assert wire_bits(1449) == 8 * (1449 + 2 * 66)
 
 
-def test_zmtp_and_curve_add_to_each_frame() -> None:
+def test_zmtp_and_curve_add_bytes_to_each_frame() -> None:
     assert wire.bytes_on_tcp([b"x" * 100, b"x" * 70_000], curve=False) == 70_100 + 2 + 9
     assert wire.bytes_on_tcp([b"x" * 100, b"x" * 70_000], curve=True) == 70_100 + 66 + 2 + 9
     assert wire.bytes_on_tcp([b"x" * 230], curve=True) == 230 + 33 + 9
 
 
-def test_a_rate_that_changes_under_way_holds_from_then_on() -> None:
+def test_a_changed_rate_applies_to_the_rest_of_the_transfer() -> None:
     schedule = [(0.0, 1e6), (1.0, 2e6), (2.0, None)]
     assert airtime_s(5e5, 0.0, schedule) == pytest.approx(0.5)
     assert airtime_s(5e5, 0.75, schedule) == pytest.approx(0.25 + 0.125)
@@ -33,7 +33,7 @@ def test_a_rate_that_changes_under_way_holds_from_then_on() -> None:
     st.lists(st.tuples(st.floats(0.01, 1), st.floats(1e3, 1e8)), min_size=1, max_size=20),
     st.floats(1, 1e8),
 )
-def test_what_was_sent_in_that_time_is_what_there_was(
+def test_the_bits_sent_during_the_airtime_are_those_of_the_message(
     steps: list[tuple[float, float]], bits: float
 ) -> None:
     schedule, begin_s = [], 0.0

@@ -1,4 +1,4 @@
-"""Splitting a checkpoint: each part reads its own tensors, or says what is wrong."""
+"""Splitting a checkpoint: each part reads its own tensors, or reports the fault."""
 
 import json
 import shutil
@@ -81,12 +81,12 @@ def test_the_fingerprint_follows_the_weights(model: MixtralForCausalLM, tmp_path
     weights = load_file(tmp_path / "a/model.safetensors")
     weights["model.layers.1.block_sparse_moe.experts.3.w2.weight"][0, 0] += 1
     save_file(weights, tmp_path / "other/model.safetensors")
-    of = {name: Checkpoint(tmp_path / name).fingerprint for name in ("a", "copy", "other")}
-    assert of["a"] == of["copy"] != of["other"]
+    prints = {name: Checkpoint(tmp_path / name).fingerprint for name in ("a", "copy", "other")}
+    assert prints["a"] == prints["copy"] != prints["other"]
 
 
-def test_an_expert_beyond_the_checkpoint_is_named(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"expert 4 is asked for.*experts 0 to 3"):
+def test_an_expert_beyond_the_checkpoint_is_refused_by_number(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"expert 4 is requested.*experts 0 to 3"):
         Checkpoint(folder).expert(0, 4)
 
 
@@ -128,7 +128,7 @@ def change(tensor: str, to: Callable[[torch.Tensor], torch.Tensor]) -> Callable[
     return damage
 
 
-def another(tensor: str) -> Callable[[Path], None]:
+def add(tensor: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         save_file(weights | {tensor: torch.ones(2)}, folder / "model.safetensors")
@@ -137,7 +137,7 @@ def another(tensor: str) -> Callable[[Path], None]:
 
 
 def in_shards(change: Callable[[Path], None]) -> Callable[[Path], None]:
-    """The same model in two files with an index, then changed."""
+    """Split the model into two files with an index, then change it."""
 
     def damage(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
@@ -168,7 +168,7 @@ def link_to_nothing(folder: Path) -> None:
     (folder / "config.json").symlink_to("../blobs/abc")
 
 
-def cache_of_the_hub(folder: Path) -> None:
+def convert_to_hub_cache(folder: Path) -> None:
     shutil.copytree(folder, folder / "snapshots/0123")
     (folder / "config.json").unlink()
 
@@ -227,7 +227,7 @@ INT8 = {"quant_method": "compressed-tensors", "format": "int-quantized"}
             change("model.norm.weight", lambda w: w.to(torch.float8_e4m3fn)),
             r"tensor model\.norm\.weight is F8_E4M3, supported",
         ),
-        (another(QUERY.replace("weight", "bias")), r"q_proj\.bias is not part of the model"),
+        (add(QUERY.replace("weight", "bias")), r"q_proj\.bias is not part of the model"),
         (edit_config(num_hidden_layers=2), r"model\.layers\.2\..* is not part of the model"),
         (edit_config(quantization_config=GPTQ), r"config\.json: .*quant_method is 'gptq', supp"),
         (edit_config(quantization_config="awq"), "quant_method is 'awq'"),
@@ -246,13 +246,13 @@ INT8 = {"quant_method": "compressed-tensors", "format": "int-quantized"}
         ),
         (in_shards(edit_index("lm_head.weight", "b")), "/b: missing; weights are expected"),
         (link_to_nothing, r"config\.json: a link to \.\./blobs/abc, which does not exist"),
-        (cache_of_the_hub, r"config\.json: missing; a checkpoint is .*/snapshots/0123"),
+        (convert_to_hub_cache, r"config\.json: missing; a checkpoint is .*/snapshots/0123"),
         (replace(INDEX, b'{"weight_map": 3}'), "not an index"),
         (replace(INDEX, b'{"weight_map": {"a": "../a"}}'), "allowed: a file beside it"),
         (replace(INDEX, b'{"weight_map": {"a": "b.safetensors"}}'), r"b\.safetensors: missing"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
+def test_an_unusable_folder_is_refused_in_one_line(
     model: MixtralForCausalLM, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     per_expert(model, tmp_path / "model")
@@ -262,12 +262,12 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_spare_tensors_and_files_that_change_nothing_are_let_be(
+def test_spare_tensors_and_unused_files_are_ignored(
     model: MixtralForCausalLM, tmp_path: Path
 ) -> None:
     per_expert(model, tmp_path / "model")
-    another("model.layers.0.self_attn.rotary_emb.inv_freq")(tmp_path / "model")
-    another("model.layers.0.self_attn.k_scale")(tmp_path / "model")
+    add("model.layers.0.self_attn.rotary_emb.inv_freq")(tmp_path / "model")
+    add("model.layers.0.self_attn.k_scale")(tmp_path / "model")
     (tmp_path / "model/consolidated.safetensors").write_bytes(POINTER)
     assert dict(Checkpoint(tmp_path / "model").trunk()).keys() == {
         name for name in model.state_dict() if ".mlp.experts." not in name
@@ -281,8 +281,8 @@ def test_a_tied_model_needs_no_head(model: MixtralForCausalLM, tmp_path: Path) -
     assert "lm_head.weight" not in dict(Checkpoint(tmp_path / "model").trunk())
 
 
-def test_a_folder_behind_a_closed_one_is_refused_by_name(tmp_path: Path) -> None:
-    """As a user who may not pass it: root passes everywhere."""
+def test_a_folder_without_access_is_refused_by_name(tmp_path: Path) -> None:
+    """Run as another user: root has access everywhere."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     program = (
@@ -295,10 +295,10 @@ def test_a_folder_behind_a_closed_one_is_refused_by_name(tmp_path: Path) -> None
         "except InputError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program, closed / "model"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == f"{closed}/model: Permission denied", done.stderr
+    assert result.stdout.strip() == f"{closed}/model: Permission denied", result.stderr

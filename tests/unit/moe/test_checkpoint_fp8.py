@@ -1,4 +1,4 @@
-"""A checkpoint in FP8 is the model whose weights are its numbers times their scales."""
+"""An FP8 checkpoint equals the model whose weights are its numbers times their scales."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness.cell import TINY
 
 BLOCK = (10, 7)  # divides no side of a weight
 SCALED = "model.layers.0.self_attn.k_proj.weight"
-Scale = Callable[[Tensor], tuple[Tensor, Tensor]]  # a weight to a scale as kept, and a full one
+Scale = Callable[[Tensor], tuple[Tensor, Tensor]]  # a weight to its stored and full scale
 
 
 def for_tensor(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def for_block(weight: Tensor) -> tuple[Tensor, Tensor]:
 def quantized(
     weights: dict[str, Tensor], scale: Scale, suffix: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights in FP8, scales beside them, and what they stand for."""
+    """Return the weights in FP8 with their scales, and the weights that they represent."""
     kept, meant = {}, {}
     for name, weight in weights.items():
         kept[name] = meant[name] = weight
@@ -85,7 +85,7 @@ BLOCKS = {"quant_method": "fp8", "weight_block_size": list(BLOCK)}
 CHANNELS = {"quant_method": "compressed-tensors", "format": "float-quantized"}
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["one tensor an expert", "fused"])
+@pytest.mark.parametrize("fused", [False, True], ids=["one tensor per expert", "fused"])
 @pytest.mark.parametrize(
     ("scale", "suffix", "config"),
     [
@@ -98,7 +98,7 @@ CHANNELS = {"quant_method": "compressed-tensors", "format": "float-quantized"}
         (for_tensor, "_scale", None),
     ],
 )
-def test_trunk_and_experts_are_those_of_the_model_that_is_meant(
+def test_trunk_and_experts_equal_those_of_the_dequantised_model(
     model: MixtralForCausalLM,
     tmp_path: Path,
     scale: Scale,
@@ -121,7 +121,7 @@ def test_trunk_and_experts_are_those_of_the_model_that_is_meant(
                 torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-def test_a_fused_tensor_may_have_a_scale_an_expert(
+def test_a_fused_tensor_may_have_one_scale_per_expert(
     model: MixtralForCausalLM, tmp_path: Path
 ) -> None:
     weights = model.state_dict()
@@ -140,28 +140,36 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-def lose(kept: dict[str, Tensor]) -> None:
+def drop_scale(kept: dict[str, Tensor]) -> None:
     del kept[SCALED + "_scale"]
 
 
-def misshape(kept: dict[str, Tensor]) -> None:
+def reshape_scale(kept: dict[str, Tensor]) -> None:
     kept[SCALED + "_scale"] = torch.ones(3)
 
 
-def as_integers(kept: dict[str, Tensor]) -> None:
+def make_scale_integer(kept: dict[str, Tensor]) -> None:
     kept[SCALED + "_scale"] = torch.ones(1, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
     ("damage", "config", "message"),
     [
-        (lose, FP8, f"tensor {SCALED} is F8_E4M3, but its scale is missing: tensor {SCALED}_scale"),
-        (misshape, FP8, rf"{SCALED}_scale is F32 of shape \(3,\); allowed: a scale for \(8, 16\)"),
-        (as_integers, FP8, f"{SCALED}_scale is U8"),
+        (
+            drop_scale,
+            FP8,
+            f"tensor {SCALED} is F8_E4M3, but its scale is missing: tensor {SCALED}_scale",
+        ),
+        (
+            reshape_scale,
+            FP8,
+            rf"{SCALED}_scale is F32 of shape \(3,\); allowed: a scale for \(8, 16\)",
+        ),
+        (make_scale_integer, FP8, f"{SCALED}_scale is U8"),
         (dict, BLOCKS | {"weight_block_size": [0, 7]}, r"weight_block_size is \[0, 7\], allowed"),
     ],
 )
-def test_what_has_no_scale_to_apply_is_refused_by_name(
+def test_a_tensor_without_a_valid_scale_is_refused_by_name(
     model: MixtralForCausalLM,
     tmp_path: Path,
     damage: Callable[[dict[str, Tensor]], object],

@@ -1,4 +1,4 @@
-"""The latency model, Eq. 2 to 8, of three devices against numbers worked out by hand."""
+"""The latency model, Eq. 2 to 8, for three devices against values computed independently."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ DEVICES = [
     (12.5e6, (10, 5e-7), (0.2, 7e-7), 2e11),
     (20e6, (10, 6e-8), (0.1, 9e-8), 8e11),
 ]
-# Worked out with 50 decimal digits, apart from this code, as is all that follows from them.
+# Computed with 50 decimal digits and without this code, as are all values derived from them.
 DOWN_BPS = [135_267_772.729135280551, 70_989_182.715959005012, 10_763_602.200086065708]
 UP_BPS = [75_363_824.030497423838, 19_626_650.937596558061, 292_051.738362013638]
 TOKEN_S = [0.00205887223492467098, 0.00602428209688854241, 0.23092775533029663895]
@@ -62,14 +62,14 @@ def test_eq_6() -> None:
     np.testing.assert_allclose(t, TOKEN_S, rtol=1e-9)
     links = zip(DOWN_BPS, UP_BPS, speeds, strict=True)
     devices = [DeviceState(Direction(down), Direction(up), flops) for down, up, flops in links]
-    told = device_latency_s(
+    latency_s = device_latency_s(
         state(devices), bits=MIXTRAL.bits_per_token, flop=MIXTRAL.flop_per_token
     )
-    np.testing.assert_allclose(told, TOKEN_S, rtol=1e-9)
+    np.testing.assert_allclose(latency_s, TOKEN_S, rtol=1e-9)
 
 
 def test_eq_7_and_8() -> None:
-    # Two layers, three tokens, which of the three devices each of them uses.
+    # Two layers and three tokens; whether a token uses each of the three devices.
     used = [
         [[True, True, False], [True, False, True], [False, True, False]],
         [[False, True, True], [True, False, False], [True, True, False]],
@@ -83,7 +83,7 @@ def test_eq_7_and_8() -> None:
     assert prompt_latency_s(layers) == pytest.approx(0.481987229186183576, rel=1e-9)
 
 
-def test_a_direction_that_is_not_shaped_and_a_speed_that_is_not_emulated_take_no_time() -> None:
+def test_unshaped_directions_and_unemulated_speeds_take_no_time() -> None:
     devices = [
         DeviceState(Direction(), Direction(65_536e2), flops=352_393_216e3),
         DeviceState(Direction(65_536e2), Direction()),
@@ -93,7 +93,7 @@ def test_a_direction_that_is_not_shaped_and_a_speed_that_is_not_emulated_take_no
     np.testing.assert_allclose(t, [0.011, 0.01, 0.0], rtol=1e-12)
 
 
-def test_out_of_reach_is_infinitely_late_whatever_the_link() -> None:
+def test_a_device_out_of_reach_has_infinite_latency_on_any_link() -> None:
     links = [DeviceState(Direction(), Direction(), reachable=reach) for reach in (False, True)]
     assert device_latency_s(state(links), bits=1, flop=1).tolist() == [np.inf, 0.0]
 

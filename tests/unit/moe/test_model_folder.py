@@ -1,4 +1,4 @@
-"""`wdmoe model info` lets a folder pass only if a base station can start with it."""
+"""`wdmoe model info` accepts a folder only if a base station can start with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return shutil.copytree(BUNDLED, tmp_path / "model")
 
 
-def point(name: str) -> Callable[[Path], object]:
+def make_pointer(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(POINTER)
 
 
@@ -29,21 +29,21 @@ def point(name: str) -> Callable[[Path], object]:
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "not a readable tokenizer"),
-        (point("tokenizer.json"), "tokenizer.json: a git-lfs pointer"),
-        (point("tokenizer_config.json"), "tokenizer_config.json: a git-lfs pointer"),
-        (point("generation_config.json"), "generation_config.json: a git-lfs pointer"),
-        (point("model.safetensors"), "model.safetensors: a git-lfs pointer"),
+        (make_pointer("tokenizer.json"), "tokenizer.json: a git-lfs pointer"),
+        (make_pointer("tokenizer_config.json"), "tokenizer_config.json: a git-lfs pointer"),
+        (make_pointer("generation_config.json"), "generation_config.json: a git-lfs pointer"),
+        (make_pointer("model.safetensors"), "model.safetensors: a git-lfs pointer"),
     ],
 )
-def test_a_folder_that_lacks_something_is_refused_in_one_line(
+def test_an_incomplete_folder_is_refused_in_one_line(
     wdmoe: Wdmoe, folder: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     damage(folder)
-    done = wdmoe("model", "info", str(folder))
-    assert done.code == 2
-    assert message in done.err
-    assert done.err.count("\n") == 1
+    result = wdmoe("model", "info", str(folder))
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
 
 
-def test_a_whole_folder_is_described(wdmoe: Wdmoe, folder: Path) -> None:
+def test_a_complete_folder_is_described(wdmoe: Wdmoe, folder: Path) -> None:
     assert wdmoe.json("model", "info", str(folder))["experts"] == 8

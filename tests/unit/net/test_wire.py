@@ -1,4 +1,4 @@
-"""The data plane's codec: what goes in comes out, and nothing else gets in."""
+"""The data plane's codec: it preserves valid messages, and refuses everything else."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ TOLERANCE = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 1 / 127}
 
 
 def through(message: wire.Message) -> wire.Message:
-    """Encode, copy as a network would, decode."""
+    """Encode a message, copy its frames as a network would, and decode it."""
     return wire.decode([bytes(frame) for frame in wire.encode(message)])
 
 
@@ -30,7 +30,7 @@ def work(x: torch.Tensor, dtype: str = "fp32", pad: int = 0) -> wire.Work:
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60)
-def test_a_tensor_survives_within_its_precision(
+def test_a_tensor_is_preserved_within_its_precision(
     n: int, m: int, dtype: str, pad: int, seed: int
 ) -> None:
     x = torch.rand(n, m, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -55,11 +55,11 @@ def test_a_tensor_survives_within_its_precision(
         wire.Probed(4, bytes(100), 1.5, 2.5),
     ],
 )
-def test_plain_messages_survive(message: wire.Message) -> None:
+def test_messages_without_tensors_are_preserved(message: wire.Message) -> None:
     assert through(message) == message
 
 
-def test_an_answer_survives_with_its_times() -> None:
+def test_an_answer_is_preserved_with_its_times() -> None:
     y = wire.Payload.of(torch.ones(2, 3), "fp32")
     done = wire.Done(1, y, b"\0" * 5, 1.0, 2.0, 3.0, 4.0, overrun=True)
     received = through(done)
@@ -75,7 +75,7 @@ def test_only_buffers_from_64_kib_on_travel_as_frames_of_their_own() -> None:
 
 
 def packed(**changes: object) -> list[bytes]:
-    """A valid Work message with some of its fields changed (None: left out)."""
+    """Return a valid Work message with some fields changed (None: omitted)."""
     fields: dict[str, object] = {
         "v": wire.PROTOCOL,
         "kind": "work",
@@ -128,13 +128,13 @@ def tensor(dtype: object = "fp32", shape: object = (1, 2), data: object = b"\0" 
         ([*packed(x=tensor(data=0), pad=0), b"\0" * 8], "fields"),
     ],
 )
-def test_what_is_not_exactly_a_message_is_refused(frames: list[bytes], reason: str) -> None:
+def test_an_invalid_message_is_refused_with_its_reason(frames: list[bytes], reason: str) -> None:
     with pytest.raises(wire.WireError) as caught:
         wire.decode(frames)
     assert caught.value.reason == reason
 
 
-def test_times_that_are_no_numbers_are_refused() -> None:
+def test_times_that_are_not_numbers_are_refused() -> None:
     y = wire.Payload.of(torch.ones(1, 1), "fp32")
     done = wire.Done(1, y, b"", float("nan"), 2.0, 3.0, 4.0, overrun=False)
     with pytest.raises(wire.WireError, match="received_s"):

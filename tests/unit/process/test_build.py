@@ -1,4 +1,4 @@
-"""What the containers run is compared with the checkout, and with each other."""
+"""The code of the containers is compared with the checkout, and among the containers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
+from orchestrator.contracts.http import Build as Recorded
+from orchestrator.contracts.http import Health, Orchestrator
 from orchestrator.process.build import DEVICE_PACKAGES, Build, describe, source
 from orchestrator.process.root import ROOT
 from orchestrator.results.provenance import code_warnings
-from orchestrator.results.schema import Build as Recorded
-from orchestrator.results.schema import Device, Health, Orchestrator
+from tests.harness import answers
 from tests.harness.command import Wdmoe
 from tests.harness.replay_stack import HEALTH
 from tests.harness.serving import serve
@@ -32,14 +33,16 @@ def health(build: Build | None = BUILD, **devices: str | None) -> Health:
         update={
             "build": build and recorded(build),
             "device_build": build and build.device_line,
-            "devices": {q.removeprefix("q"): Device(build=line) for q, line in devices.items()},
+            "devices": {
+                q.removeprefix("q"): answers.device(build=line) for q, line in devices.items()
+            },
         }
     )
 
 
-def test_a_copy_of_the_source_has_the_same_digest_and_a_changed_one_another(tmp_path: Path) -> None:
+def test_only_a_changed_copy_of_the_source_has_another_digest(tmp_path: Path) -> None:
     for folder in ("orchestrator", "services"):
-        ignored = shutil.ignore_patterns("__pycache__", "grafana")  # as .dockerignore leaves it out
+        ignored = shutil.ignore_patterns("__pycache__", "grafana")  # as in .dockerignore
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     assert digest(tmp_path) == source()
     (tmp_path / "services" / "wire.py").write_text("# changed\n")
@@ -48,7 +51,7 @@ def test_a_copy_of_the_source_has_the_same_digest_and_a_changed_one_another(tmp_
 
 def digest(checkout: Path) -> str:
     program = "from orchestrator.process.build import source; print(source())"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(checkout)},
         cwd=checkout,
@@ -56,10 +59,10 @@ def digest(checkout: Path) -> str:
         text=True,
         check=True,
     )
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
-def test_a_process_says_what_it_runs() -> None:
+def test_a_process_describes_its_build() -> None:
     assert set(DEVICE_PACKAGES) <= set(describe().packages)
     assert describe().packages["torch"]
     assert BUILD.device_line == OWN
@@ -71,7 +74,7 @@ def test_a_stack_of_this_checkouts_source_has_no_warnings() -> None:
     assert code_warnings(health(q0=OWN, q1=None), orchestrator, "abc") == []
 
 
-def test_other_source_than_the_checkouts_is_warned_of() -> None:
+def test_source_other_than_the_checkout_s_causes_a_warning() -> None:
     warnings = code_warnings(health(), Orchestrator(), "def")
     assert [line.partition(":")[0] for line in warnings] == [
         "the base station runs source abc, this checkout has def",
@@ -79,7 +82,7 @@ def test_other_source_than_the_checkouts_is_warned_of() -> None:
     ]
 
 
-def test_devices_of_another_build_than_the_base_station_are_warned_of() -> None:
+def test_devices_of_another_build_than_the_base_station_cause_a_warning() -> None:
     old = OWN.replace("2.13.0", "2.9.0")
     found = health(q0=OWN, q3=old, q7=old)
     assert code_warnings(found, Orchestrator(build=recorded(BUILD)), "abc") == [
@@ -102,5 +105,6 @@ def test_status_warns_of_containers_with_other_source(
         warnings = wdmoe.json("status")["warnings"]
     assert shown.code == 0
     assert len(warnings) == 2
-    assert f"base station runs source abc, this checkout has {source()}: `wdmoe up`" in shown.out
-    assert "device-0: not the base station's build" in shown.out
+    assert f"base station runs source abc, this checkout has {source()}: `wdmoe up`" in shown.err
+    assert "Warning: device-0: not the base station's build" in shown.err
+    assert "not the base station's build" not in shown.out

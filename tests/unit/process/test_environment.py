@@ -1,4 +1,4 @@
-"""Settings in the checkout's .env hold for every command, as they do for compose."""
+"""Settings in the checkout's .env apply to every command, as they do to compose."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=" ".join,
 )
-def test_every_command_finds_the_stack_at_the_ports_of_the_file(
+def test_every_command_uses_the_ports_in_the_file(
     wdmoe: Wdmoe,
     env_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: list[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # a run's folder would be made there
+    monkeypatch.chdir(tmp_path)  # a run would create its folder there
     env_file.write_text("WDMOE_BS_PORT=9\nexport WDMOE_ORCHESTRATOR_PORT='10'  # free\n")
     failed = wdmoe(*command)
     assert failed.code == 1
     assert "127.0.0.1:9" in failed.err or "127.0.0.1:10" in failed.err
 
 
-def test_the_environment_comes_before_the_file(
+def test_the_environment_overrides_the_file(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env_file.write_text("\ufeffWDMOE_BS_PORT=18000\nBASE=1\nWDMOE_PROMPTS_DIR=/${BASE}\n")
@@ -70,7 +70,7 @@ def test_the_environment_comes_before_the_file(
         (b"WDMOE_ORCHESTRATOR_PORT=\xff\n", ".env: not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_in_one_line(
+def test_an_invalid_file_is_refused_in_one_line(
     wdmoe: Wdmoe, env_file: Path, content: bytes, message: str
 ) -> None:
     env_file.write_bytes(content)

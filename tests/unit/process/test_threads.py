@@ -1,4 +1,4 @@
-"""A service ends with any of its threads, and says which."""
+"""A service ends when any of its threads fails, and names the thread."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("error", ["ValueError('no such layer')", "SystemExit(0)"])
-def test_a_thread_that_fails_ends_the_process(error: str) -> None:
-    ended = subprocess.run(
+def test_a_failing_thread_ends_the_process(error: str) -> None:
+    result = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(error=error)],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-    assert ended.returncode == 1
-    last = ended.stderr.splitlines()[-1]
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
     assert last.startswith("bs: thread engine failed: ")
     assert error.split("(")[0] in last
 
 
 @pytest.mark.parametrize("process", ["orchestrator", "services.bs", "services.device"])
-def test_every_service_does_so(process: str) -> None:
-    """It is in force before anything else of the process begins, which here fails."""
+def test_every_service_installs_the_hook(process: str) -> None:
+    """The hook is installed before the rest of the start, which fails here."""
     program = (
         "import runpy, threading, sys\n"
         "try:\n"
@@ -46,7 +46,7 @@ def test_every_service_does_so(process: str) -> None:
         "except SystemExit:\n"
         "    sys.exit(0 if threading.excepthook is not threading.__excepthook__ else 3)\n"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         env={"PATH": "", "PYTHONPATH": ":".join(sys.path), "WDMOE_DEVICES": "no"},
         capture_output=True,
@@ -54,4 +54,4 @@ def test_every_service_does_so(process: str) -> None:
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

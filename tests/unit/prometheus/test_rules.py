@@ -1,4 +1,4 @@
-"""Prometheus' rules: of metrics that there are, each tested, and each alert says what to do."""
+"""Prometheus' rules use exported metrics, are all tested, and each alert says what to do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def rules(name: str) -> list[dict[str, Any]]:
 def exported() -> set[str]:
     registry = CollectorRegistry()
     for role in (bs_metrics, orchestrator_metrics, device_metrics):
-        own = CollectorRegistry()
-        role(own)
-        registry.register(own)  # two roles have a metric of the same name
+        role_registry = CollectorRegistry()
+        role(role_registry)
+        registry.register(role_registry)  # nested, because two roles share a metric name
     return {
         family.name + suffix
         for family in registry.collect()

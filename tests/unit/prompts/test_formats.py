@@ -1,4 +1,4 @@
-"""What the formats share: hashes, shots, names, and how a file's faults are told."""
+"""Common to all formats: hashes, shots, names, and errors for invalid files."""
 
 import hashlib
 import json
@@ -33,8 +33,8 @@ CODE = {
 
 def lines(path: Path, *items: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = [item if isinstance(item, str) else json.dumps(item) for item in items]
-    path.write_text("".join(line + "\n" for line in told), encoding="utf-8")
+    texts = [item if isinstance(item, str) else json.dumps(item) for item in items]
+    path.write_text("".join(line + "\n" for line in texts), encoding="utf-8")
     return path
 
 
@@ -46,7 +46,7 @@ def error_of(spec: str, shots: int = 0) -> str:
     return message
 
 
-def test_a_set_is_named_after_its_file_or_its_benchmarks_folder(tmp_path: Path) -> None:
+def test_a_set_is_named_after_its_file_or_the_folder_of_its_benchmark(tmp_path: Path) -> None:
     file = lines(tmp_path / "ARC-Easy" / "test.jsonl", ARC)
     assert prompt_sets.load(f"arc:{file}").name == "ARC-Easy-test"
     file = lines(tmp_path / "ARC-Easy" / "my.arc.jsonl", ARC)
@@ -65,17 +65,17 @@ def test_shots_come_from_the_file_of_examples(tmp_path: Path) -> None:
     assert (plain.template, shown.template) == ("gsm8k-1, 0 shots", "gsm8k-1, 1 shots")
 
 
-def test_the_hash_is_that_of_all_files_that_prompts_are_made_of(tmp_path: Path) -> None:
+def test_the_hash_covers_all_files_of_the_prompts(tmp_path: Path) -> None:
     file = lines(tmp_path / "test.jsonl", GSM8K[1])
     examples = lines(tmp_path / "train.jsonl", GSM8K[0])
-    one, other = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (file, examples))
-    assert prompt_sets.load(f"gsm8k:{file}").sha256 == one
-    listing = f"{one}  test.jsonl\n{other}  train.jsonl\n"
+    first, second = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (file, examples))
+    assert prompt_sets.load(f"gsm8k:{file}").sha256 == first
+    listing = f"{first}  test.jsonl\n{second}  train.jsonl\n"
     both = prompt_sets.load(f"gsm8k:{file}", 1).sha256
     assert both == hashlib.sha256(listing.encode()).hexdigest()
 
 
-def test_shots_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_shots_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = lines(tmp_path / "test.jsonl", GSM8K[1])
     fault = f"--shots 1: for {file} there is no {tmp_path / 'train.jsonl'}; allowed: 0"
     assert error_of(f"gsm8k:{file}", 1) == fault
@@ -111,7 +111,7 @@ def without(whole: dict[str, object], field: str) -> dict[str, object]:
         (
             "arc",
             ARC | {"choices": {"text": ["a", "b"], "label": ["1", "1"]}},
-            "field choices.label: ['1', '1'] is not 2 labels, one of its own a text",
+            "field choices.label: ['1', '1'] is not 2 labels, a different one per text",
         ),
         (
             "arc",
@@ -126,7 +126,9 @@ def without(whole: dict[str, object], field: str) -> dict[str, object]:
         ("piqa", PIQA | {"sol2": " "}, "field sol2: ' ' is not a text that is not blank"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, kind: str, line: object, expected: str) -> None:
+def test_an_invalid_line_is_reported_with_its_number(
+    tmp_path: Path, kind: str, line: object, expected: str
+) -> None:
     good = {"gsm8k": GSM8K[0], "humaneval": CODE, "arc": ARC, "boolq": BOOLQ, "piqa": PIQA}[kind]
     file = lines(tmp_path / "bad.jsonl", good, line)
     lines(tmp_path / "bad-labels.lst", "0", "1")
@@ -142,6 +144,6 @@ def test_a_file_without_items_is_refused(tmp_path: Path, kind: str) -> None:
     assert "No such file" in error_of(f"{kind}:{tmp_path / 'none.jsonl'}")
 
 
-def test_what_a_distribution_adds_is_not_looked_at(tmp_path: Path) -> None:
+def test_fields_that_a_distribution_adds_are_ignored(tmp_path: Path) -> None:
     file = lines(tmp_path / "x.jsonl", BOOLQ | {"idx": 7})
     assert prompt_sets.load(f"boolq:{file}").prompts[0].id == "boolq-1"

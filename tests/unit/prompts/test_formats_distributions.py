@@ -1,4 +1,4 @@
-"""Benchmarks as their distributions have them: each gives the prompts that the plain form gives."""
+"""Distributions of benchmarks: each gives the same prompts as the plain format."""
 
 import gzip
 import json
@@ -70,7 +70,7 @@ def test_every_form_of_arc_gives_the_same_prompts(tmp_path: Path, form: dict[str
         ({"choices": []}, "field choices.text: [] is not 2 to 64 non-empty texts"),
     ],
 )
-def test_what_is_no_form_of_arc_is_named(
+def test_an_invalid_form_of_arc_is_refused(
     tmp_path: Path, form: dict[str, Any], expected: str
 ) -> None:
     file = lines(tmp_path / "bad.jsonl", ARC | form)
@@ -99,19 +99,19 @@ def test_every_form_of_boolq_gives_the_same_prompts(tmp_path: Path, form: dict[s
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ({"label": -1}, "field label: -1 is not 0 or 1; -1 is that of a split without answers"),
+        ({"label": -1}, "field label: -1 is not 0 or 1; -1 marks a split without answers"),
         ({"label": 2}, "field label: 2 is not 0 or 1"),
         ({}, "field answer: None is not true or false; nor is there a label, 0 or 1"),
     ],
 )
-def test_what_is_no_answer_to_boolq_is_named(
+def test_an_invalid_answer_of_boolq_is_refused(
     tmp_path: Path, form: dict[str, Any], expected: str
 ) -> None:
     line = {"question": BOOLQ["question"], "passage": BOOLQ["passage"]} | form
     assert expected in error_of(f"boolq:{lines(tmp_path / 'x.jsonl', line)}")
-    told = error_of(f"boolq:{table(tmp_path / 'x.parquet', line)}")
-    assert expected in told
-    assert "x.parquet, row 1, " in told or "x.parquet, row 1: " in told
+    message = error_of(f"boolq:{table(tmp_path / 'x.parquet', line)}")
+    assert expected in message
+    assert "x.parquet, row 1, " in message or "x.parquet, row 1: " in message
 
 
 @pytest.mark.parametrize("label", [1, "1", 1.0])
@@ -129,9 +129,9 @@ def test_piqa_s_labels_may_be_compressed(tmp_path: Path) -> None:
     assert golds(loaded("piqa", plain)) == [1]
 
 
-def test_piqa_s_missing_labels_are_named(tmp_path: Path) -> None:
+def test_missing_labels_of_piqa_are_reported(tmp_path: Path) -> None:
     file = lines(tmp_path / "test.jsonl", PIQA | {"label": -1})
-    assert "field label: -1 is not 0 or 1; -1 is that of a split" in error_of(f"piqa:{file}")
+    assert "field label: -1 is not 0 or 1; -1 marks a split" in error_of(f"piqa:{file}")
     file = lines(tmp_path / "x.jsonl", PIQA | {"label": 1}, PIQA)
     assert "line 2, field label: None is not 0 or 1" in error_of(f"piqa:{file}")
 
@@ -145,7 +145,7 @@ def test_gsm8k_and_humaneval_are_read_from_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [1, "1", "B", " B"])
-def test_mmlu_s_rows_give_the_prompts_of_its_csv(tmp_path: Path, answer: object) -> None:
+def test_rows_of_mmlu_give_the_same_prompts_as_its_csv(tmp_path: Path, answer: object) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "high_school_physics_test.csv").write_text(
         "\ufeffWhich is cold?,fire,ice,sun,tea,B\r\n\r\n", encoding="utf-8"
@@ -156,13 +156,15 @@ def test_mmlu_s_rows_give_the_prompts_of_its_csv(tmp_path: Path, answer: object)
         assert loaded("mmlu", file).prompts == plain.prompts
 
 
-def test_mmlu_s_shots_are_of_the_row_s_subject(tmp_path: Path) -> None:
+def test_shots_of_mmlu_have_the_subject_of_the_row(tmp_path: Path) -> None:
     warm = MMLU | {"question": "Which is warm?"}
     named = [{"subject": subject} for subject in ("physics", "art")]
     folder = tmp_path / "datasets--cais--mmlu" / "snapshots" / "0a1b"
-    table(folder / "all" / "test-00000-of-00001.parquet", *(MMLU | one for one in named))
-    table(folder / "all" / "dev-00000-of-00001.parquet", *(warm | one for one in named[::-1]))
-    table(folder / "physics" / "test-00000-of-00001.parquet", MMLU)  # once is enough
+    table(folder / "all" / "test-00000-of-00001.parquet", *(MMLU | subject for subject in named))
+    table(
+        folder / "all" / "dev-00000-of-00001.parquet", *(warm | subject for subject in named[::-1])
+    )
+    table(folder / "physics" / "test-00000-of-00001.parquet", MMLU)  # already in all/, so ignored
     found = loaded("mmlu", folder, 1)
     assert (found.name, found.template) == ("mmlu", "mmlu-1, 1 shots")
     assert [prompt.id for prompt in found.prompts] == ["physics-1", "art-1"]
@@ -172,13 +174,13 @@ def test_mmlu_s_shots_are_of_the_row_s_subject(tmp_path: Path) -> None:
     assert "has 1 items; allowed: 0 to 1" in error_of(f"mmlu:{folder}", 2)
 
 
-def test_a_subject_s_folder_of_rows(tmp_path: Path) -> None:
+def test_a_folder_per_subject_is_read(tmp_path: Path) -> None:
     table(tmp_path / "physics" / "test-00000-of-00001.parquet", MMLU | {"subject": "physics"})
     table(tmp_path / "art" / "test-00000-of-00001.parquet", MMLU | {"subject": "art"})
     assert [prompt.id for prompt in loaded("mmlu", tmp_path).prompts] == ["art-1", "physics-1"]
 
 
-def test_what_macos_puts_beside_files_is_no_subject(tmp_path: Path) -> None:
+def test_files_that_macos_adds_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "art_test.csv").write_text("Which is cold?,fire,ice,sun,tea,B\n")
     (tmp_path / "test" / "._art_test.csv").write_bytes(b"\x00\x05\x16\x07\xff")
@@ -186,7 +188,7 @@ def test_what_macos_puts_beside_files_is_no_subject(tmp_path: Path) -> None:
 
 
 def cached(folder: Path, name: str, *items: object) -> Path:
-    """A link in a snapshot to a blob without a name of its own, as the hub's cache has them."""
+    """Create a link in a snapshot to an unnamed blob, as in a hub's cache."""
     file = folder / "snapshots" / "0a1b" / name
     blob = folder / "blobs" / f"{abs(hash(name)):x}"
     lines(blob, *items)
@@ -195,7 +197,7 @@ def cached(folder: Path, name: str, *items: object) -> Path:
     return file
 
 
-def test_links_of_a_hub_s_cache_keep_their_names_and_neighbours(tmp_path: Path) -> None:
+def test_links_in_a_hub_s_cache_keep_their_names_and_neighbours(tmp_path: Path) -> None:
     folder = tmp_path / "datasets--openai--gsm8k"
     file = cached(folder, "main/test.jsonl", GSM8K[1])
     cached(folder, "main/train.jsonl", GSM8K[0])
@@ -213,7 +215,7 @@ def test_links_of_a_hub_s_cache_keep_their_names_and_neighbours(tmp_path: Path) 
     assert "Which is wet?" in loaded("mmlu", file, 1).prompts[0].prompt
 
 
-def test_a_link_that_a_copy_made_a_text_of_leads_to_its_file(tmp_path: Path) -> None:
+def test_a_link_that_became_a_text_file_is_followed(tmp_path: Path) -> None:
     link = cached(tmp_path / "gsm8k", "main/test.jsonl", GSM8K[1])
     linked = loaded("gsm8k", link)
     target = link.readlink()
@@ -253,7 +255,7 @@ def test_a_set_s_name_and_its_examples_are_found_in_every_layout(
     assert found.prompts[0].prompt.startswith("Question: Shown?\nAnswer: iron\n\n")
 
 
-def test_a_damaged_parquet_file_is_one_line(
+def test_a_damaged_parquet_file_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = table(tmp_path / "x.parquet", *GSM8K)
@@ -269,7 +271,7 @@ def test_a_damaged_parquet_file_is_one_line(
     assert "x.parquet: the file is empty, at least one item" in error_of(f"gsm8k:{file}")
 
 
-def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert error_of(f"gsm8k:{file}") == (
@@ -278,11 +280,11 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["arc", "boolq", "gsm8k", "humaneval", "jsonl", "piqa"])
-def test_a_folder_is_no_file(tmp_path: Path, kind: str) -> None:
+def test_a_folder_is_refused(tmp_path: Path, kind: str) -> None:
     assert error_of(f"{kind}:{tmp_path}") == f"{tmp_path}: Is a directory"
 
 
-def test_a_text_in_utf_16_is_named(tmp_path: Path) -> None:
+def test_a_text_in_utf_16_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text(json.dumps(GSM8K[0]), encoding="utf-16")
     assert error_of(f"gsm8k:{file}") == f"{file}: a text in UTF-16; allowed: UTF-8"

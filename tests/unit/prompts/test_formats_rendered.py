@@ -1,4 +1,4 @@
-"""What each format makes of an item of its own: the texts that are sent, and what is right."""
+"""Each format rendered for one item: the texts sent, and the right answer."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ ALGEBRA = '" What is 2 + 2, in ""digits""?\nChoose.",3,4,"5, or 6",7,B\n'
 ALGEBRA_DEV = "What is 1 + 1?,2,3,4,5,A\nWhat is 3 + 3?,2,3,6,5,C\n"
 
 
-def one(spec: str, shots: int = 0) -> Prompt:
+def load_one(spec: str, shots: int = 0) -> Prompt:
     (prompt,) = prompt_sets.load(spec, shots).prompts
     return prompt
 
 
 def choice(spec: str, shots: int = 0) -> ChoicePrompt:
-    prompt = one(spec, shots)
+    prompt = load_one(spec, shots)
     assert isinstance(prompt, ChoicePrompt)
     assert (prompt.scoring, prompt.max_tokens, prompt.stop) == ("choice", 0, [])
     assert prompt.answer == prompt.choices[prompt.gold]
@@ -34,8 +34,8 @@ def mmlu(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_gsm8k(tmp_path: Path) -> None:
-    prompt = one(f"gsm8k:{lines(tmp_path / 'x.jsonl', GSM8K[1])}")
+def test_gsm8k_is_rendered(tmp_path: Path) -> None:
+    prompt = load_one(f"gsm8k:{lines(tmp_path / 'x.jsonl', GSM8K[1])}")
     assert prompt == Prompt(
         id="gsm8k-1",
         prompt="Question: Bo saves $600 twice. How much is that?\nAnswer:",
@@ -46,8 +46,8 @@ def test_gsm8k(tmp_path: Path) -> None:
     )
 
 
-def test_humaneval(tmp_path: Path) -> None:
-    prompt = one(f"humaneval:{lines(tmp_path / 'x.jsonl', CODE)}")
+def test_humaneval_is_rendered(tmp_path: Path) -> None:
+    prompt = load_one(f"humaneval:{lines(tmp_path / 'x.jsonl', CODE)}")
     assert prompt == CodePrompt(
         id="Own/0",
         prompt="def one():\n",
@@ -59,14 +59,14 @@ def test_humaneval(tmp_path: Path) -> None:
     )
 
 
-def test_arc(tmp_path: Path) -> None:
+def test_arc_is_rendered(tmp_path: Path) -> None:
     prompt = choice(f"arc:{lines(tmp_path / 'x.jsonl', ARC)}")
     assert prompt.id == "own-1"
     assert prompt.prompt == "Question: Which of these is a metal?\nAnswer:"
     assert (prompt.choices, prompt.gold) == ([" wood", " iron", " glass"], 1)
 
 
-def test_piqa(tmp_path: Path) -> None:
+def test_piqa_is_rendered(tmp_path: Path) -> None:
     file = lines(tmp_path / "valid.jsonl", PIQA)
     lines(tmp_path / "valid-labels.lst", "0")
     prompt = choice(f"piqa:{file}")
@@ -79,7 +79,7 @@ def test_piqa(tmp_path: Path) -> None:
     assert choice(f"piqa:{file}", 1).prompt == shown
 
 
-def test_piqas_labels(tmp_path: Path) -> None:
+def test_labels_of_piqa_are_checked(tmp_path: Path) -> None:
     file = lines(tmp_path / "valid.jsonl", PIQA, PIQA)
     labels = tmp_path / "valid-labels.lst"
     assert error_of(f"piqa:{file}") == (
@@ -96,13 +96,13 @@ def test_piqas_labels(tmp_path: Path) -> None:
     )
 
 
-def test_boolq(tmp_path: Path) -> None:
+def test_boolq_is_rendered(tmp_path: Path) -> None:
     prompt = choice(f"boolq:{lines(tmp_path / 'x.jsonl', BOOLQ)}")
     assert prompt.prompt == "Tin is a soft metal.\nQuestion: is tin a metal?\nAnswer:"
     assert (prompt.choices, prompt.gold) == ([" no", " yes"], 1)
 
 
-def test_mmlu(mmlu: Path) -> None:
+def test_mmlu_is_rendered(mmlu: Path) -> None:
     prompt = choice(f"mmlu:{mmlu}")
     assert prompt.id == "abstract_algebra-1"
     assert prompt.prompt == (
@@ -142,7 +142,7 @@ def test_mmlu_shows_examples_of_the_same_subject(
         ('q,1,"2"x,3,4,A\n', "line 1: not CSV: "),
     ],
 )
-def test_a_damaged_row_of_mmlu_is_named(mmlu: Path, text: str, expected: str) -> None:
+def test_an_invalid_row_of_mmlu_is_refused(mmlu: Path, text: str, expected: str) -> None:
     file = mmlu / "test" / "abstract_algebra_test.csv"
     file.write_text(text)
     message = error_of(f"mmlu:{mmlu}")
@@ -150,5 +150,5 @@ def test_a_damaged_row_of_mmlu_is_named(mmlu: Path, text: str, expected: str) ->
     assert expected in message
 
 
-def test_an_mmlu_folder_needs_its_tests(tmp_path: Path) -> None:
+def test_an_mmlu_folder_without_tests_is_refused(tmp_path: Path) -> None:
     assert "no file test/SUBJECT_test.csv or test*.parquet is in" in error_of(f"mmlu:{tmp_path}")

@@ -30,7 +30,7 @@ def error_of(spec: str) -> str:
     return message
 
 
-def test_a_file_of_the_users(tmp_path: Path) -> None:
+def test_a_user_s_file_is_loaded(tmp_path: Path) -> None:
     loaded = prompt_sets.load(write(tmp_path / "mine.jsonl", ITEM, ITEM | {"id": "a-2"}))
     assert loaded.name == "mine"
     assert [prompt.id for prompt in loaded.prompts] == ["a-1", "a-2"]
@@ -39,7 +39,7 @@ def test_a_file_of_the_users(tmp_path: Path) -> None:
     assert loaded.head(None) == loaded
 
 
-def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_sets_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WDMOE_PROMPTS_DIR", str(tmp_path))
     write(tmp_path / "order.jsonl", ITEM)
     write(tmp_path / "facts.jsonl", ITEM)
@@ -48,7 +48,7 @@ def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'oder' is unknown; allowed: facts, order, or FORMAT:PATH" in error_of("oder")
 
 
-def test_the_repositorys_own_sets_are_sound() -> None:
+def test_the_sets_in_the_repository_are_valid() -> None:
     assert prompt_sets.bundled()
     for name in prompt_sets.bundled():
         assert prompt_sets.load(name).prompts
@@ -89,14 +89,14 @@ def test_a_line_separator_in_a_text_does_not_end_the_line(tmp_path: Path) -> Non
         (ITEM | {"id": "first"}, "field id: 'first' is already the id of line 1"),
     ],
 )
-def test_a_bad_line(tmp_path: Path, line: object, expected: str) -> None:
+def test_an_invalid_line_is_refused(tmp_path: Path, line: object, expected: str) -> None:
     message = error_of(write(tmp_path / "bad.jsonl", ITEM | {"id": "first"}, line))
     assert message.startswith(f"prompt set {tmp_path / 'bad.jsonl'}, line 2")
     assert expected in message
     assert len(message) < 300 + len(str(tmp_path))
 
 
-def test_a_bad_file(tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(tmp_path: Path) -> None:
     assert "the file is empty" in error_of(write(tmp_path / "empty.jsonl"))
     assert "No such file" in error_of(f"jsonl:{tmp_path / 'none.jsonl'}")
     assert "Is a directory" in error_of(f"jsonl:{tmp_path}")
@@ -105,7 +105,7 @@ def test_a_bad_file(tmp_path: Path) -> None:
     assert "format 'csv' is not one of arc, boolq" in error_of("csv:x")
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_list_and_check_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WDMOE_PROMPTS_DIR", str(tmp_path))
     long = "What is\n1 + 1? " + "x" * 200
     first = "What is 1 + 1? " + "x" * 38 + "…"
@@ -129,11 +129,11 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault == "--shots 1: jsonl has no solved examples to show; allowed: 0"
 
 
-def test_a_multiple_choice_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_set_may_have_multiple_choices(tmp_path: Path) -> None:
     spec = write(tmp_path / "mine.jsonl", CHOICE, ITEM)
-    asked, question = prompt_sets.load(spec).prompts
-    assert isinstance(asked, ChoicePrompt)
-    assert (asked.choices, asked.gold, asked.answer) == ([" cold", " warm", " cold"], 2, " cold")
+    choice, question = prompt_sets.load(spec).prompts
+    assert isinstance(choice, ChoicePrompt)
+    assert (choice.choices, choice.gold, choice.answer) == ([" cold", " warm", " cold"], 2, " cold")
     assert question.scoring == "match"
     shown = CliRunner().invoke(app, ["check", spec, "--show", "0"]).stdout
     assert "scored: 1 by choice, 1 by match" in shown
@@ -142,31 +142,33 @@ def test_a_multiple_choice_of_ones_own(tmp_path: Path) -> None:
     assert json.loads(shown)["prompt"]["gold"] == 2
 
 
-def test_a_number_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_set_may_score_by_number(tmp_path: Path) -> None:
     spec = write(tmp_path / "mine.jsonl", ITEM | {"scoring": "number"})
     assert prompt_sets.load(spec).prompts[0].scoring == "number"
     spec = write(tmp_path / "mine.jsonl", ITEM | {"scoring": "number", "answer": "two"})
     assert "line 1, field answer: 'two' is not a number, as scoring has it" in error_of(spec)
 
 
-def test_an_order_by_seed(tmp_path: Path) -> None:
+def test_a_seed_determines_the_order(tmp_path: Path) -> None:
     loaded = prompt_sets.load(
         write(tmp_path / "x.jsonl", *(ITEM | {"id": str(n)} for n in range(50)))
     )
     assert loaded.shuffled(1) == loaded.shuffled(1)
     assert loaded.shuffled(1) != loaded.shuffled(2)
-    assert sorted(loaded.shuffled(1).prompts, key=lambda one: int(one.id)) == [*loaded.prompts]
+    assert sorted(loaded.shuffled(1).prompts, key=lambda prompt: int(prompt.id)) == [
+        *loaded.prompts
+    ]
     assert [prompt.id for prompt in loaded.shuffled(7).head(3).prompts] == ["24", "35", "14"]
 
 
-def test_blank_lines_at_the_end_are_none(tmp_path: Path) -> None:
-    told = prompt_sets.load(write(tmp_path / "x.jsonl", ITEM, "", " \t\r"))
-    assert len(told.prompts) == 1
+def test_trailing_blank_lines_are_ignored(tmp_path: Path) -> None:
+    loaded = prompt_sets.load(write(tmp_path / "x.jsonl", ITEM, "", " \t\r"))
+    assert len(loaded.prompts) == 1
     spec = write(tmp_path / "x.jsonl", "", ITEM)
     assert "line 1: '' is not a JSON object" in error_of(spec)
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_a_text(tmp_path: Path) -> None:
+def test_byte_order_marks_and_windows_line_ends_are_ignored(tmp_path: Path) -> None:
     spec = write(tmp_path / "x.jsonl", ITEM)
     plain = prompt_sets.load(spec)
     data = (tmp_path / "x.jsonl").read_bytes().replace(b"\n", b"\r\n")

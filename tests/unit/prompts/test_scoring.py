@@ -25,18 +25,18 @@ from orchestrator.prompts.scoring import (
         ("##### 4", "4"),
     ],
 )
-def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
+def test_the_answer_is_extracted_from_a_completion(completion: str, answer: str) -> None:
     assert extract_answer(completion) == answer
 
 
-def test_exact_match() -> None:
+def test_exact_match_compares_the_answer_by_character() -> None:
     assert exact_match(" 21 #### 12\n", "12") == 1.0
     assert exact_match(" 12 #### 21", "12") == 0.0
     assert exact_match("Yes", "yes") == 0.0
 
 
 @given(st.text(), st.text(st.characters(exclude_characters="#", exclude_categories=["Cs"])))
-def test_only_what_follows_the_working_counts(working: str, answer: str) -> None:
+def test_only_the_text_after_the_working_counts(working: str, answer: str) -> None:
     assert exact_match(f"{working}####{answer}", answer) == 1.0
 
 
@@ -82,12 +82,12 @@ def test_only_what_follows_the_working_counts(working: str, answer: str) -> None
         ("", None),
     ],
 )
-def test_the_final_number(completion: str, number: str | None) -> None:
+def test_the_final_number_of_a_completion_is_found(completion: str, number: str | None) -> None:
     assert final_number(completion) == number
 
 
 @pytest.mark.parametrize("text", ["", "12 eggs", "1,23", "1.2.3", "--1", "1e", "e3", "¹", "1 2"])
-def test_what_is_more_than_a_number_is_none(text: str) -> None:
+def test_a_text_with_more_than_a_number_has_no_value(text: str) -> None:
     assert read_number(text) is None
 
 
@@ -99,7 +99,7 @@ def test_numbers_match_by_value() -> None:
 
 
 @given(st.integers(), st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_number_is_found_however_it_is_written(number: int, working: str) -> None:
+def test_a_number_is_found_in_any_notation(number: int, working: str) -> None:
     thousands = f"{number:,}"
     for written in (
         *(str(number), thousands, f"{number}.00", f" {thousands} ", f"{number}e0"),

@@ -1,4 +1,4 @@
-"""Path loss, fading and rate against the paper."""
+"""Path loss, fading and rate compared with the paper."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_check_values_of_the_paper() -> None:
     assert rate_at(100, 0.2) == pytest.approx(178e6, rel=3e-3)
 
 
-# Worked out with 40 decimal digits, apart from this code.
+# Computed with 40 decimal digits, without this code.
 @pytest.mark.parametrize(
     ("distance_m", "down_bps", "up_bps"),
     [
@@ -66,30 +66,30 @@ def fading(
 
 
 def follows_rayleigh(gains: NDArray[np.float64], mean: float) -> bool:
-    """By Kolmogorov and Smirnov, at the level of 1 %."""
+    """Return the outcome of a Kolmogorov-Smirnov test at the level of 1 %."""
     scale = mean * math.sqrt(2 / math.pi)
     return bool(stats.kstest(gains, stats.rayleigh(scale=scale).cdf).pvalue > 0.01)
 
 
-def test_draws_are_rayleigh_with_this_amplitude_mean() -> None:
+def test_draws_are_rayleigh_with_the_given_mean() -> None:
     gains = np.array([draw(2.0, interval=i) for i in range(100_000)])
     # Standard errors: 0.17 % of the mean, 0.32 % of the mean square.
     assert gains.mean() == pytest.approx(2.0, rel=0.005)
     assert (gains**2).mean() == pytest.approx(4 / math.pi * 4.0, rel=0.01)
     assert gains.min() > 0
     assert follows_rayleigh(gains, 2.0)
-    assert not follows_rayleigh(gains, 2.02)  # the test would see an error of 1 %
+    assert not follows_rayleigh(gains, 2.02)  # the test detects an error of 1 %
     assert abs(np.corrcoef(gains[:-1], gains[1:])[0, 1]) < 0.01
 
 
 def test_links_and_directions_are_drawn_independently() -> None:
     keys = range(4000)
-    one = [draw(interval=i) for i in keys]
+    first_device = [draw(interval=i) for i in keys]
     other_device = [draw(interval=i, device=1) for i in keys]
-    upwards = [
+    uplink = [
         channel_model.rayleigh_gain(1.0, seed=7, device=0, direction="up", interval=i) for i in keys
     ]
-    assert np.abs(np.corrcoef([one, other_device, upwards]) - np.eye(3)).max() < 0.06
+    assert np.abs(np.corrcoef([first_device, other_device, uplink]) - np.eye(3)).max() < 0.06
 
 
 def test_correlated_links_and_directions_are_drawn_independently() -> None:
@@ -99,7 +99,7 @@ def test_correlated_links_and_directions_are_drawn_independently() -> None:
     assert np.abs(np.corrcoef(gains) - np.eye(3)).max() < 0.06
 
 
-def test_a_draw_is_fixed_by_its_keys_alone() -> None:
+def test_a_draw_depends_on_its_keys_only() -> None:
     assert draw(device=2, interval=1_000_000) == draw(device=2, interval=1_000_000)
     assert len({draw(), draw(seed=8), draw(device=1), draw(interval=1)}) == 4
     # Recorded once: a release that draws differently breaks every recorded comparison.
@@ -111,14 +111,14 @@ def test_a_draw_is_fixed_by_its_keys_alone() -> None:
     )
 
 
-def test_without_correlation_the_gains_are_the_independent_ones() -> None:
+def test_without_correlation_the_gains_are_the_independent_draws() -> None:
     process = fading(0.0)
     for interval in range(50):
         assert process.gain(2.0, interval) == pytest.approx(draw(2.0, interval=interval), rel=1e-12)
 
 
-def test_a_correlated_gain_does_not_depend_on_the_order_of_asking() -> None:
-    intervals = list(range(1500))  # more than a process remembers
+def test_a_correlated_gain_does_not_depend_on_the_order_of_calls() -> None:
+    intervals = list(range(1500))  # more than a process caches
     process = fading(0.9)
     in_order = [process.complex_gain(i) for i in intervals]
     shuffled = fading(0.9)
@@ -129,7 +129,7 @@ def test_a_correlated_gain_does_not_depend_on_the_order_of_asking() -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.53, -0.4, 0.97])
-def test_a_far_interval_is_as_good_as_at_hand(rho: float) -> None:
+def test_a_far_interval_is_exact_and_quick_to_draw(rho: float) -> None:
     process = fading(rho)
     in_order = [process.complex_gain(i) for i in range(6000)][5999]
     assert fading(rho).complex_gain(5999) == in_order
@@ -137,16 +137,16 @@ def test_a_far_interval_is_as_good_as_at_hand(rho: float) -> None:
 
 
 @pytest.mark.parametrize(("rho", "intervals"), [(0.0, 0), (0.1, 24), (-0.1, 24), (1.0, 0)])
-def test_how_long_a_process_remembers(rho: float, intervals: int) -> None:
+def test_the_memory_of_a_process_follows_from_its_correlation(rho: float, intervals: int) -> None:
     assert channel_model.memory(rho) == intervals
 
 
-def test_a_device_that_stands_still_keeps_its_gain() -> None:
+def test_a_static_device_keeps_its_gain() -> None:
     process = fading(1.0)
     assert process.complex_gain(1 << 39) == process.complex_gain(0)
 
 
-# Phones of pedestrians at 3.5 GHz, 50 ms apart: f_D·T from 0.12 to 0.35.
+# Slow pedestrians at 3.5 GHz, intervals of 50 ms: f_D·T from 0.12 to 0.35.
 @pytest.mark.parametrize("speed_m_per_s", [0.2, 0.4, 0.6])
 def test_the_gain_of_a_moving_device_has_clarke_s_correlation(speed_m_per_s: float) -> None:
     rho = channel_model.jakes_correlation(speed_m_per_s, carrier_ghz=3.5, lag_s=0.05)
@@ -164,7 +164,7 @@ def test_the_gain_of_a_moving_device_has_clarke_s_correlation(speed_m_per_s: flo
 
 
 @pytest.mark.parametrize(("speed_m_per_s", "expected"), [(0.0, 1.0), (0.6556716, 0.0)])
-def test_correlation_of_who_stands_still_and_at_the_first_zero(
+def test_the_correlation_is_1_without_motion_and_0_at_the_first_zero(
     speed_m_per_s: float, expected: float
 ) -> None:
     assert channel_model.jakes_correlation(speed_m_per_s, 3.5, 0.05) == pytest.approx(
@@ -172,7 +172,7 @@ def test_correlation_of_who_stands_still_and_at_the_first_zero(
     )
 
 
-def test_shadowing_is_normal_in_decibels_and_of_its_own_stream() -> None:
+def test_shadowing_is_normal_in_decibels_and_independent_of_fading() -> None:
     shadows = np.array([channel_model.shadowing_db(6.0, seed=7, device=q) for q in range(4000)])
     assert stats.kstest(shadows / 6.0, "norm").pvalue > 0.01
     first_fades = [draw(device=q) for q in range(4000)]

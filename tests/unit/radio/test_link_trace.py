@@ -1,4 +1,4 @@
-"""Recorded traces: what is read, what is refused and how, and the rates that come of them."""
+"""Recorded traces: parsing, errors, and the resulting rates."""
 
 import gzip
 import itertools
@@ -18,20 +18,20 @@ TEXT = "time_s,down_bps,up_bps\n0,20e6,5e6\n0.1,0,4e6\n0.3,10e6,3e6\n"
 S = 1_000_000_000  # ns
 
 
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(InputError) as refused:
-        act()
-    message = str(refused.value)
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 300
     return message
 
 
-def test_a_line_holds_until_the_next_and_the_trace_begins_again() -> None:
+def test_a_line_holds_until_the_next_and_the_trace_repeats() -> None:
     trace = link_trace.parse(TEXT, "t.csv")
-    assert trace.length_ns == S // 2  # the last line holds for 0.2 s, as the one before
-    for turn in (0, 1, 1_000_000_007):
-        begin = turn * trace.length_ns
+    assert trace.length_ns == S // 2  # the last line holds for 0.2 s, as the line before
+    for cycle in (0, 1, 1_000_000_007):
+        begin = cycle * trace.length_ns
         assert trace.down.mean_bps(begin, begin + S // 10) == 20e6
         assert trace.down.mean_bps(begin + S // 10, begin + 3 * S // 10) == 0
         assert trace.up.mean_bps(begin + 4 * S // 10, begin + 6 * S // 10) == 4e6
@@ -46,15 +46,15 @@ rates = st.floats(0, 1e9)
     st.integers(0, 100 * S),
     st.integers(S // 100, 20 * S),
 )
-def test_the_mean_is_what_each_line_carried(
+def test_the_mean_counts_the_bits_of_each_line(
     lines: list[tuple[int, float]], begin: int, duration: int
 ) -> None:
     edges = tuple(itertools.accumulate((length for length, _ in lines), initial=0))
     values = tuple(rate for _, rate in lines)
     expected = 0.0
-    for turn in range(begin // edges[-1], (begin + duration) // edges[-1] + 1):
+    for cycle in range(begin // edges[-1], (begin + duration) // edges[-1] + 1):
         for rate, (first, last) in zip(values, itertools.pairwise(edges), strict=True):
-            start, end = turn * edges[-1] + first, turn * edges[-1] + last
+            start, end = cycle * edges[-1] + first, cycle * edges[-1] + last
             overlap = min(end, begin + duration) - max(start, begin)
             expected += rate * max(0, overlap) / duration
     mean = link_trace.Series.of(edges, values).mean_bps(begin, begin + duration)
@@ -62,7 +62,9 @@ def test_the_mean_is_what_each_line_carried(
 
 
 @given(st.lists(st.tuples(rates, rates), min_size=2, max_size=20), st.integers(1, 5000))
-def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms: int) -> None:
+def test_a_rendered_trace_parses_to_the_same_rates(
+    pairs: list[tuple[float, float]], step_ms: int
+) -> None:
     downs, ups = zip(*pairs, strict=True)
     edges_s = [n * step_ms / 1000 for n in range(len(pairs) + 1)]
     trace = link_trace.parse(link_trace.render(edges_s, downs, ups), "t.csv")
@@ -74,7 +76,7 @@ def test_what_is_rendered_is_read_back(pairs: list[tuple[float, float]], step_ms
 @pytest.mark.parametrize(
     ("old", "new"), [("\n", "\r\n"), (",", ", "), (",", " ,\t"), ("3e6\n", "3e6\n\n \r\n")]
 )
-def test_line_ends_spaces_and_blank_last_lines_do_not_matter(old: str, new: str) -> None:
+def test_line_ends_spaces_and_trailing_blank_lines_are_ignored(old: str, new: str) -> None:
     trace = link_trace.parse(TEXT.replace(old, new), "t.csv")
     assert (trace.down, trace.up) == (
         link_trace.parse(TEXT, "t.csv").down,
@@ -115,7 +117,7 @@ def test_a_fault_is_one_line_with_file_line_field_and_value(
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+def test_any_text_is_parsed_or_refused_in_one_line(text: str) -> None:
     for whole in (text, TEXT + text, TEXT.replace("20e6", text)):
         try:
             link_trace.parse(whole, "t.csv")
@@ -137,24 +139,24 @@ def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
     assert peak < 10 << 20
 
 
-def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_text_is_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xff")
     assert refusal(lambda: text_file.read(binary, 10)) == f"{binary}: not a text in UTF-8"
     for order in ("utf-16", "utf-16-be"):
         binary.write_bytes(("\ufeff" * (order == "utf-16-be") + TEXT).encode(order))
-        told = refusal(lambda: text_file.read(binary, 999))
-        assert told == f"{binary}: a text in UTF-16; allowed: UTF-8"
+        message = refusal(lambda: text_file.read(binary, 999))
+        assert message == f"{binary}: a text in UTF-16; allowed: UTF-8"
     assert refusal(lambda: text_file.read(tmp_path, 10)) == f"{tmp_path}: Is a directory"
     missing = tmp_path / "missing"
     assert refusal(lambda: text_file.read(missing, 10)).endswith("No such file or directory")
-    # A character of two bytes at the limit is no fault of its own.
+    # A character of two bytes at the limit is not a fault.
     (tmp_path / "full").write_text("äöü")
     assert text_file.read(tmp_path / "full", 6) == "äöü"
     assert "larger than the 5 bytes" in refusal(lambda: text_file.read(tmp_path / "full", 5))
 
 
-def test_a_text_is_decompressed_whatever_its_name_and_has_no_byte_order_mark(
+def test_a_text_is_decompressed_under_any_name_and_has_no_byte_order_mark(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "blob"
@@ -168,20 +170,20 @@ def test_a_text_is_decompressed_whatever_its_name_and_has_no_byte_order_mark(
     assert refusal(lambda: text_file.read(file, 100)).startswith(f"{file}: not a whole gzip file: ")
 
 
-def test_no_more_is_decompressed_than_allowed(tmp_path: Path) -> None:
+def test_decompression_stops_at_the_limit(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(gzip.compress(bytes(200 << 20), compresslevel=1))
     tracemalloc.start()
     try:
-        told = refusal(lambda: text_file.read(bomb, link_trace.MAX_BYTES))
+        message = refusal(lambda: text_file.read(bomb, link_trace.MAX_BYTES))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert told == f"{bomb}: larger than the 4194304 bytes allowed"
+    assert message == f"{bomb}: larger than the 4194304 bytes allowed"
     assert peak < 20 << 20
 
 
-def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert text_file.user_path("~/x") == tmp_path / "x"
     assert text_file.user_path("a/~/x") == Path("a/~/x")

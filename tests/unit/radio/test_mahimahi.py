@@ -1,4 +1,4 @@
-"""Packet-delivery files of Mahimahi: what of them is in the trace that they become."""
+"""Packet-delivery files of Mahimahi, and the traces that they are converted to."""
 
 import gzip
 import tracemalloc
@@ -47,10 +47,10 @@ def slow(packets: int) -> range:
         ([5, 5, 5], 7.2e6),
         ([208], PACKET / 0.208),
         (slow(30), PACKET / 0.208),
-        ([2500, 5000], PACKET / 2.5),  # slower than links may be, and never faster
+        ([2500, 5000], PACKET / 2.5),  # slower than the minimum of links
     ],
 )
-def test_a_constant_link_is_constant_beside_any_other(
+def test_a_constant_link_stays_constant_with_any_other_direction(
     tmp_path: Path, times_ms: Iterable[int], rate_bps: float, step_ms: int
 ) -> None:
     constant = write(tmp_path / "constant", times_ms)
@@ -65,9 +65,9 @@ files_ms = st.lists(st.integers(0, 3000), min_size=1, max_size=60).map(
 
 
 @given(files_ms, files_ms, st.integers(1, 2000))
-@example([0, 0, 1], [2999, 3001], 1)  # 3001 rounds of one for one of the other
-@example([0, 0, 3000], [2999, 3001], 1)  # the rounds of both never end together
-def test_each_direction_has_its_file_s_mean(
+@example([0, 0, 1], [2999, 3001], 1)  # 3001 rounds of one file per round of the other
+@example([0, 0, 3000], [2999, 3001], 1)  # the rounds of the two files never end together
+def test_each_direction_keeps_the_mean_of_its_file(
     tmp_path_factory: pytest.TempPathFactory, down_ms: list[int], up_ms: list[int], step_ms: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -78,7 +78,7 @@ def test_each_direction_has_its_file_s_mean(
 
 
 @given(files_ms, st.integers(1, 2000))
-def test_a_file_begins_again_at_its_own_end_whatever_the_step(
+def test_a_file_repeats_after_its_own_end_at_any_step(
     tmp_path_factory: pytest.TempPathFactory, times_ms: list[int], step_ms: int
 ) -> None:
     file = write(tmp_path_factory.getbasetemp() / "file", times_ms)
@@ -86,7 +86,7 @@ def test_a_file_begins_again_at_its_own_end_whatever_the_step(
     assert trace.length_ns == times_ms[-1] * MS
     assert trace.down == trace.up
     assert not any("multiplied" in warning for warning in warnings)
-    # A packet is carried by its time at the latest, and not before the time of those before it.
+    # A packet is carried by its time at the latest, and not before the previous packets.
     times = [time for time in times_ms if time] + [times_ms[-1]] * times_ms.count(0)
     for edge, bits in zip(trace.down.edges_ns, trace.down.bits, strict=True):
         carried = bits / PACKET
@@ -95,7 +95,7 @@ def test_a_file_begins_again_at_its_own_end_whatever_the_step(
         assert whole - 1e-6 <= carried <= whole + following + 1e-6
 
 
-def test_the_shorter_file_goes_on_where_the_longer_one_begins_again(tmp_path: Path) -> None:
+def test_the_shorter_file_continues_where_the_longer_one_repeats(tmp_path: Path) -> None:
     long = write(tmp_path / "long", range(1, 301))
     short = write(tmp_path / "short", [*range(1, 101), 200])
     trace, warnings = converted(long, short, 100)
@@ -104,7 +104,7 @@ def test_the_shorter_file_goes_on_where_the_longer_one_begins_again(tmp_path: Pa
     assert trace.up.rates_bps == pytest.approx([12e6, 0.12e6] * 3)
 
 
-def test_rounds_that_never_end_together_keep_their_mean_and_say_so(tmp_path: Path) -> None:
+def test_rounds_that_never_end_together_keep_their_mean_with_a_warning(tmp_path: Path) -> None:
     long = write(tmp_path / "long", range(1, 99_992))
     short = write(tmp_path / "short", [*range(1, 100), *range(100, 61_001, 500), 61_001])
     trace, (warning,) = converted(long, short, 1000)
@@ -115,7 +115,7 @@ def test_rounds_that_never_end_together_keep_their_mean_and_say_so(tmp_path: Pat
     assert mean_bps(trace.up) == pytest.approx(packets * PACKET / 61.001)
 
 
-def test_an_outage_is_none_of_a_slow_link_s_gaps(tmp_path: Path) -> None:
+def test_gaps_of_a_slow_link_are_not_outages(tmp_path: Path) -> None:
     gap = [*range(1, 1001), *[4000] * 5, *range(4001, 5001)]
     file = write(tmp_path / "file", gap)
     trace, (warning, _) = converted(file, file, 100)
@@ -153,7 +153,9 @@ def test_a_file_of_any_size_is_read_as_a_stream(tmp_path: Path) -> None:
     "data",
     [b"1\n2\n3\n", b"1\n2\n3", b"\xef\xbb\xbf1\r\n2\r\n3\r\n", b"1 \n 2\n3\n\n \r\n\n"],
 )
-def test_marks_line_ends_and_blank_last_lines_do_not_matter(tmp_path: Path, data: bytes) -> None:
+def test_byte_order_marks_line_ends_and_trailing_blank_lines_are_ignored(
+    tmp_path: Path, data: bytes
+) -> None:
     file = tmp_path / "file"
     file.write_bytes(data)
     trace, _ = converted(file, file, 1)
@@ -180,25 +182,25 @@ def test_marks_line_ends_and_blank_last_lines_do_not_matter(tmp_path: Path, data
         ("1\n" * 9_000_000 + "2\n", ": carries 1.08e+14 bit/s at its fastest; allowed: at most "),
     ],
 )
-def test_a_fault_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_fault_is_reported_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "down"
     path.write_text(text)
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as caught:
         mahimahi.convert(path, path, 100)
-    message = str(refused.value)
+    message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(str(path))
     assert expected in message
 
 
-def test_what_cannot_be_read_twice_is_refused(tmp_path: Path, wdmoe: Wdmoe) -> None:
+def test_a_folder_is_refused(tmp_path: Path, wdmoe: Wdmoe) -> None:
     arguments = "--out", str(tmp_path / "o.csv")
     result = wdmoe("profile", "import-mahimahi", str(tmp_path), str(tmp_path), *arguments)
     assert result.code == 2
     assert result.err == f"wdmoe: {tmp_path}: Is a directory\n"
 
 
-def test_the_command_prints_warnings_beside_its_result(tmp_path: Path, wdmoe: Wdmoe) -> None:
+def test_the_command_prints_warnings_and_its_result(tmp_path: Path, wdmoe: Wdmoe) -> None:
     file = write(tmp_path / "file", [1, 2, 5000, 5000])
     out = tmp_path / "o.csv"
     result = wdmoe("profile", "import-mahimahi", str(file), str(file), "--out", str(out))
@@ -206,5 +208,5 @@ def test_the_command_prints_warnings_beside_its_result(tmp_path: Path, wdmoe: Wd
     assert result.out == f"{out}: 5 s, on average 9.6 kbit/s down and 9.6 kbit/s up\n"
     first, _ = result.err.splitlines()
     assert first.startswith(f"Warning: {file}: 48 of 50 steps of 0.1 s are below 10 kbit/s")
-    told = wdmoe.json("profile", "import-mahimahi", str(file), str(file), "--out", str(out))
-    assert len(told["warnings"]) == 2
+    output = wdmoe.json("profile", "import-mahimahi", str(file), str(file), "--out", str(out))
+    assert len(output["warnings"]) == 2

@@ -1,4 +1,4 @@
-"""Profile files that are refused, each in one line: which field, its value, and what is allowed."""
+"""Invalid profile files, each refused in one line: field, value, and what is allowed."""
 
 import tracemalloc
 from pathlib import Path
@@ -13,9 +13,9 @@ from tests.unit.radio.test_profiles import BASE, LTE, RAW, TRACED, parse
 
 
 def refusal(text: str, texts: dict[str, str] | None = None) -> str:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as caught:
         parse(text, texts)
-    message = str(refused.value)
+    message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("p.yaml: ")
     return message.removeprefix("p.yaml: ")
@@ -31,7 +31,7 @@ def test_traces_that_do_not_belong_to_the_profile_are_refused() -> None:
     )
 
 
-def test_traces_are_limited_together_and_before_they_are_parsed(tmp_path: Path) -> None:
+def test_the_size_of_all_traces_together_is_limited_before_parsing(tmp_path: Path) -> None:
     text = TRACED.replace("{distance_m: 100}", "{trace: b.csv}")
     large = "x" * (link_trace.MAX_BYTES // 2 + 1)
     expected = "its traces together are larger than the 4194304 bytes allowed"
@@ -117,18 +117,20 @@ DEVICE = "{distance_m: 60, flops: 5e12}"
         ("devices:", "devices: []\nx:", "the profile has no field 'x'; allowed: "),
     ],
 )
-def test_a_fault_is_one_line_with_field_value_and_range(old: str, new: str, expected: str) -> None:
+def test_a_fault_is_reported_in_one_line_with_field_value_and_range(
+    old: str, new: str, expected: str
+) -> None:
     assert old in BASE
     message = refusal(BASE.replace(old, new, 1))
     assert expected in message
 
 
-def test_a_trace_needs_to_know_how_often_it_is_looked_up() -> None:
+def test_a_trace_needs_a_coherence_time() -> None:
     message = refusal(TRACED.replace(", coherence_s: 0.1", ""), {"lte.csv": LTE})
     assert message == ("the profile has devices[0].trace, so fading.coherence_s must be given")
 
 
-def test_files_that_are_no_mapping() -> None:
+def test_a_file_that_is_not_a_mapping_is_refused() -> None:
     assert refusal("").startswith("the profile is None; allowed: fields of description, ")
     assert refusal("[" * 30_000).startswith("not YAML that can be read: nested too deeply")
     assert refusal("#" * 70_000) == "larger than the 65536 bytes allowed"
@@ -136,7 +138,7 @@ def test_files_that_are_no_mapping() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+def test_any_text_is_parsed_or_refused_in_one_line(text: str) -> None:
     for whole in (text, BASE + text, BASE.replace("0.3", text)):
         try:
             parse(whole)
@@ -144,6 +146,6 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
             refusal(whole)
 
 
-def test_a_name_that_could_not_be_a_label_is_refused() -> None:
+def test_a_name_that_cannot_be_a_label_is_refused() -> None:
     with pytest.raises(InputError, match=r"the profile's name is '../p'; allowed: at most 64"):
         profiles.parse(BASE, "../p", "p.yaml")

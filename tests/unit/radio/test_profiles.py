@@ -1,4 +1,4 @@
-"""Profile files: what is read, and the channel that comes of it."""
+"""Profile files: parsing, and the resulting channel."""
 
 import gzip
 import hashlib
@@ -49,7 +49,7 @@ def parse(text: str, texts: dict[str, str] | None = None) -> Profile:
     return profiles.parse(text, "p", "p.yaml", texts)
 
 
-def test_a_profile_and_its_traces_are_read_as_windows_or_gzip_wrote_them(
+def test_a_profile_and_its_traces_may_be_written_by_windows_or_gzip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -68,7 +68,7 @@ def test_a_profile_and_its_traces_are_read_as_windows_or_gzip_wrote_them(
     assert packed.devices(1) == plain.devices(1)
 
 
-def test_a_link_is_never_faster_than_it_can_be_limited_to() -> None:
+def test_a_link_is_never_faster_than_the_maximum() -> None:
     near = BASE.replace("100e6", "7.9e9").replace("distance_m: 60", "distance_m: 1")
     profile = parse(near)
     assert 97e9 < (profile.devices(None)[0].down.rate_bps or 0) < 99e9
@@ -81,7 +81,7 @@ def test_a_link_is_never_faster_than_it_can_be_limited_to() -> None:
     ("loss", "share"),
     [("p: 1", "50%"), ("p: 0.26", "21%"), ("p: 0.2, r: 0.3", "40%"), ("p: 0.001, r: 0.001", "50%")],
 )
-def test_more_than_a_fifth_of_the_packets_lost_is_a_warning(loss: str, share: str) -> None:
+def test_a_loss_of_more_than_a_fifth_causes_a_warning(loss: str, share: str) -> None:
     profile = parse(RAW.replace("up: {}}", f"up: {{loss: {{{loss}}}}}}}"))
     (warning,) = profile.warnings
     assert f"loses {share} of the packets of up 0; p and r are probabilities" in warning
@@ -90,15 +90,15 @@ def test_more_than_a_fifth_of_the_packets_lost_is_a_warning(loss: str, share: st
 
 
 @pytest.mark.parametrize("loss", ["p: 0", "p: 0.01", "p: 0.25", "p: 0.01, r: 0.1"])
-def test_no_more_than_a_fifth_lost_is_no_warning(loss: str) -> None:
+def test_a_loss_of_at_most_a_fifth_causes_no_warning(loss: str) -> None:
     assert not parse(RAW.replace("up: {}}", f"up: {{loss: {{{loss}}}}}}}")).warnings
 
 
-def test_no_bundled_profile_warns() -> None:
+def test_no_bundled_profile_has_warnings() -> None:
     assert not [profile.name for profile in profiles.bundled() if profile.warnings]
 
 
-def test_the_design_document_s_example() -> None:
+def test_an_example_profile_gives_its_channel_state() -> None:
     profile = parse(BASE)
     assert profile.spec.bandwidth_hz == 100e6
     assert profile.needs_netem
@@ -116,7 +116,7 @@ def test_the_design_document_s_example() -> None:
     assert far.flops == 2e12
 
 
-def test_raw_links_are_taken_as_they_are() -> None:
+def test_raw_links_are_used_unchanged() -> None:
     (device,) = parse(RAW).devices(5)
     assert device.down == Direction(rate_bps=5e6, delay_s=0.01)
     assert device.up == Direction()
@@ -127,7 +127,7 @@ def test_without_fading_every_interval_is_the_mean() -> None:
     assert still.devices(0) == still.devices(41) == still.devices(None)
 
 
-def test_intervals_differ_and_come_back() -> None:
+def test_intervals_differ_and_are_reproducible() -> None:
     profile = parse(BASE)
     assert profile.devices(0) != profile.devices(1)
     assert profile.devices(1) == parse(BASE).devices(1)
@@ -135,9 +135,9 @@ def test_intervals_differ_and_come_back() -> None:
     assert profile.devices(1) != other_seed.devices(1)
 
 
-def test_fading_does_not_depend_on_how_many_devices_there_are() -> None:
+def test_fading_does_not_depend_on_the_number_of_devices() -> None:
     def many(count: int) -> Profile:
-        # The same bandwidth for each, whatever their number, so that equal gains are equal rates.
+        # The same bandwidth per device for any number, so that equal gains are equal rates.
         return parse(
             f"description: d\nseed: 7\nbandwidth_hz: {count}e6\nfading: {{kind: rayleigh}}\n"
             "devices:\n" + "  - {distance_m: 100}\n" * count
@@ -152,30 +152,30 @@ def test_a_deep_fade_keeps_a_rate_that_a_queue_can_serve() -> None:
     assert rates == {profile_schema.MIN_RATE_BPS}
 
 
-def test_a_moving_device_s_channel_has_a_memory_and_no_order() -> None:
+def test_a_moving_device_s_channel_is_correlated_and_independent_of_order() -> None:
     moving = BASE.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.2")
     profile, again = parse(moving), parse(moving)
     assert profile.correlation == pytest.approx(0.87, abs=0.005)
     forwards = [profile.devices(i) for i in range(20)]
     assert [again.devices(i) for i in reversed(range(20))] == forwards[::-1]
-    assert forwards[0] == parse(BASE).devices(0)  # it begins where an independent channel does
+    assert forwards[0] == parse(BASE).devices(0)  # as in an independent channel
     assert parse(BASE).correlation == 0
 
-    def steps_bps(of: Profile) -> float:
-        rates = [of.devices(i)[0].down.rate_bps or 0 for i in range(300)]
+    def steps_bps(profile: Profile) -> float:
+        rates = [profile.devices(i)[0].down.rate_bps or 0 for i in range(300)]
         return sum(abs(a - b) for a, b in itertools.pairwise(rates))
 
     assert steps_bps(profile) < 0.7 * steps_bps(parse(BASE))
 
 
-def test_an_interval_lasts_as_long_as_something_can_change() -> None:
+def test_a_profile_has_intervals_only_if_the_channel_changes() -> None:
     assert parse(BASE).interval_s == 0.05
     assert parse(BASE.replace(", coherence_s: 0.05", "")).interval_s is None
     assert parse(BASE.replace("kind: rayleigh", "kind: none")).interval_s is None
     assert parse(TRACED, {"lte.csv": LTE}).interval_s == 0.1
 
 
-def test_without_speed_the_channel_is_static_and_can_be_drawn_again() -> None:
+def test_with_speed_0_the_channel_is_static_and_can_be_drawn_again() -> None:
     still = parse(BASE.replace(", coherence_s: 0.05", ""))
     slow = parse(BASE.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0"))
     assert slow.interval_s is None
@@ -184,20 +184,20 @@ def test_without_speed_the_channel_is_static_and_can_be_drawn_again() -> None:
     assert not parse(BASE.replace("kind: rayleigh", "kind: none")).fades
 
 
-def test_shadowing_is_part_of_the_mean_and_alike_in_both_directions() -> None:
+def test_shadowing_is_part_of_the_mean_and_equal_in_both_directions() -> None:
     clear = "description: d\nfading: {kind: none}\ndevices:\n" + "  - {distance_m: 100}\n" * 8
     shadowed = parse("seed: 5\nshadowing_db: 8\n" + clear)
     for index, device in enumerate(shadowed.devices(None)):
         loss_db = shadowed.shadowing_db(index)
         assert loss_db != 0
-        # At these ratios of signal to noise 3 dB are one bit/s in each Hz.
+        # At these signal-to-noise ratios 3 dB are one bit/s per Hz.
         for direction, plain in zip((device.down, device.up), (248.1e6, 177.6e6), strict=True):
             assert direction.rate_bps == pytest.approx(plain - loss_db / 3.0103 * 12.5e6, rel=2e-3)
     assert shadowed.devices(None) == shadowed.devices(0) == shadowed.devices(77)
     assert parse("shadowing_db: 0\n" + clear).devices(0) == parse(clear).devices(0)
 
 
-def test_below_the_outage_rate_of_either_direction_a_device_is_out() -> None:
+def test_a_device_below_the_outage_rate_in_either_direction_is_unreachable() -> None:
     text = BASE.replace("seed: 7", "seed: 7\nnoise_dbm_per_hz: -140")
     outage = text.replace("seed: 7", "seed: 7\noutage_bps: 20e6")
     seen = set()
@@ -219,19 +219,19 @@ def test_below_the_outage_rate_of_either_direction_a_device_is_out() -> None:
     assert all(device.reachable for device in parse(outage).devices(None))
 
 
-def test_raw_links_are_given_and_know_no_outage() -> None:
+def test_raw_links_have_no_outage() -> None:
     (device,) = parse("outage_bps: 10e6\n" + RAW).devices(0)
     assert device.reachable
     assert device.down.rate_bps == 5e6
 
 
-def test_a_trace_is_looked_up_once_an_interval() -> None:
+def test_a_trace_is_averaged_over_each_interval() -> None:
     profile = parse(TRACED, {"lte.csv": LTE})
     assert profile.needs_netem
     first, second, third, fourth = (profile.devices(i)[0] for i in range(4))
     assert first.down == Direction(30e6, delay_s=0.01)  # the mean of two lines
     assert first.up == Direction(5e6, delay_s=0.01)
-    # One direction below the least rate, or none at all: nothing can be sent or answered.
+    # A direction below the minimum rate, or both: the device cannot receive and answer.
     for device in (second, third):
         assert not device.reachable
         assert device.down == device.up == Direction(profile_schema.MIN_RATE_BPS, delay_s=0.01)
@@ -241,7 +241,7 @@ def test_a_trace_is_looked_up_once_an_interval() -> None:
     assert average.reachable
 
 
-def test_a_profile_brings_its_traces_with_it(tmp_path: Path) -> None:
+def test_a_profile_includes_its_traces(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "traces").mkdir(parents=True)
     text = TRACED.replace("lte.csv", "traces/lte.csv")
@@ -274,7 +274,9 @@ def test_numbers_are_read_as_python_reads_them(number: float, style: str) -> Non
     assert profile.spec.devices[0].distance_m == float(text)
 
 
-def test_finding_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_is_found_by_name_and_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.yaml").write_text(BASE)
     assert profiles.find(str(tmp_path / "mine.yaml")).name == "mine"
     with pytest.raises(InputError, match="no bundled profile 'mine'; there are: block-fading,"):
@@ -299,12 +301,12 @@ def test_bundled_profiles_run_on_any_kernel_with_eight_devices() -> None:
         assert not profile.needs_netem
         assert profile.text.startswith("# ")
     assert bundled["mobility"].interval_s == 0.05
-    assert bundled["mobility"].correlation == pytest.approx(0.53, abs=0.005)  # as it says
-    gone = [device.reachable for device in bundled["outage"].devices(0)].count(False)
-    assert gone == 1
+    assert bundled["mobility"].correlation == pytest.approx(0.53, abs=0.005)  # as described
+    unreachable = [device.reachable for device in bundled["outage"].devices(0)].count(False)
+    assert unreachable == 1
 
 
-def test_bundled_profiles_differ_as_they_say() -> None:
+def test_bundled_profiles_differ_as_described() -> None:
     def up_mbps(name: str) -> list[float]:
         return [(device.up.rate_bps or 0) / 1e6 for device in profiles.find(name).devices(0)]
 
@@ -316,7 +318,7 @@ def test_bundled_profiles_differ_as_they_say() -> None:
 
 
 def radio_share(name: str) -> NDArray[np.float64]:
-    """What part of a token's time by Eq. 6 is transmission, on each device in 200 intervals."""
+    """Return the share of transmission in a token's Eq. 6 time, by interval (200) and device."""
     profile = profiles.find(name)
     shares = []
     for interval in range(200):
@@ -330,7 +332,7 @@ def radio_share(name: str) -> NDArray[np.float64]:
     return np.array(shares)
 
 
-def test_in_block_fading_the_radio_decides_and_in_near_far_the_speeds() -> None:
+def test_latency_is_mostly_radio_in_block_fading_and_computation_in_near_far() -> None:
     assert np.quantile(radio_share("block-fading"), 0.05) > 0.75
     assert len({device.flops for device in profiles.find("block-fading").spec.devices}) == 1
     assert np.median(radio_share("near-far")) < 0.5

@@ -1,4 +1,4 @@
-"""Schedules: what options ask for, what is drawn, and trace files."""
+"""Arrival schedules: options, drawn gaps, and trace files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_gaps_of_a_poisson_schedule_are_exponential() -> None:
 
 
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 9.0])
-def test_gaps_of_a_gamma_schedule_have_the_rate_and_the_burstiness_asked_for(
+def test_gaps_of_a_gamma_schedule_have_the_requested_rate_and_burstiness(
     burstiness: float,
 ) -> None:
     gaps = np.diff(starts_s(4000, "gamma", rate_per_s=5.0, burstiness=burstiness, seed=1))
@@ -51,7 +51,7 @@ def test_gamma_of_burstiness_1_is_poisson() -> None:
 
 
 @given(st.integers(0, 1 << 32), st.floats(0.01, 1000), st.floats(0.1, 10), st.integers(1, 50))
-def test_a_schedule_is_its_seeds_and_its_scale_stretches_it(
+def test_a_seed_fixes_a_schedule_and_the_time_scale_stretches_it(
     seed: int, rate_per_s: float, time_scale: float, count: int
 ) -> None:
     def drawn(n: int, **options: Any) -> list[float]:
@@ -59,15 +59,15 @@ def test_a_schedule_is_its_seeds_and_its_scale_stretches_it(
 
     once = drawn(count)
     assert once == drawn(count)
-    assert once == drawn(count + 1)[:-1]  # fewer prompts have the beginning of the same schedule
+    assert once == drawn(count + 1)[:-1]  # fewer prompts get the beginning of the same schedule
     assert once[0] == 0
     assert once == sorted(once)
     assert drawn(count, time_scale=time_scale) == pytest.approx([time_scale * t for t in once])
 
 
-def test_other_seeds_give_other_schedules() -> None:
-    one, other = (starts_s(10, "poisson", rate_per_s=1.0, seed=seed) for seed in (1, 2))
-    assert one != other
+def test_different_seeds_give_different_schedules() -> None:
+    first, second = (starts_s(10, "poisson", rate_per_s=1.0, seed=seed) for seed in (1, 2))
+    assert first != second
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_azure_s_times_are_dates(tmp_path: Path, zone: str, end: str) -> None:
     assert starts_s(3, f"trace:{trace}") == pytest.approx([0, 0.31941, 1.21941], abs=1e-6)
 
 
-def test_a_trace_may_be_compressed_in_the_home_folder_and_begin_with_a_mark(
+def test_a_trace_may_be_compressed_in_the_home_folder_and_begin_with_a_byte_order_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -154,7 +154,7 @@ def test_a_trace_may_be_compressed_in_the_home_folder_and_begin_with_a_mark(
     assert starts_s(2, "trace:~/trace.txt.gz") == [0, 1.5]
 
 
-def test_a_trace_is_as_long_as_the_set(tmp_path: Path) -> None:
+def test_a_trace_shorter_than_the_set_is_refused(tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text("0\n1\n")
     with pytest.raises(InputError, match="has 2 arrivals for 3 prompts; allowed: as many at least"):
@@ -193,11 +193,11 @@ def test_a_damaged_trace_is_refused_by_its_line(tmp_path: Path, text: str, messa
     trace.write_text(text)
     with pytest.raises(InputError) as refused:
         choose(f"trace:{trace}")
-    told = str(refused.value)
-    assert told.removeprefix(str(trace)).lstrip(",: ").startswith(message)
-    assert len(told) < len(str(trace)) + 300
+    error = str(refused.value)
+    assert error.removeprefix(str(trace)).lstrip(",: ").startswith(message)
+    assert len(error) < len(str(trace)) + 300
 
 
-def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_trace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.txt: No such file"):
         choose(f"trace:{tmp_path}/none.txt")

@@ -1,4 +1,4 @@
-"""Several choices of a prompt, and what ends them, through a real engine."""
+"""Several choices per prompt, and what ends them, through a real engine."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def texts(answer: Answer) -> list[str]:
     return [answer.text(index) for index in range(len(answer.reasons()))]
 
 
-def test_greedy_choices_are_all_the_one_answer(room: EngineRoom) -> None:
-    one, several = asking([PROMPT]), asking([PROMPT], n=40)  # more than run at once
-    room.serve(one, several)
-    assert texts(several) == 40 * texts(one)
-    assert several.end.completion_tokens == 40 * one.end.completion_tokens
+def test_greedy_choices_are_all_the_same(room: EngineRoom) -> None:
+    single, several = asking([PROMPT]), asking([PROMPT], n=40)  # more than run at once
+    room.serve(single, several)
+    assert texts(several) == 40 * texts(single)
+    assert several.end.completion_tokens == 40 * single.end.completion_tokens
 
 
-def test_each_choice_is_that_of_its_own_seed(room: EngineRoom) -> None:
+def test_each_choice_has_a_seed_of_its_own(room: EngineRoom) -> None:
     drawn: dict[str, Any] = {"temperature": 1.5, "max_tokens": 8}
     several = asking([PROMPT, OTHER], n=3, seed=7, **drawn)
     alone = [asking([p], seed=s, **drawn) for p in (PROMPT, OTHER) for s in (7, 8, 9)]
@@ -43,12 +43,12 @@ def test_each_choice_is_that_of_its_own_seed(room: EngineRoom) -> None:
     assert len(set(texts(several)[:3])) == 3
 
 
-def test_what_several_choices_begin_with_is_computed_once(room: EngineRoom) -> None:
+def test_choices_compute_their_shared_prompt_once(room: EngineRoom) -> None:
     several = asking([PROMPT], 1, n=4)
     room.serve(several)
-    computed = len(PROMPT) - 1 + 4  # each choice brings the prompt's last token
-    assert several.end.timings["prompt_tokens"] == computed
-    assert sum(several.end.timings["experts"]["used"].values()) == 2 * 3 * computed
+    computed = len(PROMPT) - 1 + 4  # each choice computes the prompt's last token
+    assert several.end.timings.prompt_tokens == computed
+    assert sum(several.end.timings.experts.used.values()) == 2 * 3 * computed
 
 
 ALWAYS_END: dict[str, Any] = {"max_tokens": 6, "logit_bias": {END: 100}, "logprobs": 0}
@@ -88,12 +88,12 @@ def test_choices_have_their_indices_and_usage_counts_all(
 ) -> None:
     if path == "chat":
         reply = http.chat({"role": "user", "content": "a b c"}, n=2, max_tokens=9)
-        told = [choice["message"]["content"] for choice in reply["choices"]]
+        contents = [choice["message"]["content"] for choice in reply["choices"]]
     else:
         reply = http.complete("a b c", n=2)
-        told = [choice["text"] for choice in reply["choices"]]
+        contents = [choice["text"] for choice in reply["choices"]]
     assert [choice["index"] for choice in reply["choices"]] == [0, 1]
-    assert told == ["a b c", " b c"]
+    assert contents == ["a b c", " b c"]
     assert reply["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     assert parrot.requests[0].n == 2
 
@@ -126,7 +126,7 @@ def test_a_stream_gives_every_choice_its_role_its_text_and_its_end(http: Http) -
         assert last["finish_reason"] == "stop"
 
 
-def test_what_changes_the_answer_reaches_the_engine(http: Http, parrot: Parrot) -> None:
+def test_fields_that_change_the_answer_reach_the_engine(http: Http, parrot: Parrot) -> None:
     fields: dict[str, Any] = {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -167,7 +167,7 @@ def test_what_changes_the_answer_reaches_the_engine(http: Http, parrot: Parrot) 
         ({"min_tokens": 17}, "min_tokens: is 17, allowed: up to max_tokens, 16"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(http: Http, fields: Any, message: str) -> None:
+def test_a_field_out_of_bounds_is_refused_by_name(http: Http, fields: Any, message: str) -> None:
     assert http.refused("/v1/completions", {"prompt": "a", **fields}).startswith(message)
 
 

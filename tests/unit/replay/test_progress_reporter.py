@@ -1,4 +1,4 @@
-"""A replay tells how far it is: at its begin, now and then, and at its end, whoever listens."""
+"""Progress reports of a replay: at its start, about once a second, and at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.results.schema import Request
 from tests.harness import recorded_runs
 from tests.harness.control_plane import eventually
 from tests.harness.recorded_runs import TOPK
-from tests.harness.replay_stack import answering, app, interrupt, prompt, run, told, told_to_the_end
+from tests.harness.replay_stack import answered, answering, app, interrupt, prompt, reported, run
 from tests.harness.serving import serve
 
 
@@ -30,9 +30,9 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_yet() -> None:
-    told.clear()
-    told_to_the_end.clear()
+def no_reports_yet() -> None:
+    reported.clear()
+    answered.clear()
 
 
 def counts(progress: Progress) -> tuple[int, int, int, float, bool]:
@@ -42,50 +42,50 @@ def counts(progress: Progress) -> tuple[int, int, int, float, bool]:
     )
 
 
-def test_the_begin_and_the_end_are_told(url: str, tmp_path: Path) -> None:
+def test_the_start_and_the_end_are_reported(url: str, tmp_path: Path) -> None:
     outcome = run(url, tmp_path / "run", "slow 1", "500", "mute", "slow 2")
-    assert {(one.prompts, one.planned) for one in told} == {("mine", 4)}
-    assert counts(told[0]) == (0, 0, 0, 0.0, True)
-    assert counts(told[-1]) == (4, 1, 3, 2.0, False)
-    assert told[-1].accuracy == outcome.summary.accuracy
+    assert {(progress.prompts, progress.planned) for progress in reported} == {("mine", 4)}
+    assert counts(reported[0]) == (0, 0, 0, 0.0, True)
+    assert counts(reported[-1]) == (4, 1, 3, 2.0, False)
+    assert reported[-1].accuracy == outcome.summary.accuracy
 
 
-def test_it_is_told_in_between_but_not_of_each_answer(url: str, tmp_path: Path) -> None:
-    def until_told(request: Request) -> None:
+def test_progress_is_reported_at_most_once_a_second(url: str, tmp_path: Path) -> None:
+    def wait_for_report(request: Request) -> None:
         if request.id == 1:
-            eventually(lambda: [tally.done for tally in told[-1:]] == [2])
+            eventually(lambda: [progress.done for progress in reported[-1:]] == [2])
 
     began_s = time.monotonic()
-    run(url, tmp_path / "run", *(f"ok {n}" for n in range(20)), on_request=until_told)
+    run(url, tmp_path / "run", *(f"ok {n}" for n in range(20)), on_request=wait_for_report)
     took_s = time.monotonic() - began_s
-    assert 3 <= len(told) <= 2 + took_s / EVERY_S
-    assert all(one.running for one in told[:-1])
-    done = [one.done for one in told]
+    assert 3 <= len(reported) <= 2 + took_s / EVERY_S
+    assert all(progress.running for progress in reported[:-1])
+    done = [progress.done for progress in reported]
     assert done == sorted(done)
 
 
-def test_a_run_that_is_interrupted_runs_no_longer_and_goes_on_from_there(
+def test_an_interrupted_run_is_reported_as_ended_and_resumes_its_counts(
     url: str, tmp_path: Path
 ) -> None:
     texts = ("ok 1", "mute", "ok 2", "ok 3")
     with pytest.raises(KeyboardInterrupt):
         run(url, tmp_path / "run", *texts, on_request=interrupt)
-    assert counts(told[-1]) == (2, 0, 2, 1.0, False)
-    told.clear()
+    assert counts(reported[-1]) == (2, 0, 2, 1.0, False)
+    reported.clear()
     run(url, tmp_path / "run", *texts)
-    assert counts(told[0])[0] >= 2
-    assert counts(told[-1]) == (4, 0, 4, 3.0, False)
+    assert counts(reported[0])[0] >= 2
+    assert counts(reported[-1]) == (4, 0, 4, 3.0, False)
 
 
 def test_a_silent_orchestrator_is_not_waited_for(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "TELL_TIMEOUT_S", 600)
+    monkeypatch.setattr(client, "PROGRESS_TIMEOUT_S", 600)
 
     def answer_after_the_last(request: Request) -> None:
         if request.id == 2:
-            eventually(lambda: len(told) == 1)
-            assert told_to_the_end == []
+            eventually(lambda: len(reported) == 1)
+            assert answered == []
             answering.set()
 
     answering.clear()
@@ -94,17 +94,17 @@ def test_a_silent_orchestrator_is_not_waited_for(
         outcome = run(url, tmp_path / "run", *texts, on_request=answer_after_the_last)
     finally:
         answering.set()
-    assert [(one.error, one.score) for one in outcome.requests] == [(None, 1.0)] * 3
+    assert [(r.error, r.score) for r in outcome.requests] == [(None, 1.0)] * 3
 
 
-def test_a_run_that_is_refused_tells_nothing(url: str, tmp_path: Path) -> None:
+def test_a_refused_run_reports_nothing(url: str, tmp_path: Path) -> None:
     recorded_runs.record(tmp_path / "run")
     with pytest.raises(InputError, match="name was facts, it is mine now"):
         run(url, tmp_path / "run", "ok")
-    assert told == []
+    assert reported == []
 
 
-def test_a_set_of_any_name_is_told() -> None:
+def test_a_set_of_any_name_can_be_reported() -> None:
     prompts = PromptSet("a\n\x1b[2Jb\udcff é" + "x" * 300, Path("mine"), "ab", (prompt("ok"),))
     assert Tally(prompts).progress.prompts == ("a??[2Jb? é" + "x" * 300)[:256]
 
@@ -113,7 +113,7 @@ scores = st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
 
 
 @given(before=st.lists(scores, max_size=5), after=st.lists(scores, max_size=5))
-def test_a_tally_is_always_one_that_the_orchestrator_takes(
+def test_the_orchestrator_accepts_every_tally(
     before: Sequence[float | None], after: Sequence[float | None]
 ) -> None:
     requests = [

@@ -1,4 +1,4 @@
-"""`wdmoe replay` against a small HTTP server that answers as base station and orchestrator do."""
+"""`wdmoe replay` against a small HTTP server in the place of base station and orchestrator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def url() -> Iterator[str]:
 
 
 def invoke(url: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, Any]:
-    """`wdmoe replay` with these arguments: what it prints, and the error it ends with."""
+    """Run `wdmoe replay` with these arguments; return its output and the error it ends with."""
     monkeypatch.setenv("WDMOE_BS_URL", url)
     monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
     command = typer.Typer()
@@ -42,7 +42,9 @@ def prompts_file(folder: Path, *texts: str) -> str:
     return f"jsonl:{path}"
 
 
-def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_writes_its_files_and_prints_its_table(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     output, error = invoke(url, monkeypatch, prompts_file(tmp_path, "ok 1", "mute", "ok 2"))
     assert error is None
@@ -51,13 +53,13 @@ def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("-mine-near-far")
     run = Run.model_validate_json((folder / "run.json").read_text())
-    assert run.channel.model_dump() == CHANNEL
+    assert run.channel.model_dump() == CHANNEL | {"replay": None}
     assert run.base_station.tcp_congestion_control == "cubic"
     assert (run.base_station.compute_dtype, run.base_station.device_timeout_s) == ("fp32", 3.0)
     for build in (run.base_station.build, run.orchestrator.build):
         assert build is not None
         assert build.source == run.source == source()
-    lines = (folder / "requests.jsonl").read_text().splitlines()  # also at U+2028
+    lines = (folder / "requests.jsonl").read_text().splitlines()  # also splits at U+2028
     requests = [Request.model_validate_json(line) for line in lines]
     assert [(item.id, item.prompt_id) for item in requests] == [
         (0, "id-ok 1"),
@@ -77,7 +79,9 @@ def test_a_run(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert summary.warnings == []
 
 
-def test_a_run_with_failures(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_with_failures_is_summarised_and_ends_with_an_error(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spec = prompts_file(tmp_path, "ok", "500", "switched", "broken", "unsent")
     out = tmp_path / "run"
     output, error = invoke(url, monkeypatch, spec, "--limit", "4", "--out", str(out), "--json")
@@ -99,7 +103,7 @@ def test_a_run_with_failures(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (out / "requests.jsonl").read_bytes() == before
 
 
-def test_how_experts_were_chosen_is_kept(
+def test_routing_is_recorded_on_request(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -116,11 +120,13 @@ def test_how_experts_were_chosen_is_kept(
     assert str(error).endswith("run.json: routing was True, it is False now; allowed: the same")
 
 
-def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_stopped_run_can_be_resumed(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spec, out = prompts_file(tmp_path, "ok 1", "ok 2", "ok 3"), tmp_path / "run"
     arguments = (spec, "--out", str(out), "--json")
     assert invoke(url, monkeypatch, *arguments)[1] is None
-    # What a host leaves that went down in the middle of the second line.
+    # The state left by a host that went down while writing the second line.
     lines = (out / "requests.jsonl").read_text().splitlines(keepends=True)
     (out / "requests.jsonl").write_text(lines[0] + lines[1][:99])
     (out / "summary.json").unlink()
@@ -147,7 +153,7 @@ def test_a_stopped_run_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert received == []
 
 
-def test_summing_up_again_keeps_the_rates_of_a_run_without_pauses(
+def test_a_new_summary_keeps_the_rates_of_a_run_without_pauses(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec, out = prompts_file(tmp_path, "ok 1", "ok 2"), tmp_path / "run"
@@ -160,23 +166,23 @@ def test_summing_up_again_keeps_the_rates_of_a_run_without_pauses(
     after = json.loads(output)
     assert after["goodput"]["n"] == 2
     assert after == before | {"goodput": after["goodput"]}
-    (out / "summary.json").unlink()  # then nobody knows
+    (out / "summary.json").unlink()  # then the rates are unknown
     assert json.loads(invoke(url, monkeypatch, *again)[0])["requests_per_s"] is None
 
 
-def test_a_run_ends_with_its_stack(
+def test_a_run_ends_when_its_stack_does(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec, out = prompts_file(tmp_path, "ok", "500", "gone", "ok 3"), tmp_path / "run"
     _, error = invoke(url, monkeypatch, spec, "--out", str(out))
     assert isinstance(error, StackError)
-    assert "HTTP 503" in str(error)
+    assert "engine stopped" in str(error)
     lines = (out / "requests.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [0, 1]  # the others are left to --resume
     received.clear()  # it is back
 
 
-def test_to_go_on_needs_a_folder(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_resume_needs_a_folder(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec, out = prompts_file(tmp_path, "ok"), tmp_path / "run"
     _, error = invoke(url, monkeypatch, spec, "--resume")
     assert str(error).startswith("--resume: --out is missing")
@@ -188,11 +194,13 @@ def test_to_go_on_needs_a_folder(url: str, monkeypatch: pytest.MonkeyPatch, tmp_
     assert "requests.jsonl, line 2: not a request of this version: id: Field" in str(error)
 
 
-def test_no_stack(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_stack_is_an_error(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spec, out = prompts_file(tmp_path, "ok"), str(tmp_path / "run")
     _, error = invoke("http://127.0.0.1:9", monkeypatch, spec, "--out", out)
     assert isinstance(error, StackError)
-    assert str(error).startswith("base station not reachable at http://127.0.0.1:9/healthz (")
+    assert str(error).startswith("the base station does not answer at http://127.0.0.1:9; ")
     _, error = invoke(f"{url}/elsewhere", monkeypatch, spec, "--out", out)
     assert isinstance(error, StackError)
     assert "HTTP 404" in str(error)

@@ -1,4 +1,4 @@
-"""Programs that a run's answers are: their results are kept, joined, and not asked for twice."""
+"""Answers that are programs: their results are recorded, merged, and not computed twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder
 from orchestrator.results.schema import CodeOutcome, CodeResult, Request
 from tests.harness.command import Wdmoe
-from tests.harness.replay_stack import app, prompt, told
+from tests.harness.replay_stack import app, prompt, reported
 from tests.harness.serving import serve
 
 PROGRAM = {"max_tokens": 5, "stop": ["\n"], "answer": "x", "test": "t", "entry_point": "f"}
@@ -39,7 +39,7 @@ def run(url: str, out: Path, judge: Callable[..., object] | None) -> Outcome:
 
 
 class Judge:
-    """Passes every program with a text; goes down in front of the `last` one."""
+    """A judge that passes every program with a text, and is interrupted before the `last` one."""
 
     def __init__(self, last: int = 99) -> None:
         self.seen: list[int] = []
@@ -64,20 +64,20 @@ class Judge:
             )
 
 
-def test_without_being_asked_to_nothing_is_run(url: str, tmp_path: Path) -> None:
+def test_no_program_is_run_by_default(url: str, tmp_path: Path) -> None:
     summary = run(url, tmp_path / "run", None).summary
     assert (summary.scored, summary.accuracy) == (0, None)
     assert "3 of 3 answers have no score" in summary.warnings
     assert not (tmp_path / "run" / "code.jsonl").exists()
 
 
-def test_tests_that_were_stopped_go_on_where_they_were(url: str, tmp_path: Path) -> None:
+def test_interrupted_tests_resume_where_they_stopped(url: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first, second = Judge(last=3), Judge()
     with pytest.raises(KeyboardInterrupt):
         run(url, out, first)
     assert first.seen == [0, 1]
-    assert (told[-1].done, told[-1].scored, told[-1].running) == (4, 2, False)
+    assert (reported[-1].done, reported[-1].scored, reported[-1].running) == (4, 2, False)
     outcome = run(url, out, second)
     assert second.seen == [3]
     assert {request.id: request.score for request in outcome.requests} == {
@@ -88,14 +88,14 @@ def test_tests_that_were_stopped_go_on_where_they_were(url: str, tmp_path: Path)
     }
     assert outcome.summary.scored == 3
     assert outcome.summary.accuracy == pytest.approx(2 / 3)
-    assert (told[-1].scored, told[-1].accuracy) == (3, outcome.summary.accuracy)
+    assert (reported[-1].scored, reported[-1].accuracy) == (3, outcome.summary.accuracy)
     assert run_folder.read_requests(out) == outcome.requests
     (out / "code.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match=r"code\.jsonl, line 1: not a program's result of this"):
         run_folder.read_requests(out)
 
 
-def test_a_set_without_programs_has_none_to_run(wdmoe: Wdmoe, tmp_path: Path) -> None:
+def test_a_set_without_programs_cannot_be_tested(wdmoe: Wdmoe, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(prompt("ok").model_dump_json() + "\n")
     refused = wdmoe("replay", f"jsonl:{path}", "--run-code")

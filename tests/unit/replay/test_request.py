@@ -1,7 +1,7 @@
-"""What is asked of the base station, and what its answer scores, over real HTTP.
+"""The requests sent to the base station, and the scores of its answers, over real HTTP.
 
-The server tokenizes into words with the white space before them, and knows the log-probability
-of each word.
+The server splits text into words with their leading white space, and has a log-probability for
+each word.
 """
 
 import itertools
@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from orchestrator.client import likelihood
 from orchestrator.client.client import Client
 from orchestrator.client.sse import AnswerError
+from orchestrator.contracts.http import Status
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
-from orchestrator.results.schema import PARTS, Channel, Choice, Request
+from orchestrator.results.schema import Choice, Request
 from tests.harness.replay_stack import CHANNEL
 from tests.harness.serving import serve
 
-MET = Realisation(Channel.model_validate(CHANNEL), 17)
+MET = Realisation(Status.model_validate(CHANNEL), 17)
 TIMINGS: dict[str, Any] = {
     "request_id": "r",
     "time_to_first_token_s": 0.001,
@@ -97,7 +99,7 @@ def choice(*choices: str, gold: int = 0, prompt: str = "What is soft?\nAnswer:")
     )
 
 
-def asked(client: Client, prompt: Prompt) -> Request:
+def send(client: Client, prompt: Prompt) -> Request:
     return ask(3, prompt, client, "tiny", 0.0, MET)[0]
 
 
@@ -107,7 +109,7 @@ def text(prompt: str, scoring: Any, answer: str) -> Prompt:
 
 def test_all_choices_go_out_in_one_request(client: Client) -> None:
     received.clear()
-    asked(client, choice(" tin", " a metal"))
+    send(client, choice(" tin", " a metal"))
     assert received == [
         {
             "model": "tiny",
@@ -121,14 +123,14 @@ def test_all_choices_go_out_in_one_request(client: Client) -> None:
 
 
 def test_a_choice_is_scored_raw_and_by_length(client: Client) -> None:
-    request = asked(client, choice(" tin", " a soft metal", gold=1))
+    request = send(client, choice(" tin", " a soft metal", gold=1))
     assert request.choices == [
         Choice(log_likelihood=-3.0, tokens=1, characters=3),
         Choice(log_likelihood=-1.5, tokens=3, characters=12),
     ]
     assert (request.score, request.score_norm) == (1.0, 1.0)
     assert (request.answer, request.expected) == ("a soft metal", "a soft metal")
-    request = asked(client, choice(" tin", " a wooden metal"))  # -3.0 and -10.0, 3 and 14
+    request = send(client, choice(" tin", " a wooden metal"))  # -3.0 and -10.0, 3 and 14
     assert (request.score, request.score_norm) == (1.0, 0.0)
     assert (request.id, request.completion, request.error) == (3, "", None)
     assert request.time_to_first_token_s is None
@@ -136,22 +138,22 @@ def test_a_choice_is_scored_raw_and_by_length(client: Client) -> None:
     assert Request.model_validate_json(request.model_dump_json()) == request
 
 
-def test_white_space_at_the_prompts_end_is_the_choices(client: Client) -> None:
-    request = asked(client, choice("tin", "a metal", prompt="What is soft?\nAnswer: "))
-    assert [one.log_likelihood for one in request.choices] == [-3.0, -1.0]
-    assert [one.characters for one in request.choices] == [3, 7]
+def test_white_space_at_the_prompts_end_belongs_to_the_choice(client: Client) -> None:
+    request = send(client, choice("tin", "a metal", prompt="What is soft?\nAnswer: "))
+    assert [c.log_likelihood for c in request.choices] == [-3.0, -1.0]
+    assert [c.characters for c in request.choices] == [3, 7]
 
 
-def test_a_token_on_the_border_is_the_choices(client: Client) -> None:
-    request = asked(client, choice("tin", " tin", prompt="What is soft? Answer:"))
-    assert [one.tokens for one in request.choices] == [1, 1]
-    assert [one.log_likelihood for one in request.choices] == [-9.0, -3.0]  # ` Answer:tin`, ` tin`
+def test_a_token_across_the_border_belongs_to_the_choice(client: Client) -> None:
+    request = send(client, choice("tin", " tin", prompt="What is soft? Answer:"))
+    assert [c.tokens for c in request.choices] == [1, 1]
+    assert [c.log_likelihood for c in request.choices] == [-9.0, -3.0]  # ` Answer:tin`, ` tin`
 
 
 def test_numbers_are_scored_by_value(client: Client) -> None:
-    request = asked(client, text("so it is $1,200", "number", "1200"))
+    request = send(client, text("so it is $1,200", "number", "1200"))
     assert (request.answer, request.score, request.score_norm) == ("1200", 1.0, None)
-    request = asked(client, text("no idea", "number", "1200"))
+    request = send(client, text("no idea", "number", "1200"))
     assert (request.answer, request.score) == ("", 0.0)
 
 
@@ -159,12 +161,12 @@ def test_code_is_not_scored_before_its_tests_have_run(client: Client) -> None:
     prompt = CodePrompt(
         id="p", prompt="def f(): pass", answer="x", max_tokens=5, stop=[], test="t", entry_point="f"
     )
-    request = asked(client, prompt)
+    request = send(client, prompt)
     assert (request.completion, request.score, request.error) == ("def f(): pass", None, None)
 
 
 def test_a_refused_request_has_no_score(client: Client) -> None:
-    request = asked(client, text("busy", "match", "busy"))
+    request = send(client, text("busy", "match", "busy"))
     assert request.error == 'HTTP 500: {"detail":"out of order"}'
     assert (request.score, request.score_norm) == (None, None)
 
@@ -172,50 +174,53 @@ def test_a_refused_request_has_no_score(client: Client) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda told: told["choices"].pop(), "2 choices were asked for, others were told"),
-        (lambda told: told["choices"][1].update(index=0), "2 choices were asked for, others"),
-        (lambda told: told["choices"][0].update(text="x"), "choice 0: the base station's echo is"),
-        (lambda told: told.pop("timings"), "unexpected data in the answer: timings: Field"),
+        (lambda reply: reply["choices"].pop(), "2 choices were requested, others were returned"),
+        (lambda reply: reply["choices"][1].update(index=0), "2 choices were requested, others"),
         (
-            lambda told: told["choices"][0]["logprobs"]["tokens"].pop(),
+            lambda reply: reply["choices"][0].update(text="x"),
+            "choice 0: the base station's echo differs",
+        ),
+        (lambda reply: reply.pop("timings"), "unexpected data in the answer: timings: Field"),
+        (
+            lambda reply: reply["choices"][0]["logprobs"]["tokens"].pop(),
             "tokens, token_logprobs and text_offset differ in length",
         ),
         (
-            lambda told: told["choices"][0]["logprobs"]["text_offset"].reverse(),
+            lambda reply: reply["choices"][0]["logprobs"]["text_offset"].reverse(),
             "text_offset does not rise within the text",
         ),
         (
-            lambda told: told["choices"][0]["logprobs"]["text_offset"].__setitem__(-1, 999),
+            lambda reply: reply["choices"][0]["logprobs"]["text_offset"].__setitem__(-1, 999),
             "text_offset does not rise within the text",
         ),
         (
-            lambda told: told["choices"][0]["logprobs"]["token_logprobs"].__setitem__(-1, None),
+            lambda reply: reply["choices"][0]["logprobs"]["token_logprobs"].__setitem__(-1, None),
             "a choice has a token without log-probability",
         ),
         (
-            lambda told: told["choices"][0].update(logprobs=logprobs("What is soft?")),
+            lambda reply: reply["choices"][0].update(logprobs=logprobs("What is soft?")),
             "a choice has a token without log-probability",
         ),
         (
-            lambda told: told["choices"][0].update(logprobs=None),
+            lambda reply: reply["choices"][0].update(logprobs=None),
             "unexpected data in the answer: choices.0.logprobs: Input should be an object",
         ),
     ],
 )
-def test_an_answer_that_does_not_tell_likelihoods(change: Any, fault: str) -> None:
+def test_an_answer_without_valid_likelihoods_is_an_error(change: Any, fault: str) -> None:
     prompt = choice(" tin", " a metal")
-    told = answer(likelihood.texts(prompt))
-    change(told)
+    reply = answer(prompt.texts)
+    change(reply)
     with pytest.raises(AnswerError) as caught:
-        likelihood.read(json.dumps(told).encode(), prompt)
+        likelihood.read(json.dumps(reply).encode(), prompt)
     assert str(caught.value).startswith(fault)
 
 
-def test_an_offset_behind_a_space_does_not_make_the_token_before_it_longer() -> None:
+def test_an_offset_after_a_space_does_not_lengthen_the_previous_token() -> None:
     prompt = choice(" tin")
-    told = answer(likelihood.texts(prompt))
-    told["choices"][0]["logprobs"]["text_offset"][-1] += 1
-    (found,), _ = likelihood.read(json.dumps(told).encode(), prompt)
+    reply = answer(prompt.texts)
+    reply["choices"][0]["logprobs"]["text_offset"][-1] += 1
+    (found,), _ = likelihood.read(json.dumps(reply).encode(), prompt)
     assert found.log_likelihood == -3.0
 
 
@@ -224,32 +229,32 @@ def test_an_offset_behind_a_space_does_not_make_the_token_before_it_longer() -> 
     st.lists(st.floats(-50, 0), min_size=1, max_size=5),
 )
 def test_a_log_likelihood_is_the_sum_over_the_choices_own_tokens(
-    context: list[float], own: list[float]
+    context: list[float], choice_logprobs: list[float]
 ) -> None:
-    prompt = choice(" x" * len(own), prompt="y" * (1 + len(context)))
-    told = answer(likelihood.texts(prompt))
-    told["choices"][0]["logprobs"] = {
-        "tokens": ["y"] * (1 + len(context)) + [" x"] * len(own),
-        "token_logprobs": [None, *context, *own],
+    prompt = choice(" x" * len(choice_logprobs), prompt="y" * (1 + len(context)))
+    reply = answer(prompt.texts)
+    reply["choices"][0]["logprobs"] = {
+        "tokens": ["y"] * (1 + len(context)) + [" x"] * len(choice_logprobs),
+        "token_logprobs": [None, *context, *choice_logprobs],
         "text_offset": [
             *range(1 + len(context)),
-            *(1 + len(context) + 2 * at for at in range(len(own))),
+            *(1 + len(context) + 2 * at for at in range(len(choice_logprobs))),
         ],
     }
-    (found,), _ = likelihood.read(json.dumps(told).encode(), prompt)
-    assert found.tokens == len(own)
-    assert found.log_likelihood == pytest.approx(sum(own))
-    assert found.characters == 2 * len(own) - 1
+    (found,), _ = likelihood.read(json.dumps(reply).encode(), prompt)
+    assert found.tokens == len(choice_logprobs)
+    assert found.log_likelihood == pytest.approx(sum(choice_logprobs))
+    assert found.characters == 2 * len(choice_logprobs) - 1
 
 
-def test_a_choice_that_is_traced_tells_its_trace(
+def test_a_traced_choice_delivers_its_trace(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = {"start_unix_ns": 5, "spans": [[0, "request", 0, 9, {}]]}
+    trace = {"start_unix_ns": 5, "spans": [[0, "request", 0, 9, {}]]}
     whole = answer
-    monkeypatch.setattr(sys.modules[__name__], "answer", lambda t: whole(t) | {"trace": told})
-    heard: list[Any] = []
+    monkeypatch.setattr(sys.modules[__name__], "answer", lambda t: whole(t) | {"trace": trace})
+    traces: list[Any] = []
     prompt = choice(" a", " b")
-    ask(3, prompt, client, "tiny", 0.0, MET, on_trace=lambda _, trace: heard.append(trace))
+    ask(3, prompt, client, "tiny", 0.0, MET, on_trace=lambda _, trace: traces.append(trace))
     assert received[-1]["trace"] is True
-    assert heard[0].spans == [(0, "request", 0, 9, {})]
+    assert traces[0].spans == [(0, "request", 0, 9, {})]

@@ -1,6 +1,6 @@
-"""`wdmoe replay` on a schedule, as a process of its own against a server that does next to nothing.
+"""`wdmoe replay` on a schedule, as a separate process against a server that does almost nothing.
 
-What a request took is read from the lines that the run leaves.
+Latencies are read from the run's files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
-    """The same server in a process of its own, which takes nothing from the sender's."""
+    """Yield the URL of the same server in a process of its own, which does not slow the sender."""
     command = [sys.executable, "-m", "uvicorn", "tests.harness.replay_stack:app", "--port", "0"]
     command += ["--no-access-log"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
@@ -49,7 +49,7 @@ def elsewhere() -> Iterator[str]:
 def start(url: str, *arguments: str) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).parent / "wdmoe"), "replay", *arguments, "--json"]
     urls = {"WDMOE_BS_URL": url, "WDMOE_ORCHESTRATOR_URL": url}
-    # Of this checkout, whichever one is installed.
+    # Use this checkout, whichever package is installed.
     env = {**os.environ, **urls, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -58,7 +58,7 @@ def start(url: str, *arguments: str) -> subprocess.Popen[str]:
         stdout=pipe,
         stderr=pipe,
         text=True,
-        # What a shell has in the background may have been told to ignore it.
+        # A background job of a shell may have inherited an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -79,19 +79,19 @@ def prompts_file(folder: Path, *texts: str) -> str:
 
 
 def at_once(requests: list[Request]) -> int:
-    """How many requests were in flight at the same time at most, by their own times."""
+    """Return the largest number of requests in flight at the same time, by their own times."""
     return max(
         sum(
-            other.actual_start_s <= one.actual_start_s
-            and one.actual_start_s < other.intended_start_s + other.end_to_end_s
+            other.actual_start_s <= request.actual_start_s
+            and request.actual_start_s < other.intended_start_s + other.end_to_end_s
             for other in requests
         )
-        for one in requests
+        for request in requests
     )
 
 
 def sent(url: str, folder: Path, rate_per_s: float) -> tuple[bool, Any]:
-    """A run of 1000 Poisson arrivals: if they left as a Poisson process does, and their delays."""
+    """Run 1000 Poisson arrivals; return whether they left as drawn, and their dispatch delays."""
     out = folder / "run"
     options = ("--arrivals", "poisson", "--rate", str(rate_per_s), "--seed", "1", "--warmup", "5")
     summary = run(url, prompts_file(folder, *["ok"] * 1000), *options, "--out", str(out))
@@ -111,7 +111,7 @@ def sent(url: str, folder: Path, rate_per_s: float) -> tuple[bool, Any]:
 
 
 def test_a_thousand_poisson_arrivals_leave_as_drawn(elsewhere: str, tmp_path: Path) -> None:
-    # A host that is busy with something else can only make them later: it has further chances.
+    # A busy host can only delay them, so several attempts are allowed.
     for attempt in range(4):
         folder = tmp_path / str(attempt)
         folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_thousand_poisson_arrivals_leave_as_drawn(elsewhere: str, tmp_path: Pa
         print(f"delay: p50 {np.median(delay_s):.4f} s, p99 {np.percentile(delay_s, 99):.4f} s")
         if as_drawn and np.percentile(delay_s, 90) < 0.005:
             return
-    raise AssertionError("not once as drawn, with nine of ten within 5 ms")
+    raise AssertionError("no attempt left as drawn with nine of ten within 5 ms")
 
 
 def test_requests_in_flight_are_bounded_and_still_count_from_their_start(
@@ -136,12 +136,12 @@ def test_requests_in_flight_are_bounded_and_still_count_from_their_start(
     assert len({request.intended_start_s for request in requests}) == 1
     assert at_once(requests) == 3
     assert summary["in_flight"]["most"] == 3
-    # The last ones wait for two answers before them, and that is part of their time.
+    # The last ones wait for two answers before them, which counts as part of their latency.
     assert max(request.end_to_end_s for request in requests) >= 3 * SLOW_S
     assert summary["dispatch_delay"]["p50_s"] >= 0.9 * SLOW_S
 
 
-def test_a_closed_loop_keeps_so_many_in_flight(url: str, tmp_path: Path) -> None:
+def test_a_closed_loop_keeps_its_concurrency_in_flight(url: str, tmp_path: Path) -> None:
     spec, out = prompts_file(tmp_path, *["slow"] * 9), tmp_path / "run"
     summary = run(url, spec, "--concurrency", "4", "--out", str(out), "--goodput-limit-s", "99")
     assert at_once(read_requests(out)) == 4
@@ -150,7 +150,7 @@ def test_a_closed_loop_keeps_so_many_in_flight(url: str, tmp_path: Path) -> None
     assert summary["arrivals"]["kind"] == "closed"
 
 
-def test_warm_up_is_sent_ahead_and_recorded_as_a_number(url: str, tmp_path: Path) -> None:
+def test_warm_up_is_sent_first_and_only_its_count_is_recorded(url: str, tmp_path: Path) -> None:
     spec, out = prompts_file(tmp_path, "ok", "mute"), tmp_path / "run"
     received.clear()
     summary = run(url, spec, "--warmup", "3", "--shuffle-seed", "5", "--out", str(out))
@@ -163,7 +163,7 @@ def test_warm_up_is_sent_ahead_and_recorded_as_a_number(url: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_poisson_run_that_was_ended_goes_on_with_every_request_once(
+def test_a_resumed_poisson_run_sends_every_request_once(
     url: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     spec, out = prompts_file(tmp_path, *["slow", "ok"] * 40), tmp_path / "run"
@@ -186,20 +186,20 @@ def test_a_poisson_run_that_was_ended_goes_on_with_every_request_once(
     assert sorted(request.id for request in requests) == list(range(80))
     drawn = choose("poisson", rate_per_s=30, seed=2).starts_s(80)
     assert drawn is not None
-    went_on = sorted(requests[len(before) :], key=lambda request: request.id)
-    for one, after in itertools.pairwise(went_on):
-        gap_s = drawn[after.id] - drawn[one.id]
-        assert after.intended_start_s - one.intended_start_s == pytest.approx(gap_s, abs=1e-5)
+    resumed = sorted(requests[len(before) :], key=lambda request: request.id)
+    for first, second in itertools.pairwise(resumed):
+        gap_s = drawn[second.id] - drawn[first.id]
+        assert second.intended_start_s - first.intended_start_s == pytest.approx(gap_s, abs=1e-5)
     assert (summary["n"], summary["errors"], summary["requests_per_s"]) == (80, 0, None)
     assert read_summary(out).n == 80
 
 
-def test_a_run_goes_on_with_its_own_schedule_only(url: str, tmp_path: Path) -> None:
+def test_a_run_resumes_with_its_own_schedule_only(url: str, tmp_path: Path) -> None:
     spec, out = prompts_file(tmp_path, "ok", "ok"), tmp_path / "run"
     options = ("--arrivals", "poisson", "--rate", "30", "--out", str(out))
     run(url, spec, *options, "--seed", "2")
     process = start(url, spec, *options, "--seed", "3", "--resume")
     _, err = process.communicate()
     assert process.returncode == 2
-    *_, line = err.splitlines()  # after what the schedule is
+    *_, line = err.splitlines()  # after the line that describes the schedule
     assert line.endswith("run.json: arrivals.seed was 2, it is 3 now; allowed: the same")

@@ -1,4 +1,4 @@
-"""`wdmoe replay --trace-file`, against the server of `replay_stack`."""
+"""`wdmoe replay --trace-file` against the server of `replay_stack`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def start(url: str, file: Path, *arguments: str, prompts: list[str]) -> subprocess.Popen[str]:
-    """A replay of these prompts, which draws its trace in `file`, to a folder beside it."""
+    """Start a replay that writes its trace to `file`, and its run to a folder beside it."""
     items = file.with_name("mine.jsonl")
     lines = [prompt(f"{text} {n}").model_dump_json() for n, text in enumerate(prompts)]
     items.write_text("\n".join(lines))
@@ -50,7 +50,7 @@ def start(url: str, file: Path, *arguments: str, prompts: list[str]) -> subproce
 
 
 def ran(url: str, file: Path, *arguments: str, prompts: list[str]) -> tuple[int, str]:
-    """How it ended, and what it said of errors."""
+    """Run such a replay; return its exit code and standard error."""
     process = start(url, file, *arguments, prompts=prompts)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
@@ -59,13 +59,13 @@ def ran(url: str, file: Path, *arguments: str, prompts: list[str]) -> tuple[int,
 def events(file: Path, phase: str, pid: int) -> list[dict[str, Any]]:
     document = json.loads(file.read_bytes())
     check_chrome(document)
-    return [one for one in document["traceEvents"] if (one["ph"], one["pid"]) == (phase, pid)]
+    return [item for item in document["traceEvents"] if (item["ph"], item["pid"]) == (phase, pid)]
 
 
-def test_every_request_that_is_recorded_is_drawn(url: str, file: Path) -> None:
+def test_every_recorded_request_is_in_the_trace(url: str, file: Path) -> None:
     code, err = ran(url, file, "--warmup", "2", prompts=["ok", "slow", "ok"])
     assert (code, err) == (0, "")
-    begun = [one["name"] for one in events(file, "b", 1)]
+    begun = [event["name"] for event in events(file, "b", 1)]
     once = ["HTTP", "base station", "queue", "step 0", "between"]
     assert [name for name in begun if name != "dispatch delay"] == [
         *("id-ok 0", *once, "id-slow 1", *once, "id-ok 2", *once)
@@ -76,16 +76,16 @@ def test_every_request_that_is_recorded_is_drawn(url: str, file: Path) -> None:
     assert {trip["tid"] for trip in trips} == {4 + 2}
 
 
-def test_one_whose_trace_does_not_come_is_drawn_as_its_client_saw_it(url: str, file: Path) -> None:
+def test_a_request_whose_trace_is_missing_has_the_clients_spans(url: str, file: Path) -> None:
     code, err = ran(url, file, prompts=["ok", "opaque", "broken"])
     assert code == 1
     assert "2 of 3 requests failed, the first (id-opaque 1): the stream ended without trace" in err
-    begun = [one for one in events(file, "b", 1) if one["name"].startswith("id-")]
-    assert ["error" in one["args"] for one in begun] == [False, True, True]
+    begun = [event for event in events(file, "b", 1) if event["name"].startswith("id-")]
+    assert ["error" in event["args"] for event in begun] == [False, True, True]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_after_a_run_was_ended_the_file_is_whole(
+def test_the_file_is_valid_after_a_run_was_ended(
     url: str, file: Path, number: signal.Signals
 ) -> None:
     process = start(url, file, prompts=["slow"] * 100)
@@ -96,17 +96,17 @@ def test_after_a_run_was_ended_the_file_is_whole(
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode != 0
-    assert len([one for one in events(file, "b", 1) if one["name"] == "HTTP"]) >= 3
+    assert len([e for e in events(file, "b", 1) if e["name"] == "HTTP"]) >= 3
 
 
-def test_it_may_lie_in_the_runs_folder(url: str, file: Path) -> None:
+def test_the_file_may_lie_in_the_runs_folder(url: str, file: Path) -> None:
     inside = file.with_name("run") / "trace.json"
     code, err = ran(url, file, "--trace-file", str(inside), prompts=["ok"])
     assert (code, err) == (0, "")
-    assert len([one for one in events(inside, "b", 1) if one["name"] == "HTTP"]) == 1
+    assert len([e for e in events(inside, "b", 1) if e["name"] == "HTTP"]) == 1
 
 
-def test_a_file_that_is_there_is_refused_and_nothing_sent(url: str, file: Path) -> None:
+def test_an_existing_file_is_refused_and_nothing_is_sent(url: str, file: Path) -> None:
     file.write_text("mine")
     received.clear()
     code, err = ran(url, file, prompts=["ok"])
@@ -117,8 +117,8 @@ def test_a_file_that_is_there_is_refused_and_nothing_sent(url: str, file: Path) 
     assert not file.with_name("run").exists()
 
 
-def test_without_a_stack_there_is_no_file(file: Path) -> None:
+def test_an_unreachable_stack_leaves_no_file(file: Path) -> None:
     code, err = ran("http://127.0.0.1:9", file, prompts=["ok"])
     assert code == 1
-    assert "not reachable" in err
+    assert "does not answer" in err
     assert not file.exists()

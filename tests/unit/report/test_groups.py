@@ -1,4 +1,4 @@
-"""Which runs a report sets beside each other, and how it names them and what they were run on."""
+"""Groups of runs in a report, their names, and their conditions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness.recorded_runs import WLR, record, report_of
 
 
 def change(folder: Path, part: str, **fields: Any) -> Path:
-    """Record something else of a run."""
+    """Change fields in the record of a run."""
     file = folder / "run.json"
     run_json = json.loads(file.read_text())
     run_json[part] |= fields
@@ -24,20 +24,20 @@ def change(folder: Path, part: str, **fields: Any) -> Path:
 
 
 def names(*folders: Path) -> list[str]:
-    return [one.name for one in group(load.read(folders).runs)]
+    return [found.name for found in group(load.read(folders).runs)]
 
 
-def test_runs_of_the_same_prompts_and_profile_stand_beside_each_other(tmp_path: Path) -> None:
+def test_runs_of_the_same_prompts_and_profile_form_a_group(tmp_path: Path) -> None:
     runs = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
     runs += [record(tmp_path / "c", "mobility")]
     groups = group(load.read(runs).runs)
-    assert [(one.name, list(one.runs)) for one in groups] == [
+    assert [(found.name, list(found.runs)) for found in groups] == [
         ("facts under near-far", ["topk", "wlr θ=0.2"]),
         ("facts under mobility", ["topk"]),
     ]
 
 
-def test_runs_of_one_policy_are_told_by_their_folders(tmp_path: Path) -> None:
+def test_runs_of_one_policy_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     runs = [record(tmp_path / name / "run") for name in "ab"] + [record(tmp_path / "other")]
     (found,) = group(load.read(runs).runs)
     assert list(found.runs) == [
@@ -48,7 +48,7 @@ def test_runs_of_one_policy_are_told_by_their_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "values", "told"),
+    ("field", "values", "labels"),
     [
         ("items", (12, 9), ("12 prompts", "9 prompts")),
         ("template", ("", "chat v1, 5 shots"), ("no template", "chat v1, 5 shots")),
@@ -56,23 +56,23 @@ def test_runs_of_one_policy_are_told_by_their_folders(tmp_path: Path) -> None:
         ("sha256", ("a" * 64, "b" * 64), ("prompts aaaaaaaa", "prompts bbbbbbbb")),
     ],
 )
-def test_runs_of_other_prompts_are_apart_and_told_by_what_differs(
-    tmp_path: Path, field: str, values: tuple[Any, Any], told: tuple[str, str]
+def test_runs_of_different_prompts_form_groups_named_by_the_difference(
+    tmp_path: Path, field: str, values: tuple[Any, Any], labels: tuple[str, str]
 ) -> None:
     folders = [
         change(record(tmp_path / f"{number}"), "prompts", **{field: value})
         for number, value in enumerate(values)
     ]
-    assert names(*folders) == [f"facts under near-far, {text}" for text in told]
+    assert names(*folders) == [f"facts under near-far, {text}" for text in labels]
 
 
-def test_sets_of_almost_one_name_have_figures_of_their_own(tmp_path: Path) -> None:
+def test_sets_with_similar_names_have_separate_figures(tmp_path: Path) -> None:
     folders = [
         change(record(tmp_path / f"{number}"), "prompts", name=name)
         for number, name in enumerate(["My.Set", "my set", "my set-2"])
     ]
     groups = group(load.read(folders).runs)
-    assert len({one.slug for one in groups}) == 3
+    assert len({found.slug for found in groups}) == 3
     written = page.write(load.read(folders), tmp_path / "out")
     assert len(set(written.figures)) == len(written.figures) == 3 * 5 * 2
 
@@ -82,10 +82,10 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     text = report_of(tmp_path / "out", *folders)
     assert "topk, $a_$b</text>" in text
     assert "topk, &lt;b&gt;&amp;</text>" in text
-    assert f"{'c' * 50}</text>" not in text  # a label that long would leave no place for bars
+    assert f"{'c' * 50}</text>" not in text  # a label of that length would leave no room for bars
 
 
-def test_figures_keep_their_size_however_many_runs_they_have(tmp_path: Path) -> None:
+def test_panels_keep_their_height_with_any_number_of_runs(tmp_path: Path) -> None:
     def panel_height_in(count: int) -> float:
         folders = [record(tmp_path / f"{count}" / f"a-long-name-{q}") for q in range(count)]
         (found,) = group(load.read(folders).runs)
@@ -98,24 +98,24 @@ def test_figures_keep_their_size_however_many_runs_they_have(tmp_path: Path) -> 
     assert panel_height_in(12) == pytest.approx(panel_height_in(2), rel=0.1)
 
 
-def test_conditions_are_told_and_where_they_differ(tmp_path: Path) -> None:
+def test_conditions_name_the_runs_where_they_differ(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]
     change(folders[1], "base_station", curve=False)
-    told = conditions.conditions(group(load.read(folders).runs))
-    assert told["Command"] == ["wdmoe replay facts"]
-    assert told["Policy"] == ["topk", "wlr θ=0.2"]
-    assert told["Wire"] == [
+    found = conditions.conditions(group(load.read(folders).runs))
+    assert found["Command"] == ["wdmoe replay facts"]
+    assert found["Policy"] == ["topk", "wlr θ=0.2"]
+    assert found["Wire"] == [
         "fp16, CURVE on (facts under near-far, topk)",
         "fp16, CURVE off (facts under near-far, wlr θ=0.2)",
     ]
 
 
-def test_conditions_tell_how_prompts_were_put_and_when(tmp_path: Path) -> None:
+def test_conditions_include_template_order_and_arrivals(tmp_path: Path) -> None:
     folder = change(record(tmp_path / "a"), "prompts", template="chat v1", shuffle_seed=4)
     change(folder, "arrivals", kind="trace", trace="my_trace_1.csv", trace_sha256="f" * 64)
-    told = conditions.conditions(group(load.read([folder]).runs))
-    assert told["Prompts"] == ["facts: 12, sha256 0, template chat v1, shuffled by seed 4"]
-    assert told["Arrivals"] == [
+    found = conditions.conditions(group(load.read([folder]).runs))
+    assert found["Prompts"] == ["facts: 12, sha256 0, template chat v1, shuffled by seed 4"]
+    assert found["Arrivals"] == [
         "kind trace, trace my_trace_1.csv, trace sha256 ffffffffffff, time scale 1.0, "
         "concurrency 1, warm-up 0"
     ]

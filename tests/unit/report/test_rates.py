@@ -1,4 +1,4 @@
-"""Link rates in reports: those that the requests met, and a picture of them."""
+"""Link rates in reports: the rates during requests, and their figure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.contracts.http import Interval
 from orchestrator.radio import profiles
 from orchestrator.report import load, rates
 from orchestrator.report.figures import resample
-from orchestrator.results.schema import Interval
 from tests.harness.recorded_runs import BEGIN_S, record, report_of
 
 
@@ -46,7 +46,7 @@ def test_rates_of_a_static_profile_are_those_of_each_request_s_draw(tmp_path: Pa
     assert "Rank correlation (Spearman)" in report_of(tmp_path / "out", folder)
 
 
-def test_a_draw_that_is_not_the_first_is_shown_as_it_was(tmp_path: Path) -> None:
+def test_a_draw_other_than_the_first_is_reproduced(tmp_path: Path) -> None:
     folder = record(tmp_path / "a", "near-far")
     run_json = json.loads((folder / "run.json").read_text())
     run_json["channel"]["interval"] = 5
@@ -58,7 +58,7 @@ def test_a_draw_that_is_not_the_first_is_shown_as_it_was(tmp_path: Path) -> None
     assert (found.mbps[0, 3, 1], found.lasts_s) == (pytest.approx(device.up.rate_bps / 1e6), None)
 
 
-def test_a_device_that_was_out_of_reach_is_told(tmp_path: Path) -> None:
+def test_a_device_out_of_reach_is_reported(tmp_path: Path) -> None:
     text = report_of(tmp_path / "out", record(tmp_path / "a", "outage"))
     assert "device 5 was out of reach" in text
 
@@ -69,17 +69,17 @@ def test_outages_are_counted_and_drawn(tmp_path: Path) -> None:
     run_json = json.loads((folder / "run.json").read_text())
     run_json["channel"]["profile_text"] = text
     (folder / "run.json").write_text(json.dumps(run_json))
-    told = report_of(tmp_path / "out", folder)
-    assert "devices were in outage" in told
-    assert ">outage</text>" in told
+    text = report_of(tmp_path / "out", folder)
+    assert "devices were in outage" in text
+    assert ">outage</text>" in text
 
 
-def test_of_a_long_run_each_request_meets_all_of_its_intervals(tmp_path: Path) -> None:
+def test_requests_of_a_long_run_cover_all_their_intervals(tmp_path: Path) -> None:
     read = load.read([record(tmp_path / "a", "mobility", count=200)]).runs
     found = rates.over_time(read)
     assert found is not None
     assert (len(found.begin_s), found.every) == (
-        len({one.interval for one in read[0].intervals}),
+        len({line.interval for line in read[0].intervals}),
         1,
     )
     assert len(found.begin_s) > resample.MOST
@@ -90,15 +90,15 @@ def test_of_a_long_run_each_request_meets_all_of_its_intervals(tmp_path: Path) -
     assert len(resample.columns(found)[1]) == resample.MOST
 
 
-def test_no_correlation_is_told_of_a_run_whose_rates_are_not_all_computed(
+def test_a_run_whose_rates_are_not_all_computed_has_no_correlation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = record(tmp_path / "a", "mobility")
     assert "Rank correlation" in report_of(tmp_path / "all", folder)
     monkeypatch.setattr(rates, "COMPUTED", 50)
-    told = report_of(tmp_path / "thinned", folder)
-    assert "Rank correlation" not in told
-    assert "too few to tell how rates and times go together" in told
+    text = report_of(tmp_path / "thinned", folder)
+    assert "Rank correlation" not in text
+    assert "too few to correlate rates and times" in text
 
 
 @given(st.integers(resample.MOST + 1, 4 * resample.MOST), st.integers(0, 2**32 - 1))
@@ -111,7 +111,7 @@ def test_averaged_columns_keep_the_mean(count: int, seed: int) -> None:
     assert means.mean(axis=0) == pytest.approx(drawn.mean(axis=0), rel=1e-5)
 
 
-def test_averaged_columns_are_blank_where_nothing_is_known_and_crossed_in_an_outage() -> None:
+def test_averaged_columns_are_blank_where_rates_are_unknown_and_0_in_an_outage() -> None:
     begins = np.concatenate([np.arange(600.0), 1000 + np.arange(600.0)])
     drawn = np.full((1200, 1, 2), 8.0)
     drawn[100:200, 0, 0] = 0.0

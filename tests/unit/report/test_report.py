@@ -1,4 +1,4 @@
-"""`wdmoe report`: what the page says, of whatever runs it is given; what it refuses."""
+"""`wdmoe report`: the content of the page for all kinds of runs, and invalid input."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
             ET.fromstring(content)
 
 
-def test_figures_say_what_they_show(tmp_path: Path) -> None:
+def test_figures_state_their_findings(tmp_path: Path) -> None:
     text = report_of(tmp_path / "out", record(tmp_path / "a"), record(tmp_path / "b", policy=WLR))
     # 9 parts of 10 ms, compute of 100 ms and 25 ms more in the median, and 5 ms of HTTP.
     assert "wlr θ=0.2 is fastest, 220 ms in the median at an accuracy of 75.0 %" in text
     assert "(95 % interval 46.8 to 91.1 %); topk: 320 ms, 100.0 %." in text
-    assert "topk half within 320 ms (n = 12)" in text  # no 95th percentile of so few
+    assert "topk half within 320 ms (n = 12)" in text  # too few for a 95th percentile
     assert (
         "the model of the same messages says 150 ms, Eq. 8, a request&#39;s own tokens one after "
         in text
@@ -44,22 +44,22 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     assert "Every link kept its rate, 56 to 301 Mbit/s" in text
 
 
-def test_runs_stand_side_by_side_with_what_got_slower_and_where(
+def test_the_table_compares_runs_and_names_the_part_that_got_slower(
     tmp_path: Path, wdmoe: Wdmoe
 ) -> None:
     folders = [record(tmp_path / "a", policy=WLR), record(tmp_path / "b", failures=[3])]
-    done = wdmoe("report", *map(str, folders), "--out", str(tmp_path / "out"))
+    result = wdmoe("report", *map(str, folders), "--out", str(tmp_path / "out"))
     table = (tmp_path / "out" / "table.md").read_text()
     first, second = (line.split(" | ") for line in table.splitlines()[-2:])
     assert first[0] == "| facts<br>near-far"
     assert (first[1], first[2]) == ("wlr θ=0.2<br>12", "75.0<br>46.8–91.1")
     assert first[-1] == "– |"
     assert second[1] == "topk<br>11 of 12"
-    # the median goes from 220 to 315 ms, the failed request left out: all of it computing
+    # the median goes from 220 to 315 ms without the failed request; all of it is compute
     assert second[-1] == "1.43×<br>+99.6 compute |"
-    assert "1.43×" in done.out
-    assert "+99.6 compute" in done.out
-    assert max(map(len, done.out.splitlines()[:-1])) <= 120
+    assert "1.43×" in result.out
+    assert "+99.6 compute" in result.out
+    assert max(map(len, result.out.splitlines()[:-1])) <= 120
 
 
 def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_tokens_are_counted_by_device(tmp_path: Path) -> None:
     assert [row[3:] for row in table.rows][7] == ["120", "48", "0"]
 
 
-def test_warnings_come_first_and_are_told_once(tmp_path: Path) -> None:
+def test_each_warning_is_shown_once_before_the_results(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a", failures=[3]), record(tmp_path / "b", policy=WLR)]
     groups = group(load.read(folders).runs)
     assert conditions.warnings(groups) == {
@@ -86,14 +86,14 @@ def test_warnings_come_first_and_are_told_once(tmp_path: Path) -> None:
     assert text.index("the host is &lt;too&gt; slow &amp; late") < text.index('id="results"')
 
 
-def test_a_run_that_has_not_ended_is_summed_up_so_far(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_summarised_so_far(tmp_path: Path) -> None:
     folder = record(tmp_path / "a", ended=False)
     lines = (folder / "requests.jsonl").read_text().splitlines(keepends=True)
     (folder / "requests.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
-    (one,) = load.read([folder]).runs
-    assert one.summary.n == 5
-    assert one.summary.warnings == ["the run has not ended: 5 of 12 requests are there"]
-    assert one.summary.requests_per_s is None  # there may have been pauses
+    (run,) = load.read([folder]).runs
+    assert run.summary.n == 5
+    assert run.summary.warnings == ["the run has not ended: 5 of 12 requests are there"]
+    assert run.summary.requests_per_s is None  # there may have been pauses
 
 
 def test_a_run_without_requests_has_a_page(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_run_without_requests_has_a_page(tmp_path: Path) -> None:
     assert "the run has not ended: 0 of 0 requests" in text
 
 
-def test_the_links_errors_are_told_if_they_were_verified(tmp_path: Path) -> None:
+def test_verified_links_are_shown_with_their_errors(tmp_path: Path) -> None:
     series = {"device": 3, "direction": "up", "size_bytes": 8192, "wire_bits": 70000, "n": 20}
     times = {"expected_s": 0.01, "measured_s": 0.0102, "cost_s": 0.0005, "unshaped_s": 0.0004}
     spread = {"delay_s": 0.0, "p10_s": 0.01, "p90_s": 0.011}
@@ -131,7 +131,7 @@ def test_a_sweep_compares_its_policies_with_the_reference(tmp_path: Path) -> Non
     assert "near-far: from the models to what is measured" in text
 
 
-def test_a_sweep_that_has_not_ended_shows_its_runs(tmp_path: Path) -> None:
+def test_an_unfinished_sweep_shows_its_runs(tmp_path: Path) -> None:
     folder = record_sweep(tmp_path / "sweep", ended=False)
     written = page.write(load.read([folder]), tmp_path / "out")
     text = written.page.read_text()
@@ -143,12 +143,12 @@ def test_a_sweep_that_has_not_ended_shows_its_runs(tmp_path: Path) -> None:
 
 def test_the_command_writes_into_the_first_folder(tmp_path: Path, wdmoe: Wdmoe) -> None:
     folder = record(tmp_path / "a")
-    done = wdmoe("report", str(folder), "--json")
-    assert done.code == 0
-    told = json.loads(done.out)
-    assert told["page"] == str(folder / "report" / "index.html")
-    assert told["warnings"] == [SLOW]
-    assert all(Path(name).exists() for name in told["figures"])
+    result = wdmoe("report", str(folder), "--json")
+    assert result.code == 0
+    output = json.loads(result.out)
+    assert output["page"] == str(folder / "report" / "index.html")
+    assert output["warnings"] == [SLOW]
+    assert all(Path(name).exists() for name in output["figures"])
 
 
 def damaged_line(folder: Path) -> str:
@@ -174,15 +174,15 @@ def test_a_damaged_folder_is_refused_in_one_line(
     folder = record(tmp_path / "a")
     assert callable(damage)
     fault = damage(folder)
-    done = wdmoe("report", str(folder))
-    assert done.code == 2
-    assert done.err.startswith(f"wdmoe: {fault}")
-    assert done.err.count("\n") == 1
+    result = wdmoe("report", str(folder))
+    assert result.code == 2
+    assert result.err.startswith(f"wdmoe: {fault}")
+    assert result.err.count("\n") == 1
     assert not (folder / "report").exists()
 
 
-def test_a_folder_that_is_not_there_or_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: is no folder"):
+def test_a_folder_that_is_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: is not a folder"):
         load.read([tmp_path / "nowhere"])
     folder = record(tmp_path / "a")
     with pytest.raises(InputError, match="is given twice"):

@@ -1,4 +1,4 @@
-"""`wdmoe compare`: two runs on the prompts that both had, checked by hand."""
+"""`wdmoe compare`: two runs on their common prompts, checked by hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.contracts.http import Build
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.results.compare import compare
 from orchestrator.results.run_folder import RunFolder
-from orchestrator.results.schema import Arrivals, Build, Policy, Request, Run
+from orchestrator.results.schema import Arrivals, Request, Run
 from tests.harness.command import Wdmoe
 from tests.unit.results.test_summary import RUN, request
 
-TOPK = Policy(name="topk", params={})
+TOPK = PolicySpec(name="topk", params={})
 
 
 def answered(number: int, end_to_end_s: float, score: float | None = 1.0, **fields: Any) -> Request:
@@ -29,8 +31,8 @@ def answered(number: int, end_to_end_s: float, score: float | None = 1.0, **fiel
 
 def folder(path: Path, requests: Sequence[Request], run: Run = RUN) -> Path:
     with closing(RunFolder(path, run)) as written:
-        for one in requests:
-            written.add(one)
+        for item in requests:
+            written.add(item)
     return path
 
 
@@ -41,7 +43,7 @@ def test_a_comparison_by_hand(tmp_path: Path) -> None:
     right = [1.0, 0.0, 0.0, 1.0, 1.0]
     b = folder(
         tmp_path / "b",
-        # In another order, as they ended.
+        # In another order: the order in which they ended.
         [answered(n, 0.75 * t, right[n]) for n, t in reversed(list(enumerate(times)))],
     )
     found = compare(a, b)
@@ -62,7 +64,7 @@ def test_a_comparison_by_hand(tmp_path: Path) -> None:
     assert found.accuracy_norm is None
 
 
-def test_what_only_one_run_has_is_counted(tmp_path: Path) -> None:
+def test_prompts_of_only_one_run_are_counted(tmp_path: Path) -> None:
     a = folder(
         tmp_path / "a", [answered(0, 0.1), answered(1, 0.1), answered(2, 0.1), answered(5, 9)]
     )
@@ -81,10 +83,10 @@ def test_what_only_one_run_has_is_counted(tmp_path: Path) -> None:
     assert found.end_to_end is not None
     assert found.end_to_end.n == 1
     assert found.end_to_end.ratio.value == pytest.approx(2)
-    assert found.end_to_end.ratio.low is None  # of a single prompt there is no interval
+    assert found.end_to_end.ratio.low is None  # a single prompt has no interval
 
 
-def test_prompts_meet_by_their_id_not_by_their_place(tmp_path: Path) -> None:
+def test_prompts_are_paired_by_id_not_by_position(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", [answered(0, 0.1, prompt_id="x"), answered(1, 0.2, prompt_id="y")])
     b = folder(tmp_path / "b", [answered(0, 0.4, prompt_id="y")])
     found = compare(a, b)
@@ -103,14 +105,14 @@ def test_normalised_scores_and_choices_without_a_first_token(tmp_path: Path) -> 
     assert (found.accuracy.change, found.accuracy_norm.change) == (1, -1)
 
 
-def test_what_the_runs_were_made_with_is_told(tmp_path: Path, wdmoe: Wdmoe) -> None:
+def test_the_runs_conditions_are_compared(tmp_path: Path, wdmoe: Wdmoe) -> None:
     channel = RUN.channel.model_copy(update={"policy": TOPK, "seed": 8})
     arrivals = Arrivals(kind="poisson", rate_per_s=5.0, seed=1, concurrency=None)
     other = RUN.model_copy(update={"channel": channel, "arrivals": arrivals})
     a = folder(tmp_path / "a", [answered(0, 0.1), answered(1, 0.3)])
     b = folder(tmp_path / "b", [answered(0, 0.2), answered(1, 0.4)], other)
-    told = {one.field: (one.a, one.b) for one in compare(a, b).differences}
-    assert told == {
+    differences = {item.field: (item.a, item.b) for item in compare(a, b).differences}
+    assert differences == {
         "channel.policy": ("wlr θ=0.2", "topk"),
         "channel.seed": ("7", "8"),
         "arrivals.kind": ("closed", "poisson"),
@@ -128,7 +130,7 @@ def test_what_the_runs_were_made_with_is_told(tmp_path: Path, wdmoe: Wdmoe) -> N
     )
 
 
-def test_stacks_that_differ_are_told_apart(tmp_path: Path) -> None:
+def test_differences_between_stacks_are_listed(tmp_path: Path) -> None:
     packages = {"torch": "2.13.0"}
     old = Build(version="0.1", python="3.11.2", source="abc", packages=packages)
     station = RUN.base_station.model_copy(update={"compute_dtype": "fp32", "build": old})
@@ -143,8 +145,8 @@ def test_stacks_that_differ_are_told_apart(tmp_path: Path) -> None:
             update={"base_station": station.model_copy(update=changed), "source": "fed"}
         ),
     ]
-    a, b = (folder(tmp_path / str(n), [answered(0, 0.1)], one) for n, one in enumerate(runs))
-    assert {one.field: (one.a, one.b) for one in compare(a, b).differences} == {
+    a, b = (folder(tmp_path / str(n), [answered(0, 0.1)], run) for n, run in enumerate(runs))
+    assert {item.field: (item.a, item.b) for item in compare(a, b).differences} == {
         "base_station.compute_dtype": ("fp32", "bf16"),
         "base_station.device_timeout_s": ("None", "20.0"),
         "base_station.build.source": ("abc", "def"),
@@ -176,12 +178,12 @@ def test_a_pair_that_cannot_be_compared_is_refused_in_one_line(
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 10)), min_size=2, max_size=20))
-def test_the_other_way_round_is_the_inverse(
+def test_swapping_the_runs_inverts_the_comparison(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[float, float]]
 ) -> None:
     path = tmp_path_factory.mktemp("runs")
-    a = folder(path / "a", [answered(n, one) for n, (one, _) in enumerate(pairs)])
-    b = folder(path / "b", [answered(n, other) for n, (_, other) in enumerate(pairs)])
+    a = folder(path / "a", [answered(n, time_s) for n, (time_s, _) in enumerate(pairs)])
+    b = folder(path / "b", [answered(n, time_s) for n, (_, time_s) in enumerate(pairs)])
     there, back = compare(a, b).end_to_end, compare(b, a).end_to_end
     assert there is not None
     assert back is not None

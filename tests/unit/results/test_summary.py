@@ -1,4 +1,4 @@
-"""What is made of a run's requests: numbers checked by hand, the table, the lines themselves."""
+"""The summary of a run's requests, checked by hand, and the lines of the requests."""
 
 import math
 from dataclasses import replace
@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.contracts.http import Status
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts, Timings
 from orchestrator.results.distribution import percentiles
 from orchestrator.results.run_folder import to_line
-from orchestrator.results.schema import PARTS, Channel, Experts, Policy, Request, Run, Timings
+from orchestrator.results.schema import Request, Run
 from orchestrator.results.summary import Summary, summarise
 from tests.harness.recorded_runs import WLR, run
 
@@ -27,14 +31,14 @@ def test_percentiles_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("field", "least"), [("p90_s", 10), ("p95_s", 20), ("p99_s", 100)])
-def test_no_percentile_of_too_few_values(field: str, least: int) -> None:
+def test_too_few_values_have_no_percentile(field: str, least: int) -> None:
     values = [float(value) for value in range(least)]
     assert getattr(percentiles(values), field) is not None
     assert getattr(percentiles(values[1:]), field) is None
 
 
 def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
-    """The number-th of requests that start each second and take 0.5 s; without a score: failed."""
+    """Return a request; they start one per second and take 0.5 s. Without a score it has failed."""
     failed = score is None
     timings = {
         **dict.fromkeys(PARTS, 0.0001),
@@ -72,7 +76,7 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
 RUN = run("near-far", WLR, items=4)
 
 
-def summed(requests: list[Request], run: Run = RUN, after: Channel | None = None) -> Summary:
+def summed(requests: list[Request], run: Run = RUN, after: Status | None = None) -> Summary:
     return summarise(run, requests, replace(run.stack, channel=after or run.channel))
 
 
@@ -106,7 +110,7 @@ def test_times_of_a_token_and_of_the_dispatch() -> None:
     )
     single = request(2, completion_tokens=1).model_copy(update={"score_norm": 1.0})
     summary = summed([request(0, completion_tokens=2), late, single, request(3, None)])
-    # (0.5 - 0.1) / 1 and (2.2 - 0.2) / 4; of a single token there is none.
+    # (0.5 - 0.1) / 1 and (2.2 - 0.2) / 4; a single token has no time per token.
     assert summary.time_per_output_token.n == 2
     assert summary.time_per_output_token.mean_s == pytest.approx(0.45)
     assert summary.dispatch_delay.n == 4
@@ -128,7 +132,7 @@ def test_goodput_counts_a_failed_request_as_not_good() -> None:
     assert summed(requests).goodput is None
 
 
-def test_intervals_hold_their_values() -> None:
+def test_intervals_contain_their_values() -> None:
     requests = [
         request(n, float(n % 4 > 0)).model_copy(update={"end_to_end_s": 0.1 * (n + 1)})
         for n in range(40)
@@ -151,14 +155,14 @@ def test_intervals_hold_their_values() -> None:
     assert summed(requests[:1]).end_to_end.mean_interval_s is None
 
 
-def test_all_right_or_all_wrong_still_leaves_doubt() -> None:
+def test_the_interval_of_all_right_or_all_wrong_is_not_empty() -> None:
     z, n = 1.959964, 20
     for score, expected in ((1.0, (n / (n + z * z), 1.0)), (0.0, (0.0, z * z / (n + z * z)))):
         summary = summed([request(k, score) for k in range(n)])
         assert summary.accuracy_interval == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
-def test_the_model_that_times_are_held_against_counts_a_shared_step_as_they_do() -> None:
+def test_the_batched_model_counts_a_shared_step_as_measured_times_do() -> None:
     def served(batched_s: float, eq8_s: float) -> Request:
         times = {"downlink_s": 0.1, "compute_s": 0.2, "uplink_s": 0.1, "wait_s": 0.0}
         return request(0, **times, batched_s=batched_s, eq8_s=eq8_s)
@@ -170,14 +174,14 @@ def test_the_model_that_times_are_held_against_counts_a_shared_step_as_they_do()
     assert summed([request(0, None)]).measured_over_batched is None
 
 
-def test_a_run_of_failures_only() -> None:
+def test_a_run_of_failures_has_no_latency_and_no_accuracy() -> None:
     summary = summed([request(0, None)])
     assert (summary.errors, summary.accuracy, summary.end_to_end.p50_s) == (1, None, None)
     assert summary.tokens_per_s is None
 
 
 def test_a_policy_of_another_version_has_a_label() -> None:
-    assert Policy(name="mine", params={"depth": 3}).label == "mine depth=3"
+    assert PolicySpec(name="mine", params={"depth": 3}).label == "mine depth=3"
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -188,7 +192,9 @@ timings = st.builds(
     Timings,
     **{name: finite for name in Timings.model_fields if name.endswith("_s")},
     experts=st.builds(Experts, used=counts, dropped=counts, outage=counts, deselected=counts),
-    policy=st.builds(Policy, params=st.dictionaries(st.text(max_size=3), parameter, max_size=2)),
+    policy=st.builds(
+        PolicySpec, params=st.dictionaries(st.text(max_size=3), parameter, max_size=2)
+    ),
 )
 lines = st.builds(
     Request,
@@ -203,7 +209,7 @@ lines = st.builds(
 
 
 @given(lines)
-def test_a_line_holds_all_of_a_request(line: Request) -> None:
+def test_a_line_holds_a_complete_request(line: Request) -> None:
     written = to_line(line)
     assert written.splitlines() == [written]
     assert Request.model_validate_json(written) == line

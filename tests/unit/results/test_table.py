@@ -1,4 +1,4 @@
-"""The terminal's view of a run: what it says, and that it fits."""
+"""The terminal's view of a run: its content and its width."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.results import table
-from orchestrator.results.schema import PARTS, Arrivals, Fading
+from orchestrator.results.schema import Arrivals, Fading
 from orchestrator.results.summary import Summary, summarise
 from tests.unit.results.test_summary import RUN, request, summed
 
@@ -28,7 +29,9 @@ def shown(summary: Summary) -> str:
         (None, False),
     ],
 )
-def test_one_realisation_is_said_beside_the_numbers(fading: Fading | None, beside: bool) -> None:
+def test_a_single_realisation_is_noted_beside_the_numbers(
+    fading: Fading | None, beside: bool
+) -> None:
     summary = summed([request(0)], RUN.model_copy(update={"fading": fading}))
     lines = shown(summary).splitlines()
     row = next(index for index, line in enumerate(lines) if "facts" in line)

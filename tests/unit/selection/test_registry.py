@@ -1,4 +1,4 @@
-"""Policies as files: found by name, checked, and told in one line if they are not in order."""
+"""Policies as files: found by name, validated, and refused in one line if invalid."""
 
 import re
 import subprocess
@@ -18,14 +18,14 @@ BUNDLED = ["channel", "random", "top1", "topk", "wlr"]
 
 
 def refusal(name: str, params: dict[str, Any]) -> str:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as caught:
         selection.find(name, params)
-    text = str(refused.value)
+    text = str(caught.value)
     assert "\n" not in text
     return text
 
 
-def test_there_are_these_policies() -> None:
+def test_the_bundled_policies_are_registered() -> None:
     assert set(selection.names()) >= set(BUNDLED)
     for name in BUNDLED:
         policy = selection.load(name)
@@ -73,7 +73,9 @@ def test_there_are_these_policies() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(name: str, params: dict[str, Any], line: str) -> None:
+def test_an_invalid_parameter_is_refused_in_one_line(
+    name: str, params: dict[str, Any], line: str
+) -> None:
     assert refusal(name, params) == line
 
 
@@ -91,7 +93,7 @@ def test_what_is_wrong_is_told_in_one_line(name: str, params: dict[str, Any], li
         ("channel", {"candidates": 3}, "channel candidates=3"),
     ],
 )
-def test_a_label_tells_what_has_to_be_given_and_what_is_unusual(
+def test_a_label_has_required_and_non_default_parameters(
     name: str, params: dict[str, Any], label: str
 ) -> None:
     policy = selection.find(name, params)
@@ -115,7 +117,7 @@ HEAD = "from orchestrator.selection import Gate, Policy, Selection\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "fault"),
     [
         ("x = 1\nclass Mine(:\n", "{file}, line 2: SyntaxError: invalid syntax"),
         ("\nimport nothing_of_this_name\n", "{file}, line 2: ModuleNotFoundError: No module named"),
@@ -144,30 +146,29 @@ HEAD = "from orchestrator.selection import Gate, Policy, Selection\n"
         ),
     ],
 )
-def test_a_file_that_is_not_in_order_is_told_in_one_line_and_harms_no_other(
-    folder: Path, text: str | bytes, told: str
+def test_an_invalid_file_is_refused_in_one_line_and_affects_no_other_policy(
+    folder: Path, text: str | bytes, fault: str
 ) -> None:
     file = folder / "mine.py"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert refusal("mine", {}).startswith("policy mine: " + told.format(file=file))
+    assert refusal("mine", {}).startswith("policy mine: " + fault.format(file=file))
     assert {"mine", *BUNDLED} <= set(selection.names())
     assert selection.find("wlr", {"theta": 0.2}).label == "wlr θ=0.2"
 
 
-def test_an_error_in_what_a_file_imports_is_told_at_the_import(folder: Path) -> None:
+def test_an_error_below_a_policy_file_is_reported_at_its_line(folder: Path) -> None:
     file = folder / "mine.py"
     file.write_text("import json\n\njson.loads('{')\n")
     assert refusal("mine", {}).startswith(f"policy mine: {file}, line 3: JSONDecodeError: ")
 
 
-def test_parameters_that_do_not_go_together_are_told_in_the_policy_s_own_words(
+def test_an_invalid_combination_is_refused_with_the_policy_s_message(
     folder: Path,
 ) -> None:
     (folder / "mine.py").write_text(
         HEAD
         + """
 from pydantic import Field, model_validator
-from orchestrator.process.root import ROOT
 
 class Mine(Policy):
     least: float = Field(default=0.1, gt=0)
@@ -190,7 +191,7 @@ class Mine(Policy):
     assert refusal("mine", {"most": []}) == "policy mine: most is []; allowed: a number"
 
 
-def test_a_file_that_is_put_in_order_is_taken(folder: Path) -> None:
+def test_a_corrected_file_is_accepted(folder: Path) -> None:
     file = folder / "mine.py"
     file.write_text("class Mine(:\n")
     refusal("mine", {})
@@ -198,7 +199,7 @@ def test_a_file_that_is_put_in_order_is_taken(folder: Path) -> None:
     assert selection.find("mine", {}).label == "mine"
 
 
-def test_the_page_s_example_is_found_by_its_name_and_passes_its_test(folder: Path) -> None:
+def test_the_example_of_the_docs_is_found_by_name_and_passes_its_test(folder: Path) -> None:
     policy, test = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert len(policy.splitlines()) <= 30
     (folder / "share.py").write_text(policy)
@@ -211,7 +212,7 @@ def test_the_page_s_example_is_found_by_its_name_and_passes_its_test(folder: Pat
     check()
 
 
-def test_the_page_names_every_policy_and_every_parameter() -> None:
+def test_the_docs_name_every_policy_and_every_parameter() -> None:
     page = DOCS.read_text()
     for name in BUNDLED:
         assert f"| `{name}` |" in page

@@ -1,4 +1,4 @@
-"""Selection: what every policy keeps to, and what is left when devices are out of reach."""
+"""Selection: invariants of every policy, and the selection when devices are out of reach."""
 
 import math
 
@@ -25,7 +25,7 @@ def topk(raw: torch.Tensor, k: int) -> Selection:
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    """Any of them, with any parameters."""
+    """Draw any policy with any parameters."""
     name = draw(st.sampled_from(["topk", "wlr", "top1", "random", "channel"]))
     params: dict[str, object] = {}
     if name == "wlr":
@@ -42,7 +42,7 @@ latencies = st.sampled_from([0.0, math.inf]) | st.floats(1e-6, 1e3)
 
 @st.composite
 def gates(draw: st.DrawFn) -> Gate:
-    """Any number of experts, of tokens and of experts a token; outages and unshaped links too."""
+    """Draw any number of experts, tokens and experts per token, with outages and unshaped links."""
     t = draw(st.lists(latencies, min_size=1, max_size=12))
     seed = draw(seeds)
     raw = draw(st.sampled_from([0.0, 1.0, 60.0])) * logits(seed, draw(st.integers(1, 5)), len(t))
@@ -55,7 +55,7 @@ def gates(draw: st.DrawFn) -> Gate:
 
 
 def check(chosen: Selection, gate: Gate) -> None:
-    """What holds for any selection in which every token has an expert."""
+    """Check the invariants of a selection in which every token has an expert."""
     n, experts = gate.logits.shape
     assert chosen.index.shape == chosen.weight.shape == chosen.candidates.shape == (n, gate.k)
     assert chosen.weight.dtype == torch.float32
@@ -129,7 +129,7 @@ def test_random_draws_every_set_of_experts_equally_often() -> None:
     assert float(((pairs - n / 6) ** 2 / (n / 6)).sum()) < 20.5  # χ² of 5 degrees, 0.1 %
 
 
-def test_random_draws_the_same_from_the_same_generator_and_weighs_as_the_gate() -> None:
+def test_random_is_reproducible_and_uses_the_weights_of_the_gate() -> None:
     raw = torch.log(torch.tensor([[0.5, 0.3, 0.2]] * 50))
     draws = [
         find("random", {}).select(Gate(raw, 2, generator=torch.Generator().manual_seed(seed)))
@@ -145,7 +145,7 @@ def channel(raw: torch.Tensor, t: list[float], **params: object) -> Selection:
     return find("channel", params).select(Gate(raw, 2, torch.tensor(t, dtype=torch.float64)))
 
 
-def test_channel_takes_the_fastest_of_the_heaviest() -> None:
+def test_channel_selects_the_fastest_of_the_heaviest() -> None:
     raw = torch.log(torch.tensor([[0.1, 0.3, 0.24, 0.16, 0.2]]))
     t = [0.0, 4.0, 3.0, 1.0, 2.0]
     assert channel(raw, t).index.tolist() == [[4, 3]]  # expert 0 is not among the four heaviest
@@ -154,13 +154,13 @@ def test_channel_takes_the_fastest_of_the_heaviest() -> None:
     assert channel(raw, t, candidates=99).index.tolist() == [[3, 0]]
 
 
-def test_channel_takes_the_heavier_of_equally_fast_experts_and_no_fewer_than_k() -> None:
+def test_channel_selects_the_heavier_of_equally_fast_experts_and_at_least_k() -> None:
     raw = logits(1)
     assert torch.equal(channel(raw, [1.0] * 8).index, topk(raw, 2).index)
     assert torch.equal(channel(raw, [*range(8)], candidates=1).index, topk(raw, 2).index)
 
 
-def test_with_everyone_in_reach_nothing_changes() -> None:
+def test_with_every_device_reachable_nothing_changes() -> None:
     raw = logits(1)
     chosen = topk(raw, 2)
     assert drop_unreachable(chosen, raw, torch.ones(8, dtype=torch.bool)) is chosen

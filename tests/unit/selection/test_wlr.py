@@ -1,4 +1,4 @@
-"""WLR against Algorithm 1 written out token by token, and the properties it promises."""
+"""WLR compared with Algorithm 1 token by token, and its properties."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from orchestrator.selection.policies.wlr import kappas, ratios
 def algorithm_1(
     w: list[float], t: list[float], k: int, theta: float, strict: bool, max_drops: int
 ) -> dict[int, float]:
-    """The weights of the experts kept, of one token with gate weights w and latencies t."""
+    """Return the kept experts' weights of one token with gate weights w and latencies t."""
     kept = sorted(range(len(w)), key=lambda q: -w[q])[:k]
     wlr = {q: w[q] / t[q] if t[q] > 0 else math.inf for q in kept}
     for _ in range(max_drops):
@@ -34,7 +34,7 @@ def algorithm_1(
 @pytest.mark.parametrize(
     ("k", "strict", "max_drops"), [*itertools.product([2, 3, 4], [False, True], [1, 2, 3])]
 )
-def test_it_is_algorithm_1(k: int, strict: bool, max_drops: int) -> None:
+def test_wlr_equals_algorithm_1(k: int, strict: bool, max_drops: int) -> None:
     generator = torch.Generator().manual_seed(100 * k + 10 * strict + max_drops)
     drops = []
     for case in range(200):
@@ -55,7 +55,7 @@ def test_it_is_algorithm_1(k: int, strict: bool, max_drops: int) -> None:
             assert got == pytest.approx(expected, abs=1e-6)
             drops.append(k - len(got))
     assert len(drops) == 10_000
-    assert set(drops) == set(range(min(max_drops, k - 1) + 1))  # every number of drops came up
+    assert set(drops) == set(range(min(max_drops, k - 1) + 1))  # every number of drops occurred
 
 
 thetas = st.floats(0, 0.5)
@@ -64,7 +64,7 @@ options = st.fixed_dictionaries({"strict": st.booleans(), "max_drops": st.intege
 
 @st.composite
 def gates(draw: st.DrawFn, least_s: float = 0.0) -> Gate:
-    """Twenty tokens; latencies from `least_s`, and none in outage."""
+    """Draw twenty tokens; latencies from `least_s`, none in outage."""
     t = draw(st.lists(st.floats(1e-6, 1e3) | st.just(least_s), min_size=4, max_size=12))
     t = [max(least_s, value) for value in t]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
@@ -87,7 +87,7 @@ def test_theta_0_is_the_model_as_published_bit_for_bit(
 
 
 @given(gates(), st.tuples(thetas, thetas).map(sorted), options)
-def test_a_larger_theta_keeps_no_expert_that_a_smaller_drops(
+def test_a_larger_theta_keeps_no_expert_that_a_smaller_one_drops(
     gate: Gate, pair: list[float], options: dict[str, object]
 ) -> None:
     smaller, larger = (select(gate, theta, options) for theta in pair)
@@ -101,9 +101,9 @@ def test_only_the_ratios_of_latencies_matter(
 ) -> None:
     assert gate.latency_s is not None
     scaled = Gate(gate.logits, gate.k, gate.latency_s * 2.0**power)
-    one, other = select(gate, theta, options), select(scaled, theta, options)
-    assert torch.equal(one.index, other.index)
-    assert torch.equal(one.weight, other.weight)
+    original, other = select(gate, theta, options), select(scaled, theta, options)
+    assert torch.equal(original.index, other.index)
+    assert torch.equal(original.weight, other.weight)
 
 
 @given(gates(), thetas, options)
@@ -122,7 +122,7 @@ def one_token(w: list[float], t: list[float], theta: float, **options: object) -
 
 
 def kappa(w: list[float], t: list[float]) -> float:
-    """Of a token with these gate weights and latencies, from the two candidates that it has."""
+    """Return κ of a token with these gate weights and latencies and two candidates."""
     latency_s = torch.tensor(t, dtype=torch.float64)
     weight, candidates = heaviest(Gate(torch.log(torch.tensor([w])), 2))
     return float(kappas(ratios(weight, latency_s.take(candidates))).amin())
@@ -143,23 +143,21 @@ def test_at_kappa_itself_only_strict_keeps_the_expert() -> None:
 @pytest.mark.parametrize(
     ("t", "theta", "kept"),
     [
-        ([math.inf, 1.0], 0.0, [2, 1]),  # in outage: nothing it could add is worth the wait
+        ([math.inf, 1.0], 0.0, [2, 1]),  # in outage: dropped
         ([math.inf, math.inf], 0.4, [0, 1]),  # all in outage: nothing to choose between
-        ([math.inf, math.inf], 0.5, [0, 2]),  # … and of equals the lighter goes
+        ([math.inf, math.inf], 0.5, [0, 2]),  # … and among equals the lighter is dropped
         ([0.0, 0.0], 0.4, [0, 1]),  # nothing is shaped: the same
         ([0.0, 0.0], 0.5, [0, 2]),
         ([1.0, 0.0], 0.0, [2, 1]),  # any latency is infinitely more than none
     ],
 )
-def test_latencies_of_nothing_and_without_end(
-    t: list[float], theta: float, kept: list[int]
-) -> None:
+def test_zero_and_infinite_latencies(t: list[float], theta: float, kept: list[int]) -> None:
     chosen = one_token([0.6, 0.4], t, theta)
     assert chosen.index.tolist() == [kept]
     assert chosen.weight.sum() == 1.0
 
 
-def test_leaving_out_an_expert_of_no_weight_changes_no_bit() -> None:
+def test_dropping_an_expert_without_weight_changes_no_bit() -> None:
     logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(4))
     logits[:, 2] = -200.0
     gate = Gate(logits, 3, torch.ones(3))
@@ -168,7 +166,7 @@ def test_leaving_out_an_expert_of_no_weight_changes_no_bit() -> None:
     assert torch.equal(chosen.weight, TopK().select(gate).weight)
 
 
-def test_an_expert_of_no_weight_is_worth_nothing_however_fast() -> None:
+def test_an_expert_without_weight_has_ratio_0_at_any_latency() -> None:
     weight = torch.tensor([1.0, 0.0, 0.0])
     wlr = ratios(weight, torch.tensor([2.0, 0.0, math.inf], dtype=torch.float64))
     assert wlr.tolist() == [0.5, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""A sweep's statistics, checked by hand; and its picture."""
+"""Statistics of a sweep, compared with values computed by hand; and its figure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.timings import Experts
 from orchestrator.errors import InputError
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.results import statistics
-from orchestrator.results.schema import Choice, Experts, Policy
+from orchestrator.results.schema import Choice
 from orchestrator.sweep import figure
 from orchestrator.sweep.plan import Plan, blocks, policies, slug
 from orchestrator.sweep.summary import CellSummary, compare, measure
@@ -29,7 +31,7 @@ class Own(Policy):
 """
 
 
-def test_medians_and_percentiles() -> None:
+def test_medians_and_percentiles_match_values_by_hand() -> None:
     # Of 1 … 5 the 10th percentile is at rank 0.4, the 90th at 3.6.
     spread = statistics.spread([5.0, 1.0, 4.0, 2.0, 3.0])
     assert (spread.p10, spread.p50, spread.p90) == pytest.approx((1.4, 3.0, 4.6))
@@ -40,11 +42,11 @@ def test_medians_and_percentiles() -> None:
 
 
 def test_the_cut_compares_prompt_by_prompt() -> None:
-    # Prompts differ tenfold, and each is cut by exactly a quarter: no doubt about the cut remains.
+    # Prompts differ tenfold, and each is cut by exactly a quarter: the cut is certain.
     reference = list(np.geomspace(1, 10, 41))
     cut = statistics.cut(reference, [0.75 * value for value in reference])
     assert (cut.value, cut.low, cut.high) == pytest.approx((0.25, 0.25, 0.25))
-    # Without the pairs there is doubt.
+    # Without the pairs it is uncertain.
     loose = statistics.cut(reference, [0.75 * value for value in reversed(reference)])
     assert loose.value == pytest.approx(0.25)
     assert loose.low is not None
@@ -52,7 +54,7 @@ def test_the_cut_compares_prompt_by_prompt() -> None:
     assert loose == statistics.cut(reference, [0.75 * value for value in reversed(reference)])
 
 
-def test_the_interval_holds_what_it_promises() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(40):
@@ -62,10 +64,10 @@ def test_the_interval_holds_what_it_promises() -> None:
         assert cut.low is not None
         assert cut.high is not None
         held += cut.low <= 0.2 <= cut.high
-    assert held >= 35  # 38 are to be expected
+    assert held >= 35  # 38 are expected
 
 
-def test_mcnemar_by_hand() -> None:
+def test_mcnemar_matches_values_by_hand() -> None:
     # 5 prompts only the reference gets right, 1 only the other: 2 · (1 + 6) / 2^6.
     reference = [True] * 5 + [False] + [True] * 10 + [False] * 4
     other = [False] * 5 + [True] + [True] * 10 + [False] * 4
@@ -79,7 +81,7 @@ def test_blocks_cover_everything_once() -> None:
     assert [*blocks(10, 10)] == [range(10)]
 
 
-def test_a_policys_folder() -> None:
+def test_the_folder_of_a_policy_names_its_parameters() -> None:
     found = policies([0, 0.25], ["random", "wlr:theta=0.3,max_drops=2,latency=measured"])
     assert [slug(policy) for policy in found] == [
         "topk",
@@ -89,14 +91,14 @@ def test_a_policys_folder() -> None:
         "wlr-theta-0.3-latency-measured-max_drops-2",
     ]
     assert found[1].params["theta"] == 0.0
-    assert found[1].params["max_drops"] == 1  # complete, as the orchestrator tells it
+    assert found[1].params["max_drops"] == 1  # complete, as the orchestrator reports it
 
 
-def test_policies_of_ones_own(folder: Path) -> None:
+def test_custom_policies_have_folders_of_their_parameters(folder: Path) -> None:
     (folder / "sweeps_own.py").write_text(OWN)
     found = policies([], ["sweeps_own", *(f"sweeps_own:limit={n}" for n in (1, -1, "null"))])
     assert [policy.params for policy in found[1:]] == [
-        {"mode": "plain"},  # as the orchestrator tells it: what has no value is not there
+        {"mode": "plain"},  # as the orchestrator reports it: parameters without a value are absent
         {"mode": "plain", "limit": 1},
         {"mode": "plain", "limit": -1},
         {"mode": "plain"},
@@ -107,7 +109,7 @@ def test_policies_of_ones_own(folder: Path) -> None:
         Plan(folder, (), (PromptSet("mine", folder, "", ()),), alike)
 
 
-def test_what_a_cells_requests_took() -> None:
+def test_the_times_of_a_cell_are_summarised() -> None:
     requests = [
         request(0, eq8_s=1.0, batched_s=0.5, downlink_s=0.3, uplink_s=0.2, compute_s=0.1),
         request(1, eq8_s=0.25, batched_s=0.1, downlink_s=0.1, wait_s=0.1),
@@ -130,11 +132,11 @@ def test_what_a_cells_requests_took() -> None:
     assert nothing_shaped.ratio is None
 
 
-def test_only_what_both_answered_is_compared() -> None:
+def test_only_prompts_that_both_answered_are_compared() -> None:
     reference = [request(0), request(1, 0.0), request(2, None), request(3), request(4)]
     faster = [
-        one.model_copy(update={"end_to_end_s": 0.4})
-        for one in (request(1), request(0), request(2), request(3, None), request(4, 0.0))
+        item.model_copy(update={"end_to_end_s": 0.4})
+        for item in (request(1), request(0), request(2), request(3, None), request(4, 0.0))
     ]
     compared = compare(faster, reference)
     assert compared is not None
@@ -146,7 +148,7 @@ def test_only_what_both_answered_is_compared() -> None:
     assert compare([request(2)], reference) is None
 
 
-def test_without_scores_no_change_of_accuracy_is_told() -> None:
+def test_without_scores_there_is_no_change_of_accuracy() -> None:
     untested = [request(n).model_copy(update={"score": None}) for n in range(3)]
     compared = compare(untested, [request(n) for n in range(3)])
     assert compared is not None
@@ -156,7 +158,7 @@ def test_without_scores_no_change_of_accuracy_is_told() -> None:
     assert (compared.accuracy_change, compared.mcnemar_p) == (-1.0, 1.0)
 
 
-def test_experts_per_token_of_multiple_choice_count_every_token_that_was_read() -> None:
+def test_experts_per_token_of_multiple_choice_count_every_token_read() -> None:
     generated = request(0)
     assert generated.timings is not None
     scored = generated.timings.model_copy(update={"completion_tokens": 0})
@@ -169,13 +171,13 @@ def test_experts_per_token_of_multiple_choice_count_every_token_that_was_read() 
     )
 
 
-def test_a_picture_even_of_little(tmp_path: Path) -> None:
+def test_a_figure_is_drawn_even_from_few_results(tmp_path: Path) -> None:
     measured = measure([request(0)], layers=4)
     cells = [
         CellSummary(
             profile="near-far",
             prompts="facts",
-            policy=Policy(name="topk", params={}),
+            policy=PolicySpec(name="topk", params={}),
             label=label,
             backends=[],
             n=1,

@@ -1,4 +1,4 @@
-"""A sweep that was stopped goes on in its folder; nothing else does."""
+"""A stopped sweep resumes in its folder; no other sweep can use it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.harness.sweep_stack import ready as ready
 from tests.harness.sweep_stack import url as url
 
 
-def test_a_stopped_sweep_goes_on() -> None:
+def test_a_stopped_sweep_resumes() -> None:
     spec = prompts("mine", *(f"p{n}" for n in range(10)), "stop 32", "p11")
     arguments = (spec, "--theta", "0.1,0.2", "--profile", "still.yaml", "--out", "out", "--json")
     _, error = invoke(*arguments)
     assert isinstance(error, StackError)
-    assert "HTTP 503" in str(error)
+    assert "engine stopped" in str(error)
     assert stack.policy["name"] == "top1"
     before = [sent[1:3] for sent in stack.sent]
     _, error = invoke(*arguments)
@@ -38,15 +38,15 @@ def test_a_stopped_sweep_goes_on() -> None:
     assert (len(before), len(after)) == (32, 4)
     assert [cell["n"] for cell in json.loads(output)["cells"]] == [12, 12, 12]
     for policy in ("topk", "wlr-theta-0.1", "wlr-theta-0.2"):
-        assert [one["id"] for one in lines(f"out/still/mine/{policy}/requests.jsonl")] == [
+        assert [line["id"] for line in lines(f"out/still/mine/{policy}/requests.jsonl")] == [
             *range(12)
         ]
 
-    stack.well = False  # what is complete is summed up again without a stack
+    stack.well = False  # a complete sweep is summarised again without a stack
     assert invoke(*arguments, "--resume")[1] is None
 
 
-def test_a_sweep_goes_on_with_the_same_stack_only() -> None:
+def test_a_sweep_resumes_on_the_same_stack_only() -> None:
     arguments = (prompts("mine", "p0"), "--theta", "0.2", "--profile", "still.yaml", "--out", "out")
     assert invoke(*arguments)[1] is None
     shutil.rmtree("out/still/mine/wlr-theta-0.2")
@@ -58,7 +58,7 @@ def test_a_sweep_goes_on_with_the_same_stack_only() -> None:
     assert len(stack.sent) == before
 
 
-def test_a_broken_summary_is_told() -> None:
+def test_a_broken_summary_is_refused() -> None:
     arguments = (prompts("mine", "p0"), "--theta", "0.2", "--profile", "still.yaml", "--out", "out")
     assert invoke(*arguments)[1] is None
     summary = Path("out/still/mine/topk/summary.json")
@@ -68,7 +68,7 @@ def test_a_broken_summary_is_told() -> None:
     assert str(error).startswith("out/still/mine/topk/summary.json: not a summary of this version")
 
 
-def test_another_sweep_is_not_mixed_in() -> None:
+def test_a_sweep_with_another_plan_cannot_resume() -> None:
     spec = prompts("mine", "p0", "p1")
     arguments = ("--profile", "still.yaml", "--out", "out", "--theta")
     assert invoke(spec, *arguments, "0.2")[1] is None
@@ -85,12 +85,12 @@ def test_another_sweep_is_not_mixed_in() -> None:
     assert "the sha256 of profile still was" in str(error)
 
 
-def test_of_two_sweeps_in_a_folder_one_is_refused_before_it_switches_anything(url: str) -> None:
+def test_a_second_sweep_in_a_folder_is_refused_before_it_switches_the_stack(url: str) -> None:
     spec = prompts("mine", "p0", "p1")
     arguments = (spec, "--theta", "0.2", "--profile", "still.yaml", "--out", "out")
     refused: list[BaseException] = []
 
-    def meanwhile(request: Request) -> None:
+    def start_second_sweep(request: Request) -> None:
         switched = stack.epoch
         refused.append(invoke(*arguments, "--resume")[1])
         assert stack.epoch == switched
@@ -99,8 +99,8 @@ def test_of_two_sweeps_in_a_folder_one_is_refused_before_it_switches_anything(ur
     plan = Plan(Path("out"), (profiles.find("still.yaml"),), sets, policies([0.2], []))
     plan.claim(resume=False)
     with closing(Client(url, url)) as client, plan.alone():
-        Runner(plan, client, on_request=meanwhile).run()
-    told = "--out out: a sweep is writing to it; allowed: when that has ended"
-    assert [(type(one), str(one)) for one in refused] == [(InputError, told)] * 4
+        Runner(plan, client, on_request=start_second_sweep).run()
+    message = "--out out: a sweep is writing to it; allowed: when that has ended"
+    assert [(type(error), str(error)) for error in refused] == [(InputError, message)] * 4
     assert len(stack.sent) == 4
     assert invoke(*arguments, "--resume")[1] is None

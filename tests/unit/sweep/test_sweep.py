@@ -1,4 +1,4 @@
-"""A sweep from its command to its files: turns, what it comes to, what it leaves."""
+"""A sweep from its command to its files: turns, results, and the restored stack."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_policies_take_turns_in_blocks_of_ten() -> None:
     assert order == [(policy, prompt) for policy, block in turns for prompt in block]
     assert stack.policy == {"name": "top1", "params": {}}
     assert stack.profile["name"] == "before"
-    assert {(one.prompts, one.planned) for one in stack.told} == {("mine", 12)}
-    last = stack.told[-1]  # of the cell whose turn was last
+    assert {(one.prompts, one.planned) for one in stack.reported} == {("mine", 12)}
+    last = stack.reported[-1]  # of the cell whose turn was last
     assert (last.done, last.scored, last.score_sum, last.running) == (12, 12, 12.0, False)
-    assert all(one.running for one in stack.told[:-1])
+    assert all(one.running for one in stack.reported[:-1])
 
     cells = Path("out/still/mine")
     assert sorted(cell.name for cell in cells.iterdir()) == ["topk", "wlr-theta-0", "wlr-theta-0.2"]
@@ -45,7 +45,7 @@ def test_policies_take_turns_in_blocks_of_ten() -> None:
     assert run.channel.policy.params == WLR
     assert [line["id"] for line in lines("out/still/mine/topk/requests.jsonl")] == [*range(12)]
     epochs = [line["epoch"] for line in lines("out/still/mine/topk/intervals.jsonl")]
-    assert len(epochs) == 2  # of its own turns only
+    assert len(epochs) == 2  # of the turns of topk only
     summary = json.loads((cells / "topk/summary.json").read_text())
     assert (summary["n"], summary["warnings"]) == (12, [])
     assert max(map(len, output.splitlines())) <= 100
@@ -71,11 +71,11 @@ def test_each_policy_meets_the_same_fading(profile: str, stride: int) -> None:
         ("topk", "p2", 2 * stride),
         ("wlr", "p2", 2 * stride),
     ]
-    begun = [one["first_interval"] for one in lines(f"out/{profile}/mine/topk/requests.jsonl")]
+    begun = [line["first_interval"] for line in lines(f"out/{profile}/mine/topk/requests.jsonl")]
     assert begun == [0, stride, 2 * stride]
 
 
-def test_one_realisation_for_all_prompts_is_said_beside_the_tables() -> None:
+def test_one_realisation_for_all_prompts_is_marked_in_the_tables() -> None:
     spec = prompts("mine", "p0", "p1")
     arguments = (spec, "--theta", "0.2", "--profile", "drawn.yaml", "--out", "out")
     output, error = invoke(*arguments, "--fading", "one")
@@ -93,7 +93,7 @@ def test_one_realisation_for_all_prompts_is_said_beside_the_tables() -> None:
     )
 
 
-def test_what_it_comes_to() -> None:
+def test_the_summary_compares_policies_with_the_reference() -> None:
     sets = (prompts("one", "p0", "p1 hard", "p2", "p3"), prompts("two", "500", "p1", "p2 hard"))
     further = ("--policy", "top1", "--policy", "wlr:theta=0.3,strict=true")
     output, error = invoke(*sets, *further, "--theta", "0.2", "--json", "--out", "out")
@@ -125,7 +125,7 @@ def test_what_it_comes_to() -> None:
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt, StackError])
 @pytest.mark.parametrize("policy", ["top1", "channel"])  # which is refused
-def test_the_stack_gets_back_what_it_had(
+def test_policy_and_profile_of_the_stack_are_restored(
     url: str, ended: type[BaseException], policy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack.policy = {"name": policy, "params": {}}
@@ -141,14 +141,14 @@ def test_the_stack_gets_back_what_it_had(
     with closing(Client(url, url)) as client, pytest.raises(ended, match="enough"):
         Runner(plan, client, on_request=end).run()
     assert [sent[1] for sent in stack.sent] == ["topk", "topk", "wlr"]
-    assert (stack.told[-1].done, stack.told[-1].running) == (1, False)
+    assert (stack.reported[-1].done, stack.reported[-1].running) == (1, False)
     assert stack.profile["name"] == "before"
     assert stack.policy["name"] == ("top1" if policy == "top1" else "wlr")
-    told = "wdmoe: policy channel could not be restored: policy channel: not today\n"
-    assert capsys.readouterr().err == ("" if policy == "top1" else told)
+    warning = "wdmoe: policy channel could not be restored: policy channel: not today\n"
+    assert capsys.readouterr().err == ("" if policy == "top1" else warning)
 
 
-def test_an_answer_under_another_policy_ends_it() -> None:
+def test_an_answer_under_another_policy_ends_the_sweep() -> None:
     stack.deaf_to_policies = True
     spec = prompts("mine", "p0")
     _, error = invoke(spec, "--theta", "0.2", "--out", "out")
@@ -158,16 +158,16 @@ def test_an_answer_under_another_policy_ends_it() -> None:
     assert stack.policy["name"] == "top1"
 
 
-def test_a_switch_during_a_request_is_noticed_though_the_request_does_not_tell() -> None:
+def test_a_switch_during_a_request_is_noticed_after_it() -> None:
     stack.meddled = 99
     _, error = invoke(prompts("own", "1"), "--profile", "still.yaml", "--out", "sweep")
     assert isinstance(error, StackError)
-    assert str(error).endswith("were asked for: does anybody else use the stack?")
+    assert str(error).endswith("were requested: does another client use the stack?")
     assert lines("sweep/still/own/topk/requests.jsonl") == []
 
 
 @pytest.mark.parametrize("profile", ["still", "moving"])
-def test_a_switch_that_was_told_late_is_waited_for(profile: str) -> None:
+def test_a_switch_that_is_announced_late_is_waited_for(profile: str) -> None:
     stack.late = 1
     spec = prompts("mine", "p0", "p1")
     arguments = ("--theta", "0.2", "--profile", f"{profile}.yaml", "--out", "out")

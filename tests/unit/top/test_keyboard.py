@@ -1,4 +1,4 @@
-"""Keys from a real terminal, and the terminal afterwards."""
+"""Keys from a real terminal, and the terminal's state afterwards."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from orchestrator.top.keyboard import Keyboard
 
 @pytest.fixture
 def pair() -> Iterator[tuple[int, int]]:
-    """Both ends of a pseudo-terminal: who types, and the program."""
+    """Yield both ends of a pseudo-terminal: the user's and the program's."""
     master, slave = os.openpty()
     yield master, slave
     os.close(master)
     os.close(slave)
 
 
-def test_keys_come_as_they_are_pressed_without_an_echo(pair: tuple[int, int]) -> None:
+def test_keys_arrive_as_they_are_pressed_without_an_echo(pair: tuple[int, int]) -> None:
     master, slave = pair
     with Keyboard(slave) as keyboard:
         assert keyboard.keys(0) == ""
@@ -33,7 +33,7 @@ def test_keys_come_as_they_are_pressed_without_an_echo(pair: tuple[int, int]) ->
             os.read(master, 10)
 
 
-def test_the_terminal_is_as_before_also_after_an_error(pair: tuple[int, int]) -> None:
+def test_the_terminal_is_restored_even_after_an_error(pair: tuple[int, int]) -> None:
     _, slave = pair
     before = termios.tcgetattr(slave)
     with Keyboard(slave):
@@ -44,7 +44,7 @@ def test_the_terminal_is_as_before_also_after_an_error(pair: tuple[int, int]) ->
     assert termios.tcgetattr(slave) == before
 
 
-def test_what_was_typed_and_not_read_is_not_left_for_the_shell(pair: tuple[int, int]) -> None:
+def test_unread_keys_are_not_left_for_the_shell(pair: tuple[int, int]) -> None:
     master, slave = pair
     with Keyboard(slave):
         os.write(master, b"rm -rf x\n")
@@ -58,14 +58,14 @@ def test_what_was_typed_and_not_read_is_not_left_for_the_shell(pair: tuple[int, 
     "sequence",
     [b"\x1b[A", b"\x1bOP", b"\x1b[15~", b"\x1b[1;5C", b"\x1bp", b"\x1b[200~", b"\x1b", b"\x1b["],
 )
-def test_arrows_and_function_keys_are_no_letters(pair: tuple[int, int], sequence: bytes) -> None:
+def test_arrows_and_function_keys_are_ignored(pair: tuple[int, int], sequence: bytes) -> None:
     master, slave = pair
     with Keyboard(slave) as keyboard:
         os.write(master, b"+" + sequence)
         assert keyboard.keys(5) == "+"
 
 
-def test_a_sequence_in_two_parts_is_one(pair: tuple[int, int]) -> None:
+def test_a_sequence_in_two_parts_is_recognised(pair: tuple[int, int]) -> None:
     master, slave = pair
     with Keyboard(slave) as keyboard:
         os.write(master, b"\x1bO")
@@ -75,7 +75,7 @@ def test_a_sequence_in_two_parts_is_one(pair: tuple[int, int]) -> None:
         later.join()
 
 
-def test_a_terminal_that_is_gone_is_told() -> None:
+def test_a_closed_terminal_is_detected() -> None:
     master, slave = os.openpty()
     with Keyboard(slave) as keyboard:
         os.close(master)

@@ -1,4 +1,4 @@
-"""Reading the stack's services, and what they amount to: also when they are gone, or others."""
+"""The poller of the stack's services, and the view it gives, also if they are gone or wrong."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 
+from orchestrator.client.client import Client
+from orchestrator.client.service import MAX_BYTES
 from orchestrator.control.http import create_app
 from orchestrator.metrics import BsMetrics, bs_metrics
 from orchestrator.top.history import History
-from orchestrator.top.poller import MAX_BYTES, Source
+from orchestrator.top.poller import Poller
 from orchestrator.top.view import DeviceRow, View, view
+from tests.harness import answers
 from tests.harness.control_plane import STILL, running
 from tests.harness.serving import serve
 
+UP = "; is the stack up? (wdmoe up)"
 NOWHERE = "http://127.0.0.1:9"
-HEALTH: dict[str, Any] = {
-    "status": "ok",
-    "model": {"name": "tiny", "layers": 4, "experts": 2, "top_k": 2, "fingerprint": "ab"},
-    "devices": {
-        "0": {"admitted": True, "refused": None, "last_seen_age_s": 0.5},
-        "1": {"admitted": False, "refused": None, "last_seen_age_s": 9.5},
-    },
-}
+HEALTH = answers.health(
+    devices={
+        "0": answers.device(last_seen_age_s=0.5),
+        "1": answers.device(admitted=False, last_seen_age_s=9.5),
+    }
+).model_dump()
 
 
 class BaseStation:
-    """Answers with metrics and a health that the test sets."""
+    """A base station with metrics and health that the test sets."""
 
     def __init__(self) -> None:
         self.health = HEALTH
@@ -45,12 +46,12 @@ class BaseStation:
         self.app.get("/requests")(lambda: {"running": [], "waiting": []})
 
     def restart(self) -> None:
-        """Count from 0."""
+        """Reset the metrics, as a restart does."""
         self.registry = CollectorRegistry()
         self.metrics: BsMetrics = bs_metrics(self.registry)
 
     def work(self, messages: int) -> None:
-        """Device 0 answers messages of 3 tokens: 100 ms down, 20 ms at it, 80 ms up."""
+        """Count device 0's answers, 3 tokens each: 100 ms down, 20 ms at the device, 80 ms up."""
         made = self.metrics
         for _ in range(messages):
             made.downlink_seconds.labels("0").observe(0.1)
@@ -64,7 +65,11 @@ class BaseStation:
         made.expert_dropped_total.labels("1", "1", "absent").inc(2 * messages)
 
 
-def seen(source: Source, history: History) -> View:
+def poller(bs_url: str, orchestrator_url: str, timeout_s: float = 3.0) -> Poller:
+    return Poller(Client(bs_url, orchestrator_url, timeout_s))
+
+
+def seen(source: Poller, history: History) -> View:
     reading = source.read()
     history.add(reading)
     return view(reading, history)
@@ -74,10 +79,10 @@ def row(shown: View, device: int) -> DeviceRow:
     return next(row for row in shown.devices if row.device == device)
 
 
-def test_what_devices_did_between_two_readings() -> None:
+def test_rates_are_of_the_time_between_two_readings() -> None:
     station, history = BaseStation(), History()
     with serve(station.app) as url:
-        source = Source(url, NOWHERE)
+        source = poller(url, NOWHERE)
         station.work(50)
         first = seen(source, history)
         assert row(first, 0).tokens_per_s is None
@@ -102,17 +107,17 @@ def test_what_devices_did_between_two_readings() -> None:
     assert silent.message_s is None
 
 
-def test_a_base_station_that_went_away_counts_on_when_it_is_back() -> None:
+def test_counts_continue_when_a_base_station_comes_back() -> None:
     station, history = BaseStation(), History()
     with serve(station.app) as url:
-        source = Source(url, NOWHERE)
+        source = poller(url, NOWHERE)
         seen(source, history)
         station.work(4)
         assert row(seen(source, history), 0).message_s is not None
     gone = seen(source, history)
     assert gone.faults == [
-        f"the base station does not answer at {url}",
-        f"the orchestrator does not answer at {NOWHERE}",
+        f"the base station does not answer at {url}{UP}",
+        f"the orchestrator does not answer at {NOWHERE}{UP}",
     ]
     assert (gone.devices, gone.model, gone.ended, gone.running) == ([], None, None, None)
     station.restart()
@@ -125,18 +130,18 @@ def test_a_base_station_that_went_away_counts_on_when_it_is_back() -> None:
     assert back.messages_s[-1] is not None
 
 
-def test_an_engine_that_stopped_is_told_beside_what_is_known() -> None:
+def test_a_stopped_engine_is_reported_beside_the_known_facts() -> None:
     station = BaseStation()
     station.health = HEALTH | {"status": "engine stopped"}
     with serve(station.app) as url:
-        shown = seen(Source(url, NOWHERE), History())
+        shown = seen(poller(url, NOWHERE), History())
     assert "the base station: engine stopped" in shown.faults
     assert shown.model == "tiny (4 layers, 2 experts, top 2)"
 
 
-def test_an_orchestrator_says_what_is_asked_of_links() -> None:
+def test_the_orchestrator_provides_the_requested_rates() -> None:
     with running(STILL, None) as stack, serve(create_app(stack.control, stack.registry)) as url:
-        shown = seen(Source(NOWHERE, url), History())
+        shown = seen(poller(NOWHERE, url), History())
     assert (shown.profile, shown.policy, shown.replay) == ("p", "topk", None)
     assert [device.state for device in shown.devices] == ["unknown", "unknown"]
     assert row(shown, 1).asked_up_bps == 5e6
@@ -145,38 +150,37 @@ def test_an_orchestrator_says_what_is_asked_of_links() -> None:
     assert row(shown, 0).marks == "E"
 
 
-def test_another_service_at_the_address_is_told_in_a_line() -> None:
+def test_another_service_at_the_address_is_a_one_line_fault() -> None:
     other = FastAPI()
     other.get("/metrics")(lambda: Response("wdmoe_tokens_total three"))
     other.get("/status")(lambda: {"status": "fine"})
     with serve(other) as url:
-        faults = seen(Source(url, url), History()).faults
+        faults = seen(poller(url, url), History()).faults
     assert faults[0].startswith("the base station: unexpected answer at /metrics: ")
     assert faults[1] == "the orchestrator: unexpected answer at /status: profile: Field required"
     with serve(FastAPI()) as url:
-        assert seen(Source(url, url), History()).faults == [
-            "the base station: HTTP 404 at /metrics",
-            "the orchestrator: HTTP 404 at /status",
+        assert seen(poller(url, url), History()).faults == [
+            "the base station: HTTP 404 at /metrics: Not Found",
+            "the orchestrator: HTTP 404 at /status: Not Found",
         ]
     for address in ("http://[", "ftp://x", "nonsense"):
-        assert len(seen(Source(address, address), History()).faults) == 2
+        assert len(seen(poller(address, address), History()).faults) == 2
 
 
-def test_an_answer_without_an_end_is_told_too(monkeypatch: Any) -> None:
+def test_an_endless_answer_is_reported_too() -> None:
     other = FastAPI()
     other.get("/metrics")(lambda: StreamingResponse(itertools.repeat(b"#" * 65536)))
     other.get("/status")(lambda: StreamingResponse(_drops()))
-    monkeypatch.setattr("orchestrator.top.poller.TIMEOUT_S", 1.0)
     with serve(other) as url:
-        faults = seen(Source(url, url), History()).faults
+        faults = seen(poller(url, url, timeout_s=5.0), History()).faults
     assert faults == [
         f"the base station: unexpected answer at /metrics: larger than {MAX_BYTES} bytes",
-        f"the orchestrator does not answer at {url}",
+        f"the orchestrator does not answer at {url}{UP}",
     ]
 
 
 def _drops() -> Iterator[bytes]:
-    """Never long enough nothing for a socket to time out; no test waits for its end."""
+    """Yield bytes often enough that the socket never times out; no test waits for the end."""
     for _ in range(600):
         yield b" "
         time.sleep(0.05)
@@ -186,14 +190,13 @@ def test_a_fault_is_one_printable_line() -> None:
     other = FastAPI()
     other.get("/metrics")(lambda: Response('wdmoe_tokens_total{a="\x1b[2J\x85b"} x\x1b]0;'))
     with serve(other) as url:
-        (fault, _) = seen(Source(url, NOWHERE), History()).faults
+        (fault, _) = seen(poller(url, NOWHERE), History()).faults
     assert fault.startswith("the base station: unexpected answer at /metrics: ")
     assert fault.isprintable()
 
 
-def test_who_accepts_and_never_answers_is_gone_too(monkeypatch: Any) -> None:
-    monkeypatch.setattr("orchestrator.top.poller.TIMEOUT_S", 0.2)
+def test_who_accepts_and_never_answers_is_gone_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        faults = seen(Source(url, NOWHERE), History()).faults
-    assert faults[0] == f"the base station does not answer at {url}"
+        faults = seen(poller(url, NOWHERE, timeout_s=0.2), History()).faults
+    assert faults[0] == f"the base station does not answer at {url}{UP}"

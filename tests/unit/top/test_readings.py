@@ -1,4 +1,4 @@
-"""What counters, read again and again, amount to."""
+"""Rates and quantiles from repeated readings of counters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reading(at_s: float, counters: Numbers | None) -> Reading:
     return Reading(at_s, counters, None, None, None, ())
 
 
-def test_only_what_is_wanted_is_read_and_names_are_whole() -> None:
+def test_only_the_wanted_metrics_are_read_by_their_full_names() -> None:
     page = (
         "# HELP wdmoe_tokens_total Tokens\n# TYPE wdmoe_tokens_total counter\n"
         'wdmoe_tokens_total{kind="prompt"} 3.0\nwdmoe_tokens_total{kind="completion"} 4\n'
@@ -40,7 +40,7 @@ def test_only_what_is_wanted_is_read_and_names_are_whole() -> None:
     assert total(numbers, TOKENS, kind="else") == total(numbers, "nothing") == 0
 
 
-def test_every_counter_of_the_view_is_one_of_the_base_stations() -> None:
+def test_the_base_station_exports_every_counter_of_the_view() -> None:
     registry = CollectorRegistry()
     bs_metrics(registry)
     known = {name for metric in registry.collect() for name in _sample_names(metric.name)}
@@ -51,20 +51,20 @@ def _sample_names(name: str) -> list[str]:
     return [f"{name}{end}" for end in ("_total", "_bucket", "_sum")]
 
 
-def test_a_page_that_is_no_exposition_is_an_error() -> None:
+def test_a_page_in_another_format_is_an_error() -> None:
     with pytest.raises(ValueError, match="three"):
         read("wdmoe_tokens_total three", [TOKENS])
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2), st.integers(1, 100))
-def test_differences_add_up_to_what_was_counted_also_over_a_restart(
+def test_increases_add_up_to_the_count_even_over_a_restart(
     amounts: list[int], restart: int
 ) -> None:
     counter, before, counted = 0.0, tokens(0), 0.0
     for number, amount in enumerate(amounts):
         if number == restart:
             counter = 0.0
-        # A restart goes unnoticed, as at Prometheus, if the counter has overtaken itself.
+        # A restart is not noticed, as in Prometheus, if the counter has passed its old value.
         overtook = number == restart and amount >= before[TOKENS][ONE]
         counter += amount
         counted += total(increase(before, tokens(counter)), TOKENS)
@@ -73,7 +73,7 @@ def test_differences_add_up_to_what_was_counted_also_over_a_restart(
     assert counted == sum(amounts)
 
 
-def test_a_series_that_is_new_began_at_0() -> None:
+def test_a_new_series_began_at_0() -> None:
     assert total(increase({}, tokens(5)), TOKENS) == 5
 
 
@@ -105,7 +105,7 @@ def test_a_quantile_lies_in_the_bucket_of_the_observation(values: list[float], q
         ('h_bucket{le="three"} 1', "three"),
     ],
 )
-def test_numbers_that_nothing_counts_up_to_are_an_error(page: str, fault: str) -> None:
+def test_impossible_numbers_are_an_error(page: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         read(page, [TOKENS, "h_bucket"])
 
@@ -114,7 +114,7 @@ _PIECES = ["{", "}", '"', "=", ",", "le", "device", " ", "\\", "\n", "1", "-1", 
 
 
 @given(st.sampled_from([TOKENS, "h_bucket"]), st.lists(st.sampled_from(_PIECES)))
-def test_whatever_a_page_is_it_is_read_or_told(name: str, pieces: list[str]) -> None:
+def test_any_page_is_read_or_refused(name: str, pieces: list[str]) -> None:
     try:
         numbers = read(name + "".join(pieces), [TOKENS, "h_bucket"])
     except ValueError:
@@ -123,12 +123,12 @@ def test_whatever_a_page_is_it_is_read_or_told(name: str, pieces: list[str]) -> 
     message_s(numbers)
 
 
-def test_nothing_observed_has_no_quantile() -> None:
+def test_a_histogram_without_values_has_no_quantile() -> None:
     assert quantile(0.5, {}, "h") is None
     assert quantile(0.5, {"h": {frozenset({("le", "+Inf")}): 0.0}}, "h") is None
 
 
-def test_a_minute_is_remembered_and_no_more() -> None:
+def test_the_history_holds_one_minute() -> None:
     history = History()
     for second in range(101):
         history.add(reading(second, tokens(2 * second)))
@@ -138,7 +138,7 @@ def test_a_minute_is_remembered_and_no_more() -> None:
     assert (took_s, total(numbers, TOKENS)) == (5, 10)
 
 
-def test_what_is_counted_while_nobody_answers_is_of_the_step_that_ends_it() -> None:
+def test_counts_during_a_gap_belong_to_the_step_that_ends_it() -> None:
     history = History()
     for second, counters in enumerate([tokens(1), tokens(3), None, None, tokens(9)]):
         history.add(reading(float(second), counters))
@@ -147,7 +147,7 @@ def test_what_is_counted_while_nobody_answers_is_of_the_step_that_ends_it() -> N
     assert (took_s, total(numbers, TOKENS)) == (4, 8)
 
 
-def test_before_the_second_reading_there_is_nothing() -> None:
+def test_before_the_second_reading_the_history_is_empty() -> None:
     history = History()
     assert history.over(5, [TOKENS]) == (0.0, {})
     history.add(reading(0, tokens(3)))

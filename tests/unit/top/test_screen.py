@@ -1,8 +1,9 @@
-"""What is drawn: it fits, whatever the terminal, and says what is wrong."""
+"""The screen: it fits every terminal, and shows what is wrong."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from orchestrator.top.answers import Replay, Request
+from orchestrator.contracts.http import Replay, RunningRequest
 from orchestrator.top.format import milliseconds, number, share, sparkline
 from orchestrator.top.screen import KEYS, draw
 from orchestrator.top.table import COLUMNS, devices, fitting
@@ -36,7 +37,7 @@ ROW = DeviceRow(
     lateness_s=0.0003,
     link_fault=None,
 )
-REQUEST = Request(
+REQUEST = RunningRequest(
     id="cmpl-0123456789abcdef",
     sequences=1,
     prompt_tokens=45,
@@ -49,7 +50,16 @@ VIEW = View(
     profile="near-far",
     policy="wlr θ=0.2",
     degraded=False,
-    replay=Replay(prompts="facts", planned=20, done=12, failed=0, accuracy=0.9167, running=True),
+    replay=Replay(
+        prompts="facts",
+        planned=20,
+        done=12,
+        failed=0,
+        scored=12,
+        score_sum=11,
+        accuracy=0.9167,
+        running=True,
+    ),
     running=[REQUEST],
     waiting=[],
     ended=57,
@@ -73,7 +83,7 @@ def lines(view: View | None, width: int = 80, height: int = 24, message: str = "
 @given(
     st.integers(32, 200), st.integers(1, 60), st.integers(0, 20), st.integers(0, 90), st.booleans()
 )
-def test_it_has_the_terminals_size_and_the_keys_on_the_last_line(
+def test_the_screen_has_the_terminals_size_and_the_keys_on_the_last_line(
     width: int, height: int, devices: int, requests: int, silent: bool
 ) -> None:
     view = replace(
@@ -89,25 +99,25 @@ def test_it_has_the_terminals_size_and_the_keys_on_the_last_line(
 
 
 @pytest.mark.parametrize("width", [1, 5, 20])
-def test_a_terminal_that_is_too_small_for_it_shows_what_fits(width: int) -> None:
+def test_a_terminal_that_is_too_small_shows_what_fits(width: int) -> None:
     drawn = lines(VIEW, width, 5)
     assert len(drawn) <= 5
     assert all(cell_len(line) <= width for line in drawn)
 
 
-def test_80_columns_have_all_but_what_is_told_otherwise() -> None:
+def test_80_columns_omit_only_what_is_shown_elsewhere() -> None:
     dropped = [column.head.split() for column in COLUMNS if column not in fitting(80)]
     assert dropped == [["got", "↓"], ["bit/s", "↑"], ["over", "run"], ["late", "ms"]]
     assert fitting(120) == list(COLUMNS)
 
 
 @given(st.integers(1, 200))
-def test_a_narrower_terminal_has_a_part_of_the_columns_in_the_same_order(width: int) -> None:
+def test_a_narrower_terminal_has_a_subset_of_the_columns_in_the_same_order(width: int) -> None:
     wider = fitting(width + 1)
     assert [column for column in wider if column in fitting(width)] == fitting(width)
 
 
-def test_the_numbers_of_a_device_stand_in_its_row() -> None:
+def test_a_devices_row_has_its_numbers() -> None:
     row = next(line for line in lines(VIEW, 130) if line.startswith("  3 "))
     assert row.split() == [
         *("3", "admitted", "248M", "9.3M", "230M", "8.1M", "12%", "34%", "56%", "123", "0", "0"),
@@ -115,7 +125,7 @@ def test_the_numbers_of_a_device_stand_in_its_row() -> None:
     ]
 
 
-def test_what_makes_a_device_doubtful_is_marked() -> None:
+def test_a_doubtful_device_is_marked() -> None:
     odd = replace(ROW, overruns=0.02, lateness_s=0.02, link_fault="tc: no such device")
     drawn = lines(replace(VIEW, devices=[odd]))
     assert "link of device-0: tc: no such device" in drawn
@@ -123,7 +133,7 @@ def test_what_makes_a_device_doubtful_is_marked() -> None:
     assert ROW.marks == ""
 
 
-def test_replay_requests_and_latency_are_told() -> None:
+def test_replay_requests_and_latency_are_shown() -> None:
     drawn = lines(VIEW)
     assert drawn[:4] == [
         "profile near-far   policy wlr θ=0.2   model bundled (4 layers, 8 experts, top 2)",
@@ -134,13 +144,14 @@ def test_replay_requests_and_latency_are_told() -> None:
     assert "cmpl-012345678 running      45      3 of 14    0.2 s" in drawn
 
 
-def test_a_replay_that_ended_is_told_so_with_its_failures() -> None:
-    ended = Replay(prompts="facts", planned=20, done=9, failed=2, accuracy=None, running=False)
+def test_an_ended_replay_is_marked_and_shows_its_failures() -> None:
+    none: dict[str, Any] = {"scored": 0, "score_sum": 0.0, "accuracy": None}
+    ended = Replay(prompts="facts", planned=20, done=9, failed=2, running=False, **none)
     drawn = lines(replace(VIEW, replay=ended))
     assert drawn[1] == "replay   facts 9 of 20, 2 failed (ended)"
 
 
-def test_what_is_not_known_is_a_dash() -> None:
+def test_an_unknown_value_is_a_dash() -> None:
     unknown = replace(ROW, asked_down_bps=None, message_s=None, messages_s=[], slowest=None)
     drawn = lines(replace(VIEW, profile=None, running=None, p50_s=None, devices=[unknown]))
     assert drawn[0].startswith("profile –   policy wlr")
@@ -148,11 +159,11 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert drawn[7].startswith("  0 admitted     –  9.3M")
 
 
-def test_text_of_the_stack_is_text_and_no_markup() -> None:
+def test_text_from_the_stack_is_not_markup() -> None:
     assert "profile [red]x[/red]" in lines(replace(VIEW, profile="[red]x[/red]"))[0]
 
 
-def test_no_text_of_the_network_reaches_the_terminal_as_a_command() -> None:
+def test_no_text_from_the_network_reaches_the_terminal_as_a_control_sequence() -> None:
     odd = "\x1b[2J\x9b1m\u202e\n\t"
     replay = VIEW.replay and VIEW.replay.model_copy(update={"prompts": odd})
     row = replace(ROW, link_fault=odd)
@@ -163,7 +174,7 @@ def test_no_text_of_the_network_reaches_the_terminal_as_a_command() -> None:
     assert all(line.isprintable() for line in drawn)
 
 
-def test_the_head_of_the_bars_is_the_time_they_show() -> None:
+def test_the_head_of_the_bars_is_the_time_span_they_show() -> None:
     def head(width: int, step_s: float) -> str:
         table = devices(VIEW.devices, width, step_s)
         return str(table.columns[-1].header).split("\n")[1]
@@ -172,7 +183,7 @@ def test_the_head_of_the_bars_is_the_time_they_show() -> None:
 
 
 @given(st.floats(0, 9.9e14))
-def test_numbers_keep_to_their_columns(value: float) -> None:
+def test_numbers_fit_their_columns(value: float) -> None:
     assert len(number(value)) <= 5
     assert len(share(value)) <= 4
     assert len(milliseconds(value)) <= 5
@@ -185,13 +196,13 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
-def test_a_sparkline_begins_with_what_is_left_out_and_ends_with_now() -> None:
+def test_a_sparkline_is_padded_on_the_left_and_shows_the_newest_values() -> None:
     assert sparkline([1.0, None, 4.0, 8.0], 8.0, 3) == " ▅█"
     assert sparkline([0.0], 8.0, 4) == "   ▁"
 
 
 @given(st.lists(st.none() | st.floats(0, 1e6), max_size=80), st.integers(1, 70))
-def test_a_sparkline_is_as_wide_as_asked_and_as_high_as_its_values(
+def test_a_sparkline_has_the_requested_width_and_the_height_of_its_values(
     values: list[float | None], width: int
 ) -> None:
     most = max((value for value in values if value is not None), default=0.0) or 1.0

@@ -1,4 +1,4 @@
-"""`wdmoe top` as a program in a terminal, before a real orchestrator and no base station."""
+"""`wdmoe top` as a program in a terminal, with a real orchestrator and no base station."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENTERS, LEAVES, SHOWS_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 
 
 class Program:
-    """`wdmoe top` on a pseudo-terminal; `shown` is all that it wrote."""
+    """`wdmoe top` on a pseudo-terminal; `shown` is its complete output."""
 
     def __init__(self, *arguments: str, program: str = PROGRAM) -> None:
         self.master, self.slave = os.openpty()
@@ -59,7 +59,7 @@ class Program:
                     return
 
     def until(self, text: str) -> None:
-        """Wait until it has written this."""
+        """Wait until the program has written `text`."""
         deadline = time.monotonic() + PATIENCE_S
         while text.encode() not in STYLE.sub(b"", self.shown):
             assert time.monotonic() < deadline, f"not shown within {PATIENCE_S} s: {text}"
@@ -69,13 +69,13 @@ class Program:
         os.write(self.master, key.encode())
 
     def ended(self) -> int:
-        """Wait for its end and all that it wrote; its exit code."""
+        """Wait for the program's end and its complete output; return the exit code."""
         code = self.process.wait(PATIENCE_S)
         self.until(LEAVES.decode())
         return code
 
     def hang_up(self) -> None:
-        """Close the terminal, if that was not done."""
+        """Close the terminal, unless it is closed already."""
         if self._deaf.is_set():
             return
         self._deaf.set()
@@ -119,7 +119,7 @@ def test_keys_switch_and_q_ends(top: Program, orchestrator: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_the_terminal_as_it_was(top: Program, number: signal.Signals) -> None:
+def test_a_signal_restores_the_terminal(top: Program, number: signal.Signals) -> None:
     assert termios.tcgetattr(top.slave) != top.before
     top.process.send_signal(number)
     assert top.ended() == 0
@@ -128,7 +128,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(top: Program, number: signal.Sig
     assert b"Traceback" not in top.shown
 
 
-def test_a_reader_that_fails_ends_it() -> None:
+def test_a_failed_reader_ends_the_program() -> None:
     program = Program(program=f"from orchestrator.top import live; live.view = None; {PROGRAM}")
     try:
         assert program.ended() == 1
@@ -140,12 +140,12 @@ def test_a_reader_that_fails_ends_it() -> None:
         program.hang_up()
 
 
-def test_it_ends_with_its_terminal(top: Program) -> None:
+def test_the_program_ends_with_its_terminal(top: Program) -> None:
     top.hang_up()
     top.process.wait(PATIENCE_S)
 
 
-def test_without_a_terminal_it_says_so(wdmoe: Wdmoe) -> None:
+def test_a_missing_terminal_is_an_error(wdmoe: Wdmoe) -> None:
     result = wdmoe("top")
     assert result.code == 2
     assert result.err == (
@@ -161,17 +161,19 @@ def test_an_interval_out_of_range_is_refused(wdmoe: Wdmoe, interval: str) -> Non
 
 
 @pytest.mark.usefixtures("orchestrator")
-def test_a_sample_as_json_tells_what_is_there_and_what_is_not(wdmoe: Wdmoe) -> None:
+def test_a_json_sample_has_what_is_known_and_null_for_the_rest(wdmoe: Wdmoe) -> None:
     result = wdmoe("top", "--json", "--interval-s", "0.2")
     sample = json.loads(result.out)
     assert result.code == 1
-    assert result.err == "wdmoe: the base station does not answer at http://127.0.0.1:9\n"
+    address = "http://127.0.0.1:9"
+    up = "; is the stack up? (wdmoe up)\n"
+    assert result.err == f"wdmoe: the base station does not answer at {address}{up}"
     assert (sample["profile"], sample["policy"], sample["running"]) == ("near-far", "topk", None)
     assert [row["device"] for row in sample["devices"]] == list(range(8))
     assert all(row["asked_down_bps"] > 0 for row in sample["devices"])
 
 
-def test_metrics_that_are_no_numbers_are_told_in_a_line(
+def test_metrics_that_are_not_numbers_are_a_one_line_fault(
     wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = FastAPI()
@@ -188,8 +190,14 @@ def test_metrics_that_are_no_numbers_are_told_in_a_line(
 
 
 def test_a_sample_tells_of_the_replay_too(wdmoe: Wdmoe, orchestrator: str) -> None:
-    replay = {"prompts": "facts", "planned": 20, "done": 8, "failed": 0, "running": True}
-    told = replay | {"scored": 8, "score_sum": 6.0}
-    httpx.post(f"{orchestrator}/replay", json=told, trust_env=False).raise_for_status()
+    replay: dict[str, Any] = {
+        "prompts": "facts",
+        "planned": 20,
+        "done": 8,
+        "failed": 0,
+        "running": True,
+    }
+    replay |= {"scored": 8, "score_sum": 6.0}
+    httpx.post(f"{orchestrator}/replay", json=replay, trust_env=False).raise_for_status()
     sample = json.loads(wdmoe("top", "--json", "--interval-s", "0.2").out)
     assert sample["replay"] == replay | {"accuracy": 0.75}

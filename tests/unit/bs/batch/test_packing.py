@@ -20,7 +20,7 @@ from services.bs.batch.batch import Segment
 from services.bs.batch.request_context import RequestContext, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.engine.trunk import Trunk
-from tests.harness.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part, trunk
+from tests.harness.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def whole(checkpoint: Checkpoint, ids: list[int]) -> torch.Tensor:
 
 def steps_equal_whole(cell: Cell, steps: list[list[list[int]]]) -> None:
     """`steps` has, for each step, the tokens of each sequence, none if it is not in the step."""
-    split, served = trunk(cell), RequestContext(TopK())
+    split, served = cell.station.trunk(), RequestContext(TopK())
     caches = [split.cache(ROOM) for _ in steps[0]]
     rows: list[list[torch.Tensor]] = [[] for _ in caches]
     for step in steps:
@@ -40,10 +40,10 @@ def steps_equal_whole(cell: Cell, steps: list[list[list[int]]]) -> None:
         split.forward(parts.values())
         for n, taken in parts.items():
             rows[n].append(taken.logits)
-    for n, own in enumerate(rows):
+    for n, logits in enumerate(rows):
         ids = [token for step in steps for token in step[n]]
         torch.testing.assert_close(
-            torch.cat(own), whole(cell.checkpoint, ids), atol=1e-5, rtol=1e-5
+            torch.cat(logits), whole(cell.checkpoint, ids), atol=1e-5, rtol=1e-5
         )
 
 
@@ -56,12 +56,12 @@ STEPS = [
 ]
 
 
-def test_sequences_that_come_and_go_compute_what_the_whole_model_does(cell: Cell) -> None:
+def test_sequences_that_join_and_leave_compute_what_the_whole_model_does(cell: Cell) -> None:
     cell.start_all()
     steps_equal_whole(cell, STEPS)
 
 
-def test_a_cache_that_has_grown_again_and_again_has_lost_nothing(cell: Cell) -> None:
+def test_a_cache_that_grows_step_by_step_loses_nothing(cell: Cell) -> None:
     cell.start_all()
     steps_equal_whole(cell, [[[1, 2]], *([[token % 40]] for token in range(150))])
 
@@ -76,28 +76,28 @@ def test_a_sliding_window_is_respected(tmp_path_factory: pytest.TempPathFactory)
         steps_equal_whole(cell, STEPS)
 
 
-def beginning_with(split: Trunk, prefix: Segment, own: list[int]) -> Segment:
-    return part(own, split.cache(ROOM, prefix.cache, len(prefix)), prefix.serving)
+def beginning_with(split: Trunk, prefix: Segment, rest: list[int]) -> Segment:
+    return part(rest, split.cache(ROOM, prefix.cache, len(prefix)), prefix.serving)
 
 
-def test_what_sequences_begin_with_may_be_computed_in_their_step_or_before(cell: Cell) -> None:
+def test_a_shared_prefix_may_be_computed_in_the_same_step_or_before(cell: Cell) -> None:
     cell.start_all()
-    split, served = trunk(cell), RequestContext(TopK())
-    shared, own = [3, 14, 15, 9], [[26], [5, 35, 8], [9, 7], [1, 2]]
+    split, served = cell.station.trunk(), RequestContext(TopK())
+    shared, rests = [3, 14, 15, 9], [[26], [5, 35, 8], [9, 7], [1, 2]]
     prefix = part(shared, split.cache(ROOM), served)
-    together = [beginning_with(split, prefix, ids) for ids in own[:3]]
+    together = [beginning_with(split, prefix, ids) for ids in rests[:3]]
     split.forward([prefix, *together])
-    later = beginning_with(split, prefix, own[3])
-    split.forward([later, *(part([4], one.cache, served) for one in together)])
-    for one, ids in zip([*together, later], own, strict=True):
+    later = beginning_with(split, prefix, rests[3])
+    split.forward([later, *(part([4], segment.cache, served) for segment in together)])
+    for segment, ids in zip([*together, later], rests, strict=True):
         expected = whole(cell.checkpoint, shared + ids)
-        torch.testing.assert_close(one.logits, expected[4:], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(segment.logits, expected[4:], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(prefix.logits, expected[:4], atol=1e-5, rtol=1e-5)
 
 
-def test_only_the_logits_that_are_wanted_are_given(cell: Cell) -> None:
+def test_only_the_requested_logits_are_returned(cell: Cell) -> None:
     cell.start_all()
-    split, served = trunk(cell), RequestContext(TopK())
+    split, served = cell.station.trunk(), RequestContext(TopK())
     draws = generator([1], CPU)
     none, last = (Segment([1, 2, 3], split.cache(ROOM), served, draws, wanted) for wanted in (0, 1))
     split.forward([none, last])
@@ -108,7 +108,7 @@ def test_only_the_logits_that_are_wanted_are_given(cell: Cell) -> None:
 def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e15, rate_bps=1e9)
     cell.start_all()
-    split, policies = trunk(cell), (TopK(), Random(), Top1(), TopK(), Random())
+    split, policies = cell.station.trunk(), (TopK(), Random(), Top1(), TopK(), Random())
     ids = [[n, n + 1, n + 2] for n in range(len(policies))]
 
     def parts() -> list[Segment]:
@@ -117,8 +117,8 @@ def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
 
     together, alone = parts(), parts()
     split.forward(together)
-    for one in alone:
-        split.forward([one])
+    for segment in alone:
+        split.forward([segment])
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)
         assert one.serving.meter.used == other.serving.meter.used
@@ -129,7 +129,7 @@ def test_requests_of_different_policies_share_a_step(cell: Cell) -> None:
     assert together[0].serving.meter.batched_s == together[2].serving.meter.batched_s > 0
 
 
-def test_a_layer_has_one_channel_state_however_often_policies_are_asked(
+def test_a_layer_has_one_channel_state_for_all_policies(
     cell: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near = emulating(flops=1e15, rate_bps=1e9)
@@ -137,41 +137,41 @@ def test_a_layer_has_one_channel_state_however_often_policies_are_asked(
     states = itertools.cycle([replace(near, devices=(away, *near.devices[1:])), near])
     cell.channel.state = near
     cell.start_all()
-    split = trunk(cell)
+    split = cell.station.trunk()
     parts = [part([n, n + 1, n + 2], split.cache(ROOM), RequestContext(Random())) for n in range(8)]
     monkeypatch.setattr(cell.channel, "current", lambda: next(states))
     split.forward(parts)
-    for one in parts:
-        assert 0 < one.serving.meter.eq8_s < math.inf
-        assert one.serving.meter.batched_s < math.inf
+    for segment in parts:
+        assert 0 < segment.serving.meter.eq8_s < math.inf
+        assert segment.serving.meter.batched_s < math.inf
 
 
-def routes(one: Segment) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Layer, token, experts and whether they were used, of all that its request recorded."""
-    assert one.serving.trace is not None
-    with np.load(io.BytesIO(one.serving.trace.npz())) as file:
+def routes(segment: Segment) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Layer, token, experts and whether they were used, from its request's trace."""
+    assert segment.serving.trace is not None
+    with np.load(io.BytesIO(segment.serving.trace.npz())) as file:
         columns = [file[name].reshape(9, -1) for name in ("layer", "token", "expert", "kept")]
         return np.concatenate(columns, axis=1).astype(np.int64)
 
 
-def test_what_is_lost_is_the_loss_of_the_request_whose_token_it_was(cell: Cell) -> None:
+def test_a_lost_expert_counts_for_the_request_of_its_token(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e15, rate_bps=1e9)
     for q in (0, 1, 3):
         cell.start(q)
     cell.admit(0, 1, 3)
-    split, parts = trunk(cell), []
+    split, parts = cell.station.trunk(), []
     for n in range(4):
         parts.append(part([n, n + 9, n + 18, n + 27], split.cache(ROOM), RequestContext(TopK())))
     split.forward(parts)
-    lost = [one.serving.meter.dropped for one in parts]
+    lost = [segment.serving.meter.dropped for segment in parts]
     absent = {"device": "2", "reason": "absent"}
     counted = [
         cell.counted("wdmoe_expert_dropped_total", **absent, layer=str(layer)) for layer in range(3)
     ]
-    assert sum(one.total() for one in lost) == sum(counted) > 0
-    for one, own in zip(parts, lost, strict=True):
+    assert sum(losses.total() for losses in lost) == sum(counted) > 0
+    for segment, losses in zip(parts, lost, strict=True):
         alone = RequestContext(TopK())
-        forward(split, one.ids, split.cache(ROOM), alone)
-        assert alone.meter.dropped == own
-        assert alone.meter.eq8_s == pytest.approx(one.serving.meter.eq8_s)
+        forward(split, segment.ids, split.cache(ROOM), alone)
+        assert alone.meter.dropped == losses
+        assert alone.meter.eq8_s == pytest.approx(segment.serving.meter.eq8_s)
         assert alone.meter.eq8_s > 0

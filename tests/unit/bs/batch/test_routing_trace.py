@@ -1,4 +1,4 @@
-"""The routing trace: what goes in comes out of the file."""
+"""The routing trace: its file has everything that was recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATENCY_S = np.array([0.001, 0.5, math.inf, 0.002, 0.0])
 
 
 def choice(n: int, seed: int) -> RoutingDecision:
-    """What `wlr` makes of random logits, with device 2 out of reach and 4 not shaped."""
+    """The decision of `wlr` for random logits, with device 2 out of reach and 4 not shaped."""
     logits = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
     latency_s = torch.from_numpy(LATENCY_S).float()
     selected = WeightToLatencyRatio(theta=0.2).select(Gate(logits, 2, latency_s))
@@ -26,13 +26,13 @@ def choice(n: int, seed: int) -> RoutingDecision:
     return RoutingDecision(selected, used, logits, LATENCY_S, reachable, None)
 
 
-def test_every_choice_comes_back_with_its_grounds() -> None:
+def test_every_decision_is_in_the_file_with_its_inputs() -> None:
     trace = RoutingTrace()
     prompt = [choice(6, seed) for seed in (1, 2)]
     decoded = [choice(1, seed) for seed in (3, 4)]
     for forward in (prompt, decoded):
-        for layer, one in enumerate(forward):
-            trace.add(layer, one, slice(None))
+        for layer, decision in enumerate(forward):
+            trace.add(layer, decision, slice(None))
     with np.load(io.BytesIO(trace.npz())) as file:
         rows = dict(file)
     kinds = {name: (column.dtype.name, column.shape) for name, column in rows.items()}
@@ -48,12 +48,13 @@ def test_every_choice_comes_back_with_its_grounds() -> None:
     assert rows["layer"].tolist() == [0] * 6 + [1] * 6 + [0, 1]
     assert rows["token"].tolist() == [*range(6), *range(6), 6, 6]
     made = [*prompt, *decoded]
-    expert = torch.cat([one.used.candidates for one in made]).numpy()
+    expert = torch.cat([decision.used.candidates for decision in made]).numpy()
     assert np.array_equal(rows["expert"], expert)
-    assert np.array_equal(rows["kept"], torch.cat([one.used.index < 5 for one in made]).numpy())
+    kept = torch.cat([decision.used.index < 5 for decision in made]).numpy()
+    assert np.array_equal(rows["kept"], kept)
     np.testing.assert_array_equal(rows["latency_s"], LATENCY_S.astype(np.float32)[expert])
     np.testing.assert_allclose(rows["weight"].sum(axis=1), 1, rtol=1e-6)
-    logits = torch.cat([one.logits for one in made]).numpy()
+    logits = torch.cat([decision.logits for decision in made]).numpy()
     chosen = np.take_along_axis(logits, expert, axis=1)
     np.testing.assert_allclose(
         np.log(rows["weight"][:, 0] / rows["weight"][:, 1]), chosen[:, 0] - chosen[:, 1], rtol=1e-3

@@ -1,4 +1,4 @@
-"""Over HTTP, a request that no expert touches any more: an engine and devices behind a server."""
+"""A request that loses all of its experts, over HTTP: an engine and devices behind a server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
+from tests.harness import answers
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import EngineRoom
 from tests.harness.parrot import FOLDER, tokenizer
@@ -32,8 +33,8 @@ def url(cell: Cell) -> Iterator[str]:
     vocabulary = ModelTokenizer(tokenizer())
     # Tokens of the bundled vocabulary that the tiny model does not know are not in these texts.
     room = EngineRoom(cell, decode=vocabulary.decode)
-    desk = Desk(room.engine, vocabulary, "tiny", 2048, words=40)
-    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+    desk = ServedModel(room.engine, vocabulary, "tiny", 2048, words=40)
+    app = create(desk, ChatTemplate(FOLDER), 8, answers.health)
     with room.running(), serve(app) as url:
         yield url
 

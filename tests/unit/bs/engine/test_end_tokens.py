@@ -1,4 +1,4 @@
-"""The end tokens of a checkpoint are those of any of its files."""
+"""The end tokens of a checkpoint are those of all its files."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def end_of_turn(folder: Path) -> int:
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
 @pytest.mark.parametrize("token", [CHATML, {"content": CHATML, "special": True}])
-def test_a_fine_tune_for_chats_ends_as_its_tokenizer_says(
+def test_a_fine_tune_for_chats_ends_with_the_token_of_its_tokenizer(
     folder: Path, name: str, token: Any
 ) -> None:
     put(folder, name, {"eos_token": token})
     assert ends(folder) == {0, end_of_turn(folder)}
 
 
-def test_both_files_of_numbers_count(folder: Path) -> None:
+def test_both_files_with_token_numbers_count(folder: Path) -> None:
     put(folder, "generation_config.json", {"eos_token_id": [4, 5]})
     put(folder, "config.json", {"eos_token_id": 6})
     assert ends(folder) == {4, 5, 6}
 
 
-def test_what_says_nothing_adds_nothing(folder: Path) -> None:
+def test_an_empty_field_adds_no_end_token(folder: Path) -> None:
     (folder / "config.json").unlink()
     put(folder, "generation_config.json", {"eos_token_id": None})
     put(folder, "tokenizer_config.json", {"eos_token": None})

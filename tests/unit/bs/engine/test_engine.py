@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contracts.channel_state import PolicyState
-from orchestrator.results import schema
+from orchestrator.contracts.http import Probes
+from orchestrator.contracts.policy import PolicySpec
+from orchestrator.contracts.time_parts import PARTS
 from orchestrator.selection.policies.topk import TopK
 from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.queue import MAX_WAITING
 from services.bs.engine.request import Event, Finished, FullError, Piece
-from services.bs.experts.prober import ProbeRequest, Probes
+from services.bs.experts.prober import ProbeSeries
 from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import Answer, EngineRoom, asking
 
@@ -23,7 +25,7 @@ from orchestrator.selection.policies.topk import TopK
 
 
 class Limited(Policy):
-    \"\"\"With a parameter that may have no value.\"\"\"
+    \"\"\"A policy with an optional parameter.\"\"\"
 
     limit: int | None = None
     share: float = 0.5
@@ -40,61 +42,53 @@ def room(cell: Cell) -> EngineRoom:
     return EngineRoom(cell)
 
 
-PARTS = [
-    *("queue_s", "gate_s", "selection_s", "downlink_s", "compute_s", "uplink_s", "wait_s"),
-    *("combine_s", "trunk_s", "overhead_s"),
-]
-
-
 def texts(answers: list[Answer]) -> list[str]:
     return [answer.text() for answer in answers]
 
 
-def test_a_parameter_without_a_value_is_not_told(cell: Cell, folder: Path) -> None:
+def test_a_parameter_without_a_value_is_not_reported(cell: Cell, folder: Path) -> None:
     (folder / "limited.py").write_text(LIMITED)
     cell.channel.state = replace(emulating(flops=1e12), policy=PolicyState("limited"))
     cell.start_all()
     answer = asking([[1, 2]], 2)
     EngineRoom(cell).serve(answer)
-    policy = answer.end.timings["policy"]
-    assert policy == {"name": "limited", "params": {"share": 0.5}}
-    assert schema.Policy.model_validate(policy).label == "limited"
+    policy = answer.end.timings.policy
+    assert policy == PolicySpec(name="limited", params={"share": 0.5})
+    assert policy.label == "limited"
 
 
-def test_requests_share_messages_and_have_their_tokens_to_themselves(
-    cell: Cell, room: EngineRoom
-) -> None:
+def test_requests_share_messages_and_count_their_own_tokens(cell: Cell, room: EngineRoom) -> None:
     answers = [asking([[n + 1] * (n + 2)], 6) for n in range(4)]
     room.serve(*answers)
-    told = [answer.end.timings for answer in answers]
-    for n, timings in enumerate(told):
-        assert (timings["prompt_tokens"], timings["completion_tokens"]) == (n + 2, 6)
-        assert sum(timings["experts"]["used"].values()) == 2 * 3 * (n + 2 + 5)
-        assert timings["batch"] == 4
-        assert sum(timings[part] for part in PARTS) == pytest.approx(
-            timings["end_to_end_s"], rel=1e-9
+    all_timings = [answer.end.timings for answer in answers]
+    for n, timings in enumerate(all_timings):
+        assert (timings.prompt_tokens, timings.completion_tokens) == (n + 2, 6)
+        assert sum(timings.experts.used.values()) == 2 * 3 * (n + 2 + 5)
+        assert timings.batch == 4
+        assert sum(getattr(timings, part) for part in PARTS) == pytest.approx(
+            timings.end_to_end_s, rel=1e-9
         )
-        assert timings["trunk_s"] > 0 < timings["uplink_s"]
+        assert timings.trunk_s > 0 < timings.uplink_s
     sent = sum(cell.counted("wdmoe_device_messages_total", device=str(q)) for q in range(4))
     assert sent <= 4 * 3 * 6
-    assert sent < sum(timings["device_messages"] for timings in told)
-    assert len({timings["batched_s"] for timings in told}) == 1
-    assert sum(timings["eq8_s"] for timings in told) > told[0]["batched_s"]
+    assert sent < sum(timings.device_messages for timings in all_timings)
+    assert len({timings.batched_s for timings in all_timings}) == 1
+    assert sum(timings.eq8_s for timings in all_timings) > all_timings[0].batched_s
 
 
-def test_what_prompts_begin_with_is_one_prompts_tokens(room: EngineRoom) -> None:
+def test_a_shared_prefix_counts_as_tokens_of_one_prompt(room: EngineRoom) -> None:
     beginning = [3, 14, 15, 9, 2]
     answer = asking([[*beginning, 6], [*beginning, 5, 35], [*beginning, 8]], 0, echo=True)
     alone = asking([[*beginning, 6]], 0, echo=True)
     room.serve(answer, alone)
     timings = answer.end.timings
-    assert timings["prompt_tokens"] == 5 + 1 + 2 + 1
-    assert sum(timings["experts"]["used"].values()) == 2 * 3 * timings["prompt_tokens"]
-    a_token_s = [a.end.timings["eq8_s"] / a.end.timings["prompt_tokens"] for a in (answer, alone)]
+    assert timings.prompt_tokens == 5 + 1 + 2 + 1
+    assert sum(timings.experts.used.values()) == 2 * 3 * timings.prompt_tokens
+    a_token_s = [a.end.timings.eq8_s / a.end.timings.prompt_tokens for a in (answer, alone)]
     assert a_token_s[0] == pytest.approx(a_token_s[1])  # all devices are equal
 
 
-def test_those_that_end_leave_and_those_that_wait_join_in_their_order(room: EngineRoom) -> None:
+def test_ended_requests_leave_and_waiting_ones_join_in_order(room: EngineRoom) -> None:
     began: list[int] = []
 
     def begins(n: int) -> Answer:
@@ -108,7 +102,7 @@ def test_those_that_end_leave_and_those_that_wait_join_in_their_order(room: Engi
     room.serve(*answers)
     assert began == list(range(len(answers)))
     assert [a.end.completion_tokens for a in answers] == [2 + n % 3 for n in range(len(answers))]
-    assert max(a.end.timings["batch"] for a in answers) <= MAX_RUNNING
+    assert max(a.end.timings.batch for a in answers) <= MAX_RUNNING
 
 
 def test_a_full_queue_refuses(room: EngineRoom) -> None:
@@ -118,7 +112,7 @@ def test_a_full_queue_refuses(room: EngineRoom) -> None:
         room.engine.submit(asking([[1]], 1).request)
 
 
-def test_one_that_is_cancelled_leaves_the_others_as_they_are(cell: Cell, room: EngineRoom) -> None:
+def test_a_cancelled_request_does_not_change_the_others(cell: Cell, room: EngineRoom) -> None:
     alone = asking([[4, 5]], 8)
     room.serve(alone)
     stays, in_the_queue = asking([[4, 5]], 8), asking([[3]], 500)
@@ -137,10 +131,10 @@ def test_one_that_is_cancelled_leaves_the_others_as_they_are(cell: Cell, room: E
     assert cell.counted("wdmoe_requests_total", outcome="ok") == 2
 
 
-def test_a_request_that_fails_takes_no_other_with_it(cell: Cell, room: EngineRoom) -> None:
+def test_a_failing_request_does_not_end_the_others(cell: Cell, room: EngineRoom) -> None:
     def fail(event: Event) -> None:
         if isinstance(event, Piece):
-            raise OSError("nobody listens")
+            raise OSError("no client listens")
 
     bad, good = asking([[1, 2]], 8, fail), asking([[4, 5]], 8)
     room.serve(bad, good)
@@ -149,7 +143,7 @@ def test_a_request_that_fails_takes_no_other_with_it(cell: Cell, room: EngineRoo
     assert cell.counted("wdmoe_requests_total", outcome="error") == 1
 
 
-def test_after_a_step_that_fails_the_engine_goes_on(
+def test_the_engine_goes_on_after_a_failed_step(
     room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = [asking([[1, 2]], 8), asking([[4, 5]], 8)]
@@ -162,7 +156,7 @@ def test_after_a_step_that_fails_the_engine_goes_on(
     assert later.end.completion_tokens == 8
 
 
-def test_without_a_device_there_is_no_answer(cell: Cell) -> None:
+def test_a_request_fails_without_any_device(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e15)
     answer = asking([[1]])
     EngineRoom(cell).serve(answer)
@@ -189,7 +183,7 @@ def test_an_answer_counts_the_experts_that_its_tokens_lost(cell: Cell) -> None:
     cell.admit(0, 1, 2)
     answer = asking([list(range(20))], 8)
     EngineRoom(cell).serve(answer)
-    lost = sum(answer.end.timings["experts"]["dropped"].values())
+    lost = sum(answer.end.timings.experts.dropped.values())
     (finished,) = (event for event in answer.events if isinstance(event, Finished))
     assert finished.experts_lost == answer.end.experts_lost == lost > 0
 
@@ -197,7 +191,7 @@ def test_an_answer_counts_the_experts_that_its_tokens_lost(cell: Cell) -> None:
 def test_requests_are_served_between_the_probes_of_a_series(room: EngineRoom) -> None:
     order: list[str] = []
 
-    def asked(name: str) -> Answer:
+    def named(name: str) -> Answer:
         return asking([[1, 2]], 5, lambda event: order.append(name))
 
     def probed(probes: Probes | str) -> None:
@@ -205,8 +199,8 @@ def test_requests_are_served_between_the_probes_of_a_series(room: EngineRoom) ->
         assert len(probes.down) == len(probes.up) == len(probes.loopback_s) == 3
         order.append("probes")
 
-    series = ProbeRequest(1, 100, 3, probed)
-    room.serve(asked("before"), series, asked("after"))
+    series = ProbeSeries(1, 100, 3, probed)
+    room.serve(named("before"), series, named("after"))
     assert list(dict.fromkeys(order)) == ["before", "after", "probes"]
     assert order.index("after") == order.count("before")
 
@@ -216,7 +210,7 @@ def test_a_series_of_probes_ends_when_its_client_leaves(room: EngineRoom) -> Non
         series.cancelled = True
 
     delivered: list[Probes | str] = []
-    series = ProbeRequest(1, 100, 100, delivered.append)
+    series = ProbeSeries(1, 100, 100, delivered.append)
     room.serve(series, asking([[1, 2]], 2, leave))
     assert series.probes is not None
     assert len(series.probes.down) == 1
@@ -236,9 +230,9 @@ def test_a_request_keeps_the_policy_that_it_began_with(cell: Cell, room: EngineR
     room.serve(first)
     room.serve(later)
     assert first.text() == alone.text()
-    told = [answer.end.timings for answer in (first, later)]
-    assert [timings["policy"]["name"] for timings in told] == ["topk", "top1"]
-    used = [sum(timings["experts"]["used"].values()) for timings in told]
+    all_timings = [answer.end.timings for answer in (first, later)]
+    assert [timings.policy.name for timings in all_timings] == ["topk", "top1"]
+    used = [sum(timings.experts.used.values()) for timings in all_timings]
     assert used == [2 * 3 * (3 + 5), 3 * (3 + 5)]
 
 
@@ -254,5 +248,5 @@ def test_an_answer_does_not_depend_on_the_others_beside_it(
     together = [asking([prompt], 10) for prompt in prompts]
     room.serve(*together)
     assert texts(together) == texts(alone)
-    used = [[a.end.timings["experts"]["used"] for a in some] for some in (alone, together)]
+    used = [[a.end.timings.experts.used for a in some] for some in (alone, together)]
     assert used[0] == used[1]

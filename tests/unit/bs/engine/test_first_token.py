@@ -1,4 +1,4 @@
-"""When tokens are made, as a replay sees it: the bundled model on devices that take their time."""
+"""The times of tokens, as a replay sees them: the bundled model on slow devices."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import pytest
 
 from orchestrator.client.client import Client, now_s
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction, Emulation
+from orchestrator.contracts.http import Status
 from orchestrator.moe.checkpoint import Checkpoint
 from orchestrator.prompts.prompt import Prompt
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
-from orchestrator.results.schema import Channel, Request
+from orchestrator.results.schema import Request
 from services.bs.http.app import create
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
+from tests.harness import answers
 from tests.harness.cell import around
 from tests.harness.engine_room import EngineRoom
 from tests.harness.parrot import FOLDER, Http, tokenizer
@@ -29,7 +31,7 @@ TOKEN_S = 0.03
 EMULATE = Emulation(hidden_size=512, intermediate_size=1024, bits_per_element=16)
 PROMPT = "Name a material that is soft.\nAnswer:"
 # The answer's whole text may be the beginning of the first one, which hides it until its end.
-MET = Realisation(Channel.model_validate(CHANNEL), 0)
+MET = Realisation(Status.model_validate(CHANNEL), 0)
 STOPS = [["\n"], ["zzz", "\n\n"], [" a long stop string that never comes", "\n"]]
 
 
@@ -44,8 +46,8 @@ def url() -> Iterator[str]:
         cell.start_all()
         vocabulary = ModelTokenizer(tokenizer())
         room = EngineRoom(cell, ends=frozenset([0]), decode=vocabulary.decode)
-        desk = Desk(room.engine, vocabulary, "bundled", 2048, words=912)
-        app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+        desk = ServedModel(room.engine, vocabulary, "bundled", 2048, words=912)
+        app = create(desk, ChatTemplate(FOLDER), 8, answers.health)
         with room.running(), serve(app) as url:
             yield url
 

@@ -1,4 +1,4 @@
-"""Keys and values in bounded memory: who waits for room, and who never has it."""
+"""Keys and values in bounded memory: requests that wait for room, and requests that never fit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from services.bs.engine.trunk import Trunk
 from services.bs.http.app import create
 from services.bs.http.openai import completions
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
-from tests.harness.cell import CPU, Cell, emulating, trunk
+from tests.harness import answers
+from tests.harness.cell import CPU, Cell, emulating
 from tests.harness.engine_room import Answer, EngineRoom, asking
 from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
 from tests.harness.serving import serve
@@ -35,14 +36,14 @@ def room(cell: Cell) -> EngineRoom:
 
 
 def held(room: EngineRoom) -> int:
-    return sum(one.positions for one in room.engine._running)
+    return sum(request.positions for request in room.engine._running)
 
 
 def test_a_position_takes_the_bytes_of_its_cache(cell: Cell) -> None:
-    one = trunk(cell)
-    cache = one.cache(7)
+    split = cell.station.trunk()
+    cache = split.cache(7)
     tensors = [tensor for layer in cache._layers for tensor in layer]
-    assert sum(tensor.nbytes for tensor in tensors) == 7 * one.position_bytes
+    assert sum(tensor.nbytes for tensor in tensors) == 7 * split.position_bytes
 
 
 def test_requests_wait_until_there_is_memory_for_them(room: EngineRoom) -> None:
@@ -60,7 +61,7 @@ def test_requests_wait_until_there_is_memory_for_them(room: EngineRoom) -> None:
     assert held(room) == 0
 
 
-def test_memory_that_waits_for_nobody_gives_the_same_answers(cell: Cell, room: EngineRoom) -> None:
+def test_scarce_and_ample_memory_give_the_same_answers(cell: Cell, room: EngineRoom) -> None:
     def several() -> list[Answer]:
         prompts = [[[n, 1, 2, 3]] for n in range(8)]
         return [asking(prompt, 6) for prompt in [*prompts, [[5, 6, 7, n] for n in range(6)]]]
@@ -74,7 +75,7 @@ def test_memory_that_waits_for_nobody_gives_the_same_answers(cell: Cell, room: E
         assert [one.text(n) for n in sequences] == [other.text(n) for n in sequences]
 
 
-def test_memory_that_is_not_there_after_all_ends_one_request(
+def test_running_out_of_memory_ends_only_the_request_that_needs_it(
     room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = Trunk.cache
@@ -104,9 +105,9 @@ def test_a_request_that_never_fits_is_refused_with_the_reason(
     assert fits.end.completion_tokens == 12
 
 
-def test_over_http_it_is_a_400(room: EngineRoom) -> None:
-    desk = Desk(room.engine, ModelTokenizer(tokenizer()), "tiny", 2048, words=40)
-    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}))
+def test_a_request_that_never_fits_is_a_400_over_http(room: EngineRoom) -> None:
+    desk = ServedModel(room.engine, ModelTokenizer(tokenizer()), "tiny", 2048, words=40)
+    app = create(desk, ChatTemplate(FOLDER), 8, answers.health)
     with room.running(), serve(app) as url:
         http = Http(url)
         message = http.refused("/v1/completions", {"prompt": [1, 2], "max_tokens": 500})
@@ -134,6 +135,6 @@ def test_logits_of_every_position_are_bounded_by_bytes(
     assert message == "logits: would have 76608 bytes; allowed: with up to 20 tokens"
 
 
-def test_what_is_configured_holds_else_a_share_of_what_is_free() -> None:
+def test_the_configured_size_holds_or_else_a_share_of_free_memory() -> None:
     assert kv_memory.kv_bytes(3, CPU) == 3 << 20
     assert 1 << 20 < kv_memory.kv_bytes(0, torch.device("cpu")) < 1 << 45

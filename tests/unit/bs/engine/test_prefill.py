@@ -1,4 +1,4 @@
-"""Prompts in chunks: what they compute, who goes on meanwhile, and how much a step has of them."""
+"""Prompts in chunks: what they compute, what goes on meanwhile, and how much of them a step has."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def room(cell: Cell) -> EngineRoom:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Of each step that the test takes, its tokens and for how many logits were computed."""
+    """The tokens of each step of the test, and how many of them have logits."""
     found: list[tuple[int, int]] = []
     forward = Trunk.forward
 
@@ -56,8 +56,8 @@ def several() -> list[Answer]:
     ]
 
 
-def told(answers: Iterable[Answer]) -> list[tuple[list[int], list[float]]]:
-    """Each sequence's tokens and their log-probabilities, its prompt's with an echo."""
+def scored(answers: Iterable[Answer]) -> list[tuple[list[int], list[float]]]:
+    """Each sequence's tokens and their log-probabilities, with its prompt's if it is echoed."""
     found = []
     for answer in answers:
         for index in range(len(answer.request.prompts)):
@@ -80,7 +80,7 @@ def test_chunks_compute_what_whole_prompts_do(
     room.serve(*actual)
     assert max(tokens for tokens, _ in steps) <= STEP + MAX_RUNNING
     assert max(wanted for _, wanted in steps) <= STEP + MAX_RUNNING
-    for one, other in zip(told(actual), told(expected), strict=True):
+    for one, other in zip(scored(actual), scored(expected), strict=True):
         assert one[0] == other[0]
         assert one[1] == pytest.approx(other[1], abs=1e-4)
     first, second = (answers[-1].end.logits for answers in (actual, expected))
@@ -88,11 +88,11 @@ def test_chunks_compute_what_whole_prompts_do(
     assert second is not None
     assert first.shape == second.shape == (19 + 2, 40)
     assert (first - second).abs().max() < 1e-4
-    used = [[a.end.timings["experts"]["used"] for a in answers] for answers in (actual, expected)]
+    used = [[a.end.timings.experts.used for a in answers] for answers in (actual, expected)]
     assert used[0] == used[1]
 
 
-def test_others_go_on_while_a_long_prompt_is_read(
+def test_other_requests_go_on_while_a_long_prompt_is_read(
     room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_chunks(monkeypatch)
@@ -106,7 +106,7 @@ def test_others_go_on_while_a_long_prompt_is_read(
     assert order.index("long") == 8
 
 
-def test_where_chunks_end_depends_on_the_prompt_alone(
+def test_chunk_boundaries_depend_on_the_prompt_alone(
     cell: Cell, room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_chunks(monkeypatch)

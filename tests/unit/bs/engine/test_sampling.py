@@ -1,4 +1,4 @@
-"""Tokens are chosen as transformers' generate() and OpenAI's definitions have it."""
+"""Tokens are chosen as transformers' generate() and OpenAI's definitions do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model() -> MixtralForCausalLM:
 
 
 def generate(model: MixtralForCausalLM, sampling: Sampling) -> Any:
-    """What transformers makes of it: sequences, logits, and scores, the processed logits."""
+    """Return what transformers generates: sequences, logits, and scores, the processed logits."""
     biases = [[[token], float(bias)] for token, bias in sampling.logit_bias.items()]
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=not sampling.greedy,
@@ -89,14 +89,14 @@ def test_scores_and_tokens_are_those_of_transformers(
         assert draw(logits[0]) == token
 
 
-def test_frequency_and_presence_count_what_was_made_and_not_the_prompt() -> None:
+def test_frequency_and_presence_penalties_count_only_the_completion() -> None:
     draw = Draw(Sampling(frequency_penalty=0.5, presence_penalty=1.0), [2, 2, 2], 4, ENDS)
     logits = torch.tensor([0.0, 10, 9, 8])
     assert [draw(logits) for _ in range(3)] == [1, 2, 1]
     assert draw.scores(logits).tolist() == [0, 10 - 2 * 0.5 - 1, 9 - 0.5 - 1, 8]
 
 
-def test_draws_have_the_chances_of_the_softmax_of_what_is_left() -> None:
+def test_draws_follow_the_softmax_of_the_remaining_tokens() -> None:
     logits = torch.tensor([3.0, 2.5, 2.0, 1.0, 0.0, -1.0])
     sampling = Sampling(temperature=2.0, seed=1, top_k=4, logit_bias={0: -1.0})
     draw = Draw(sampling, [0], 4000, ENDS)
@@ -123,7 +123,7 @@ def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_it(
 
 
 @given(LOGITS, st.integers(1, 40), st.floats(0, 1))
-def test_greedy_decoding_does_not_depend_on_what_only_draws_use(
+def test_greedy_decoding_does_not_depend_on_the_parameters_of_draws(
     logits: torch.Tensor, top_k: int, share: float
 ) -> None:
     sampling = Sampling(top_k=top_k, top_p=share, min_p=share)
@@ -131,7 +131,7 @@ def test_greedy_decoding_does_not_depend_on_what_only_draws_use(
     assert Draw(sampling, [0], 1, ENDS)(logits) == int(logits.argmax())
 
 
-def test_choices_have_seeds_of_their_own_which_are_those_of_the_next_requests() -> None:
+def test_each_choice_has_the_next_seed() -> None:
     logits = torch.linspace(0, 2, 500)
 
     def drawn(seed: int, choice: int) -> list[int]:

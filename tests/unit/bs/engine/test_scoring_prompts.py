@@ -1,4 +1,4 @@
-"""Log-probabilities: the whole model's, whatever prompts share and whoever else is served."""
+"""Log-probabilities are the whole model's, whatever prompts share and whatever else is served."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def expected(cell: Cell, ids: list[int]) -> torch.Tensor:
     return logprobs
 
 
-def check(told: TokenLogprob, row: torch.Tensor, top: int) -> None:
-    assert told.logprob == pytest.approx(float(row[told.token]), abs=1e-4)
+def check(scored: TokenLogprob, row: torch.Tensor, top: int) -> None:
+    assert scored.logprob == pytest.approx(float(row[scored.token]), abs=1e-4)
     best = row.topk(top)
-    assert [token for token, _ in told.top] == best.indices.tolist()
-    assert [logprob for _, logprob in told.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert [token for token, _ in scored.top] == best.indices.tolist()
+    assert [logprob for _, logprob in scored.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
 PROMPTS = [[3, 14, 15, 9, 26], [3, 14, 15, 5], [3, 14, 15, 9, 2, 6, 5], [3, 14, 15, 35, 8, 9]]
@@ -46,24 +46,24 @@ def test_an_echo_has_the_log_probabilities_of_the_whole_model(
     beside = [asking([[n, n + 1]], 9) for n in range(3)]
     room.serve(*beside, scored)
     for index, prompt in enumerate(PROMPTS):
-        told = [*scored.echo(index), *scored.tokens(index)]
-        ids = [token.token for token in told]
+        tokens = [*scored.echo(index), *scored.tokens(index)]
+        ids = [token.token for token in tokens]
         assert ids[: len(prompt)] == prompt
         assert len(ids) == len(prompt) + max_tokens
-        assert told[0] == TokenLogprob(prompt[0], None)
-        for one, row in zip(told[1:], expected(cell, ids), strict=False):
-            check(one, row, top)
+        assert tokens[0] == TokenLogprob(prompt[0], None)
+        for token, row in zip(tokens[1:], expected(cell, ids), strict=False):
+            check(token, row, top)
     assert scored.reasons() == dict.fromkeys(range(4), "length")
     assert scored.end.completion_tokens == 4 * max_tokens
 
 
-def test_what_prompts_begin_with_is_computed_once(room: EngineRoom) -> None:
+def test_a_shared_prefix_is_computed_once(room: EngineRoom) -> None:
     scored = asking(PROMPTS, 0, echo=True, logprobs=0)
     room.serve(scored)
-    used = sum(scored.end.timings["experts"]["used"].values())
-    assert used == 2 * 3 * scored.end.timings["prompt_tokens"]
-    assert scored.end.timings["prompt_tokens"] == 3 + sum(len(prompt) - 3 for prompt in PROMPTS)
-    assert scored.end.timings["device_messages"] <= 3 * 4
+    used = sum(scored.end.timings.experts.used.values())
+    assert used == 2 * 3 * scored.end.timings.prompt_tokens
+    assert scored.end.timings.prompt_tokens == 3 + sum(len(prompt) - 3 for prompt in PROMPTS)
+    assert scored.end.timings.device_messages <= 3 * 4
 
 
 def test_more_prompts_than_may_run_at_once_are_scored_one_after_another(
@@ -75,7 +75,7 @@ def test_more_prompts_than_may_run_at_once_are_scored_one_after_another(
     for index in (0, 33, 69):
         row = expected(cell, prompts[index])[2]
         check(scored.echo(index)[3], row, 0)
-    assert sum(scored.end.timings["experts"]["used"].values()) == 2 * 3 * (2 + 2 * 70)
+    assert sum(scored.end.timings.experts.used.values()) == 2 * 3 * (2 + 2 * 70)
 
 
 def test_prompts_are_completed_as_each_would_be_alone(room: EngineRoom) -> None:
@@ -95,9 +95,7 @@ def test_an_echo_without_log_probabilities_has_the_tokens(room: EngineRoom) -> N
     assert not any(answer.text(index) for index in (0, 1))
 
 
-def test_every_token_made_is_told_whatever_becomes_of_its_text(
-    cell: Cell, room: EngineRoom
-) -> None:
+def test_every_token_made_is_reported_even_if_its_text_is_cut(cell: Cell, room: EngineRoom) -> None:
     plain = asking([[5, 6]], 8)
     room.serve(plain)
     third = plain.text().split()[2]
@@ -121,5 +119,5 @@ def test_every_token_made_is_told_whatever_becomes_of_its_text(
         ([[1, 2, 3, 4], [1, 2, 9, 4], [1, 2, 3, 4]], 2),
     ],
 )
-def test_each_prompt_has_a_token_of_its_own(prompts: list[list[int]], shared: int) -> None:
+def test_each_prompt_keeps_a_token_of_its_own(prompts: list[list[int]], shared: int) -> None:
     assert shared_tokens(prompts) == shared

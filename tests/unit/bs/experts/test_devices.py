@@ -1,4 +1,4 @@
-"""Admission: only a device of the stack that holds the same model is let in."""
+"""Admission: only devices of the stack that hold the same model are admitted."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from tests.harness.cell import EXPERTS, Cell
     ("field", "value"),
     [("fingerprint", "another"), ("expert", 2), ("layers", 4), ("hidden_size", 8), ("device", 2)],
 )
-def test_a_device_that_does_not_fit_is_told_which_field(cell: Cell, field: str, value: Any) -> None:
+def test_a_device_that_does_not_fit_is_refused_with_the_field(
+    cell: Cell, field: str, value: Any
+) -> None:
     hello = replace(cell.hello(1), **{field: value})
     answer = cell.say(cell.socket(1), hello)
     assert isinstance(answer, wire.Refused)
     assert answer.reason.startswith(f"{field} is {value!r}")
-    assert not cell.roster.devices[1].admitted
-    assert cell.roster.devices[1].refused == answer.reason
+    assert not cell.devices.devices[1].admitted
+    assert cell.devices.devices[1].refused == answer.reason
 
 
 def test_a_device_of_another_build_is_admitted_and_its_build_is_kept(cell: Cell) -> None:
     hello = replace(cell.hello(1), build="source 0123, torch 2.9.0")
     assert cell.say(cell.socket(1), hello) == wire.Welcome()
-    assert cell.roster.devices[1].build == "source 0123, torch 2.9.0"
-    assert cell.roster.devices[0].build is None
+    assert cell.devices.devices[1].build == "source 0123, torch 2.9.0"
+    assert cell.devices.devices[0].build is None
 
 
 def test_noise_is_counted_and_the_connection_survives(cell: Cell) -> None:

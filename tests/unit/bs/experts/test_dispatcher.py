@@ -20,24 +20,14 @@ from orchestrator.selection import Selection
 from orchestrator.selection.policies.topk import TopK
 from services.bs.batch.batch import ForwardBatch
 from services.bs.batch.decision import RoutingDecision
-from services.bs.batch.expert_call import between
+from services.bs.batch.expert_call import align_clock
+from services.bs.batch.layer_record import LayerRecord
 from services.bs.batch.request_context import RequestContext
 from services.bs.experts.latency_estimator import ENOUGH
 from services.bs.experts.patience import LEAST_FLOPS
 from services.device.experts import Experts
 from services.net import wire
-from tests.harness.cell import (
-    CPU,
-    EXPERTS,
-    ROOM,
-    TINY,
-    Cell,
-    around,
-    emulating,
-    forward,
-    part,
-    trunk,
-)
+from tests.harness.cell import CPU, EXPERTS, ROOM, TINY, Cell, around, emulating, forward, part
 
 
 def chosen(
@@ -46,7 +36,7 @@ def chosen(
     weight: list[list[float]],
     candidates: list[list[int]] | None = None,
 ) -> RoutingDecision:
-    """A choice of experts that can all be reached, for len(index) tokens."""
+    """A decision for len(index) tokens, of experts that can all be reached."""
     before = torch.tensor(candidates or index)
     selected = Selection(torch.tensor(index), torch.tensor(weight), before)
     return RoutingDecision(
@@ -59,19 +49,33 @@ def chosen(
     )
 
 
+def run(
+    cell: Cell, hidden: torch.Tensor, decision: RoutingDecision, batch: ForwardBatch
+) -> torch.Tensor:
+    """Run layer 1 as RemoteMoe does after selection."""
+    record = LayerRecord(1, decisions=[decision])
+    cell.dispatcher.send(hidden, record)
+    cell.station.layer_metrics.book_selection(record, batch)
+    cell.dispatcher.wait()
+    output = cell.dispatcher.combine(hidden, record)
+    cell.station.layer_metrics.book_answers(record, batch)
+    batch.book(record)
+    return output
+
+
 def run_layer(
     cell: Cell,
     index: list[list[int]],
     weight: list[list[float]],
     candidates: list[list[int]] | None = None,
 ) -> Any:
-    """One layer over len(index) tokens: the inputs, the output, and the meter."""
+    """Run a layer over len(index) tokens; return the inputs, the output, and the meter."""
     torch.manual_seed(1)
     hidden = torch.randn(len(index), 16)
     choice = chosen(cell, index, weight, candidates)
     served = RequestContext(TopK())
-    step = ForwardBatch([part([0] * len(index), trunk(cell).cache(ROOM), served)], EXPERTS)
-    output = cell.dispatcher.layer(1, hidden, [choice], step)
+    step = ForwardBatch([part([0] * len(index), cell.station.trunk().cache(ROOM), served)], EXPERTS)
+    output = run(cell, hidden, choice, step)
     step.close()
     return hidden, output, served.meter
 
@@ -84,7 +88,7 @@ def test_the_split_model_computes_what_the_whole_one_does(cell: Cell) -> None:
     for q in range(EXPERTS):
         cell.start(q)
     cell.admit(*range(EXPERTS))
-    split, served = trunk(cell), RequestContext(TopK())
+    split, served = cell.station.trunk(), RequestContext(TopK())
     whole = MixtralForCausalLM.from_pretrained(cell.checkpoint.folder, dtype=torch.float32)
     ids = [3, 14, 15, 9, 26, 5, 35]
     cache = split.cache(ROOM)
@@ -101,14 +105,14 @@ def test_outputs_are_summed_by_weight(cell: Cell) -> None:
     cell.start(2)
     cell.admit(0, 2)
     hidden, output, meter = run_layer(cell, [[0, 2], [2, 4]], [[0.75, 0.25], [1.0, 0.0]])
-    both, one = expert(cell, 0, hidden), expert(cell, 2, hidden)
-    expected = torch.stack([0.75 * both[0] + 0.25 * one[0], one[1]])
+    first, second = expert(cell, 0, hidden), expert(cell, 2, hidden)
+    expected = torch.stack([0.75 * first[0] + 0.25 * second[0], second[1]])
     torch.testing.assert_close(output, expected)
     assert meter.used == {0: 1, 2: 2}
     assert meter.device_messages == 2
 
 
-def test_a_device_that_was_never_there_costs_its_share_only(cell: Cell) -> None:
+def test_an_absent_device_costs_only_its_share(cell: Cell) -> None:
     cell.start(0)
     cell.admit(0)
     hidden, output, meter = run_layer(cell, [[0, 3]], [[0.6, 0.4]])
@@ -118,7 +122,7 @@ def test_a_device_that_was_never_there_costs_its_share_only(cell: Cell) -> None:
     assert cell.counted("wdmoe_expert_dropped_total", **reason) == 1
 
 
-def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) -> None:
+def test_a_device_that_falls_silent_during_its_work_is_given_up(cell: Cell) -> None:
     cell.start(0)
     mute = cell.socket(1)
     assert cell.say(mute, cell.hello(1)) == wire.Welcome()
@@ -127,7 +131,7 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     torch.testing.assert_close(output[0], expert(cell, 0, hidden)[0])
     assert torch.equal(output[1], torch.zeros(16))
     assert meter.dropped == {1: 2}
-    assert not cell.roster.devices[1].admitted
+    assert not cell.devices.devices[1].admitted
     assert cell.counted("wdmoe_device_up", device="1") == 0
     assert cell.counted("wdmoe_slowest_device_total", device="1") == 1
     assert cell.counted("wdmoe_slowest_device_total", device="0") == 0
@@ -138,7 +142,7 @@ def test_a_device_that_falls_silent_with_work_in_hand_is_given_up(cell: Cell) ->
     assert cell.say(mute, cell.hello(1)) == wire.Welcome()
 
 
-def test_a_device_that_leaves_with_work_in_hand_is_not_waited_for(
+def test_a_device_that_leaves_during_its_work_is_not_waited_for(
     cell: Cell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell.channel.state = emulating(flops=1e8)  # so that an answer may take a minute
@@ -155,12 +159,12 @@ def test_a_device_that_leaves_with_work_in_hand_is_not_waited_for(
     assert "device-1 lost: unreachable" in capsys.readouterr().out
 
 
-def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
+def test_a_sequence_without_any_expert_in_a_layer_is_detected(cell: Cell) -> None:
     cell.start(0)
     mute = cell.socket(1)
     cell.say(mute, cell.hello(1))
     cell.admit(0, 1)
-    split, policy = trunk(cell), TopK()
+    split, policy = cell.station.trunk(), TopK()
     servings = [RequestContext(policy) for _ in range(4)]
     parts = [
         part([0] * tokens, split.cache(ROOM), served)
@@ -169,13 +173,14 @@ def test_a_sequence_without_any_expert_in_a_layer_is_found(cell: Cell) -> None:
     index = [[0, 1], [1, 4], [1, 4], [0, 4], [1, 4], [4, 4]]  # the last is the policy's choice
     choice = chosen(cell, index, [[0.5, 0.5]] * len(index))
     step = ForwardBatch(parts, EXPERTS)
-    # Of 2, 1, 2 and 1 tokens: one of the first has no expert, all of the second, one of the third.
-    cell.dispatcher.layer(1, torch.randn(len(index), 16), [choice], step)
+    # Tokens without an expert: one of the first sequence's two, the second's only one, one of the
+    # third's two.
+    run(cell, torch.randn(len(index), 16), choice, step)
     assert [served.untouched for served in servings] == [None, 1, None, None]
 
 
 class SlowExperts(Experts):
-    """A device that computes as many FLOP/s."""
+    """The experts of a device that computes `flops` FLOP/s."""
 
     flops: float
 
@@ -189,7 +194,7 @@ def slow(flops: float) -> type[Experts]:
     return type("Slow", (SlowExperts,), {"flops": flops})
 
 
-def test_a_long_prompt_has_the_time_that_computing_takes(
+def test_the_deadline_of_a_long_prompt_includes_its_computing_time(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("large")
@@ -203,7 +208,7 @@ def test_a_long_prompt_has_the_time_that_computing_takes(
     assert meter.used == {0: 3000}
 
 
-def test_a_device_has_the_time_that_its_answers_show_it_to_need(cell: Cell) -> None:
+def test_the_deadline_of_a_device_follows_its_measured_speed(cell: Cell) -> None:
     token_s = 0.02
     cell.start(0, slow(6 * 16 * 24 / token_s))
     cell.admit(0)
@@ -214,7 +219,7 @@ def test_a_device_has_the_time_that_its_answers_show_it_to_need(cell: Cell) -> N
     assert meter.used == {0: 100}
 
 
-def test_a_device_that_computes_for_nobody_is_not_silent(cell: Cell) -> None:
+def test_a_device_that_computes_for_an_abandoned_layer_is_not_silent(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e9)
     cell.start(0)
     cell.admit(0)
@@ -222,20 +227,20 @@ def test_a_device_that_computes_for_nobody_is_not_silent(cell: Cell) -> None:
         run_layer(cell, [[0, 4]] * 9, [[1.0, 0.0]] * 9, candidates=[[1]])
     time.sleep(2)
     cell.dispatcher.take_in()
-    assert cell.roster.devices[0].admitted
+    assert cell.devices.devices[0].admitted
 
 
-def test_a_layer_that_went_wrong_leaves_no_work_behind(cell: Cell) -> None:
+def test_a_failed_layer_leaves_no_work_behind(cell: Cell) -> None:
     cell.start(0)
     mute = cell.socket(1)
     cell.say(mute, cell.hello(1))
     cell.admit(0, 1)
-    with pytest.raises(IndexError):  # candidates there are none of, found out while device 1 works
+    with pytest.raises(IndexError):  # invalid candidates, found while device 1 works
         run_layer(cell, [[1, 4]], [[1.0, 0.0]], candidates=[[1]])
     hidden, output, meter = run_layer(cell, [[0, 4]], [[1.0, 0.0]])
     torch.testing.assert_close(output, expert(cell, 0, hidden))
     assert meter.used == {0: 1}
-    assert cell.roster.devices[1].admitted  # nobody has waited for it
+    assert cell.devices.devices[1].admitted  # the layer has not waited for it
 
 
 def fake_answer(work: wire.Work, **changes: Any) -> wire.Done:
@@ -283,13 +288,13 @@ def test_an_answer_that_cannot_be_right_is_dropped_and_counted(
 
 
 @given(clock_s=st.floats(-1e6, 1e6), parts_s=st.lists(st.floats(0, 0.2), min_size=5, max_size=5))
-def test_times_of_another_clock_are_brought_between_question_and_answer(
+def test_times_of_another_clock_are_moved_between_sending_and_arrival(
     clock_s: float, parts_s: list[float]
 ) -> None:
     down, wait, compute, pack, _ = parts_s
     x = wire.Work(1, 0, wire.Payload.of(torch.ones(1, 1), "fp32"), b"")
     received_s = clock_s + down
-    told = fake_answer(
+    done = fake_answer(
         x,
         received_s=received_s,
         started_s=received_s + wait,
@@ -297,13 +302,13 @@ def test_times_of_another_clock_are_brought_between_question_and_answer(
         sent_s=received_s + wait + compute + pack,
     )
     ours_s = 1000.0
-    found = between(told, ours_s, ours_s + sum(parts_s))
+    found = align_clock(done, ours_s, ours_s + sum(parts_s))
     assert found.finished_s - found.started_s == pytest.approx(compute, abs=1e-6)
     assert found.received_s >= ours_s - 1e-6
     assert found.sent_s <= ours_s + sum(parts_s) + 1e-6
 
 
-def test_an_answer_to_no_question_is_counted_and_ignored(cell: Cell) -> None:
+def test_an_unexpected_answer_is_counted_and_ignored(cell: Cell) -> None:
     device = cell.socket(1)
     cell.say(device, cell.hello(1))
     work = wire.Work(77, 0, wire.Payload.of(torch.ones(1, 16), "fp32"), b"")
@@ -312,7 +317,7 @@ def test_an_answer_to_no_question_is_counted_and_ignored(cell: Cell) -> None:
     assert cell.counted("wdmoe_refused_messages_total", reason="late") == 1
 
 
-def test_a_device_cannot_give_up_the_work_of_another(cell: Cell) -> None:
+def test_a_device_cannot_fail_the_work_of_another(cell: Cell) -> None:
     cell.start(0)
     other = cell.socket(1)
     cell.say(other, cell.hello(1))
@@ -372,7 +377,7 @@ def test_a_device_in_outage_is_not_used(cell: Cell) -> None:
         cell.start(q)
     cell.admit(*range(EXPERTS))
     assert cell.dispatcher.reachable().tolist() == [True, True, False, True]
-    split, served = trunk(cell), RequestContext(TopK())
+    split, served = cell.station.trunk(), RequestContext(TopK())
     forward(split, list(range(20)), split.cache(ROOM), served)
     assert 2 not in served.meter.used
     assert served.meter.dropped == {}

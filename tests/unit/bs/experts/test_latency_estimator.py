@@ -1,4 +1,4 @@
-"""The base station's latency estimate: what is computed, what is measured, and when which holds."""
+"""The base station's latency estimate: what is computed, what is measured, and which applies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE = np.ones(3)
 def messages(
     estimate: LatencyEstimator, count: int, fixed_s: float, token_s: float, noise: float = 0.0
 ) -> None:
-    """Answers of device 0 at time 0, of 1 to 40 tokens, with a relative error; then a fit."""
+    """Learn answers of device 0 at time 0, of 1 to 40 tokens, with a relative error; then fit."""
     draw = random.Random(5)
     for _ in range(count):
         n = draw.randint(1, 40)
@@ -41,18 +41,18 @@ def messages(
 
 
 def lines(estimate: LatencyEstimator) -> tuple[float, float]:
-    """a and b of device 0, from what messages of 1 and of 1,000,000 tokens are said to take."""
+    """Return a and b of device 0, from the estimates for messages of 1 and 1,000,000 tokens."""
     at = {n: float(estimate.latency_s("measured", STATE, np.full(3, n), 0.0)[0]) for n in (1, 1e6)}
     return at[1] - at[1e6], at[1e6]
 
 
-def test_computed_it_is_eq_6_of_the_emulated_model() -> None:
+def test_the_computed_latency_is_eq_6_of_the_emulated_model() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     assert estimate.analytic_s(STATE).tolist() == pytest.approx(EQ6_S, rel=1e-12)
     assert estimate.analytic_s(None).tolist() == [0, 0, 0]
 
 
-def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
+def test_without_emulation_the_latency_is_eq_6_of_the_served_model() -> None:
     served = LatencyEstimator(INFO, "fp16").analytic_s(replace(STATE, emulate=None))
     expected = 2 * 16 * 16 / 1e8 + 6 * 16 * 24 / 1e11
     assert served[0] == pytest.approx(expected, rel=1e-12)
@@ -60,7 +60,7 @@ def test_without_emulation_it_is_eq_6_of_the_model_that_is_served() -> None:
 
 @given(st.floats(1e-4, 0.05), st.floats(1e-4, 0.05))
 @settings(max_examples=50)
-def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s: float) -> None:
+def test_the_fixed_and_the_per_token_part_are_separated(fixed_s: float, token_s: float) -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 200, fixed_s, token_s)
     a, b = lines(estimate)
@@ -69,7 +69,7 @@ def test_the_fixed_and_the_per_token_part_are_told_apart(fixed_s: float, token_s
     assert b == pytest.approx(token_s, abs=1e-3 * (token_s + EQ6_S[0]))
 
 
-def test_noise_of_a_tenth_leaves_them_recognisable() -> None:
+def test_both_parts_are_found_in_noise_of_ten_percent() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 400, fixed_s=0.02, token_s=0.004, noise=0.1)
     a, b = lines(estimate)
@@ -77,7 +77,7 @@ def test_noise_of_a_tenth_leaves_them_recognisable() -> None:
     assert b == pytest.approx(0.004, rel=0.1)
 
 
-def test_a_change_is_followed() -> None:
+def test_the_fit_follows_a_change() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 300, fixed_s=0.002, token_s=0.001)
     messages(estimate, 200, fixed_s=0.02, token_s=0.01)
@@ -95,7 +95,7 @@ def test_neither_part_is_ever_negative(taken: list[tuple[int, float]]) -> None:
     assert b >= 0
 
 
-def test_messages_that_are_all_alike_are_believed_as_they_are() -> None:
+def test_equal_messages_give_the_latency_that_was_measured() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     for took_s in (0.011, 0.009) * ENOUGH:
         estimate.learn(0, 1, took_s, 0.0, STATE)
@@ -103,7 +103,7 @@ def test_messages_that_are_all_alike_are_believed_as_they_are() -> None:
     assert estimate.latency_s("measured", STATE, ONE, 0.0)[0] == pytest.approx(0.01, rel=0.01)
 
 
-def test_until_enough_was_measured_and_of_other_devices_it_is_computed() -> None:
+def test_the_latency_of_a_device_is_computed_until_enough_was_measured() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, ENOUGH - 1, 0.02, 0.1)
     assert estimate.latency_s("measured", STATE, ONE, 0.0).tolist() == pytest.approx(EQ6_S)
@@ -113,7 +113,7 @@ def test_until_enough_was_measured_and_of_other_devices_it_is_computed() -> None
     assert measured[1:] == pytest.approx(EQ6_S[1:])
 
 
-def test_what_was_measured_long_ago_is_not_used() -> None:
+def test_stale_measurements_are_not_used() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     late_s = STALE_S + 1
@@ -139,7 +139,7 @@ def faded(epoch: int, interval: int, rate_bps: float) -> ChannelState:
     return replace(STATE, epoch=epoch, interval=interval, devices=devices)
 
 
-def test_another_draw_that_was_switched_to_is_measured_afresh() -> None:
+def test_a_switch_to_another_draw_is_measured_afresh() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     other = faded(epoch=2, interval=1, rate_bps=1e7)
@@ -155,13 +155,13 @@ def test_another_draw_that_was_switched_to_is_measured_afresh() -> None:
     [replace(STATE, epoch=2), faded(epoch=1, interval=1, rate_bps=1e7)],
     ids=["another policy", "fading that goes on"],
 )
-def test_what_was_measured_holds_while_no_switch_changes_links(state: ChannelState) -> None:
+def test_measurements_hold_until_a_switch_changes_the_links(state: ChannelState) -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     assert estimate.latency_s("measured", state, ONE, 0.0)[0] == pytest.approx(0.12, rel=0.1)
 
 
-def test_the_larger_is_taken_of_each_device() -> None:
+def test_larger_takes_the_larger_latency_of_each_device() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.0, 0.02)
     for _ in range(ENOUGH):
@@ -172,7 +172,7 @@ def test_the_larger_is_taken_of_each_device() -> None:
     assert larger[1:].tolist() == pytest.approx(EQ6_S[1:])
 
 
-def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
+def test_compute_latency_does_not_depend_on_the_radio() -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     for state in (STATE, faded(epoch=1, interval=1, rate_bps=1e3)):
@@ -182,7 +182,7 @@ def test_the_speeds_alone_say_nothing_of_the_radio() -> None:
 
 
 @pytest.mark.parametrize("source", ["compute", "measured", "larger"])
-def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
+def test_the_latency_is_infinite_during_an_outage_only(source: str) -> None:
     estimate = LatencyEstimator(INFO, "fp16")
     messages(estimate, 50, 0.02, 0.1)
     gone = replace(STATE, devices=(replace(STATE.devices[0], reachable=False), *STATE.devices[1:]))
@@ -193,6 +193,6 @@ def test_in_outage_it_is_infinite_and_afterwards_no_more(source: str) -> None:
     assert back == pytest.approx(computed_s if source == "compute" else EQ6_S[0])
 
 
-def test_a_layer_in_messages_takes_as_long_as_the_device_with_most_to_do() -> None:
+def test_a_batched_layer_takes_as_long_as_its_slowest_device() -> None:
     assert batched_latency_s(np.array([0.01, 0.02, math.inf]), [5, 3, 0]) == pytest.approx(0.06)
     assert batched_latency_s(np.array([0.01, 0.02]), [0, 0]) == 0

@@ -1,4 +1,4 @@
-"""A device whose link is not as the state in force says does not serve, until it is."""
+"""A device whose link does not match the state in force does not serve until it does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.harness.cell import EXPERTS, Cell
 from tests.unit.bs.experts.test_dispatcher import expert, run_layer
 
 
-def taken_in(cell: Cell, holds: Callable[[], bool]) -> None:
-    """The base station reads what arrives until something holds."""
+def read_until(cell: Cell, holds: Callable[[], bool]) -> None:
+    """Let the base station read messages until a condition holds."""
     deadline = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < deadline, "did not happen within 10 s"
@@ -21,39 +21,39 @@ def taken_in(cell: Cell, holds: Callable[[], bool]) -> None:
         cell.dispatcher.take_in()
 
 
-def test_work_is_not_computed_over_a_link_that_is_not_as_in_force(cell: Cell) -> None:
+def test_a_device_with_a_link_fault_does_not_compute(cell: Cell) -> None:
     cell.start_all()
     cell.links[1].reason = "tc: ended without a word"
     began_s = time.monotonic()
     hidden, output, meter = run_layer(cell, [[0, 1], [2, 3]], [[0.75, 0.25], [0.5, 0.5]])
-    assert time.monotonic() - began_s < 1  # it says so: nobody waits for the time-out of 1.5 s
+    assert time.monotonic() - began_s < 1  # it sends Leave, so the time-out of 1.5 s does not apply
     assert meter.dropped == {1: 1}
     torch.testing.assert_close(output[0], expert(cell, 0, hidden)[0])
-    assert not cell.roster.devices[1].admitted
-    assert cell.roster.devices[1].refused == "link: tc: ended without a word"
+    assert not cell.devices.devices[1].admitted
+    assert cell.devices.devices[1].refused == "link: tc: ended without a word"
 
 
 def test_an_idle_device_leaves_and_comes_back(cell: Cell) -> None:
     cell.start_all()
-    device = cell.roster.devices[2]
+    device = cell.devices.devices[2]
     cell.links[2].reason = "the radio interface is gone"
-    taken_in(cell, lambda: not device.admitted)
+    read_until(cell, lambda: not device.admitted)
     assert device.refused == "link: the radio interface is gone"
-    taken_in(cell, lambda: time.monotonic() - device.last_seen_s > 0.1)
-    assert not device.admitted  # it is heard again and again, and stays out
+    read_until(cell, lambda: time.monotonic() - device.last_seen_s > 0.1)
+    assert not device.admitted  # it is still heard, and stays out
     cell.links[2].reason = None
-    taken_in(cell, lambda: device.admitted)
+    read_until(cell, lambda: device.admitted)
     assert device.refused is None
-    assert all(cell.roster.devices[q].admitted for q in range(EXPERTS))
+    assert all(cell.devices.devices[q].admitted for q in range(EXPERTS))
 
 
-def test_a_fault_that_was_over_in_between_counts(cell: Cell) -> None:
+def test_a_fault_that_is_over_counts_too(cell: Cell) -> None:
     cell.start_all()
     cell.links[3].faults += 1
     _, _, meter = run_layer(cell, [[0, 3]], [[0.5, 0.5]])
     assert meter.dropped == {3: 1}
-    assert cell.roster.devices[3].refused == "link: it was put right again"
-    taken_in(cell, lambda: cell.roster.devices[3].admitted)
+    assert cell.devices.devices[3].refused == "link: it was repaired"
+    read_until(cell, lambda: cell.devices.devices[3].admitted)
     _, _, meter = run_layer(cell, [[0, 3]], [[0.5, 0.5]])
     assert meter.dropped == {}
 
@@ -69,5 +69,5 @@ def test_a_probe_ends_at_once_when_the_device_leaves(cell: Cell) -> None:
 def test_a_device_that_was_never_admitted_may_leave(cell: Cell) -> None:
     socket = cell.socket(1)
     socket.send_multipart(wire.encode(wire.Leave("link: no channel state was applied yet")))
-    taken_in(cell, lambda: cell.roster.devices[1].refused is not None)
-    assert not socket.poll(100)  # it is not asked who it is, which it would say too often
+    read_until(cell, lambda: cell.devices.devices[1].refused is not None)
+    assert not socket.poll(100)  # it gets no Identify, which it would answer again and again

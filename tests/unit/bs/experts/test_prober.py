@@ -1,4 +1,4 @@
-"""Probing a link: real device servers over real sockets, and what is expected of them."""
+"""Probes of a link: real device servers over real sockets, and the times that are expected."""
 
 import threading
 import time
@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contracts.channel_state import ChannelState, DeviceState, Direction
-from services.bs.experts.prober import Prober, ProbeRequest, Probes
+from orchestrator.contracts.http import Probes
+from services.bs.experts.prober import Prober, ProbeSeries
 from services.net import wire
 from services.net.channel_feed import ChannelFeed
 from tests.harness.cell import EXPERTS, Cell, emulating
 
 
 def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:
-    """Let states have been in force, each from a Unix time on, with equal links."""
+    """Announce states with equal links, each in force from a Unix time on."""
     for number, (apply_at_s, down, up) in enumerate(links):
         state = ChannelState(
             epoch=1,
@@ -28,7 +29,7 @@ def in_force(cell: Cell, *links: tuple[float, Direction, Direction]) -> None:
 
 
 def probe(cell: Cell, device: int, count: int = 3, curve: bool = False) -> Probes | str:
-    request = ProbeRequest(device, 8192, count, lambda probes: None)
+    request = ProbeSeries(device, 8192, count, lambda probes: None)
     prober = Prober(cell.dispatcher, cell.channel, curve)
     while (found := prober.advance(request)) is None:
         pass
@@ -50,7 +51,7 @@ def test_each_direction_is_timed_against_its_own_rate(cell: Cell) -> None:
         assert up.expected_s == pytest.approx(probes.wire_bits / 4e6 + 0.01)
 
 
-def test_nothing_is_expected_of_a_link_before_anything_was_heard(cell: Cell) -> None:
+def test_no_time_is_expected_before_the_first_channel_state(cell: Cell) -> None:
     cell.start(0)
     cell.admit(0)
     probes = probe(cell, 0, count=1)
@@ -58,15 +59,15 @@ def test_nothing_is_expected_of_a_link_before_anything_was_heard(cell: Cell) -> 
     assert probes.down[0].expected_s is None
 
 
-def test_a_device_that_is_not_there_is_told_and_one_that_is_silent_is_given_up(cell: Cell) -> None:
+def test_an_absent_device_is_reported_and_a_silent_one_is_given_up(cell: Cell) -> None:
     assert probe(cell, 2) == "device-2 does not answer"
     mute = cell.socket(2)
     assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
     assert probe(cell, 2) == "device-2 does not answer"
-    assert not cell.roster.devices[2].admitted
+    assert not cell.devices.devices[2].admitted
 
 
-def test_an_answer_to_another_probe_is_not_taken(cell: Cell) -> None:
+def test_an_answer_to_another_probe_is_ignored(cell: Cell) -> None:
     mute, other = cell.socket(2), cell.socket(3)
     assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
     assert isinstance(cell.say(other, cell.hello(3)), wire.Welcome)
@@ -77,17 +78,17 @@ def test_an_answer_to_another_probe_is_not_taken(cell: Cell) -> None:
     assert probe(cell, 2) == "device-2 does not answer"
 
 
-def test_nobody_waits_for_a_probe_that_was_cancelled(cell: Cell) -> None:
+def test_a_cancelled_probe_is_not_waited_for(cell: Cell) -> None:
     mute = cell.socket(2)
     assert isinstance(cell.say(mute, cell.hello(2)), wire.Welcome)
     cell.channel.state = emulating(flops=1e12, rate_bps=1e4)  # 7 s each way, and as much again
-    request = ProbeRequest(2, 8192, 3, lambda probes: None)
+    request = ProbeSeries(2, 8192, 3, lambda probes: None)
     timer = threading.Timer(0.3, setattr, (request, "cancelled", True))
     timer.start()
     began_s = time.monotonic()
     Prober(cell.dispatcher, cell.channel, curve=False).advance(request)
     assert time.monotonic() - began_s < 7
-    assert cell.roster.devices[2].admitted
+    assert cell.devices.devices[2].admitted
 
 
 def test_a_probe_that_holds_the_engine_too_long_is_refused_with_the_reason(cell: Cell) -> None:
@@ -100,7 +101,7 @@ def test_a_probe_that_holds_the_engine_too_long_is_refused_with_the_reason(cell:
     assert found.endswith("s on the link of device-1 as it is now; allowed: up to 60 s")
 
 
-def test_what_was_in_force_is_remembered_in_order(cell: Cell) -> None:
+def test_past_states_are_kept_in_order(cell: Cell) -> None:
     now = time.time()
     links = [(now - 30 + n, Direction(n + 1.0), Direction()) for n in range(20)]
     in_force(cell, *links)

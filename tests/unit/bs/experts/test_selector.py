@@ -1,4 +1,4 @@
-"""Selection in a request's path: which policy, on what grounds, and what is recorded of it."""
+"""Selection for a request: its policy, the inputs of it, and what is recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.selection.policies.wlr import WeightToLatencyRatio
 from services.bs.batch.request_context import RequestContext, generator
 from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.experts.policy_in_force import PolicyInForce
-from tests.harness.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward, trunk
+from tests.harness.cell import CPU, EXPERTS, ROOM, Cell, emulating, forward
 
 
 def all_there(cell: Cell) -> None:
@@ -30,14 +30,14 @@ def all_there(cell: Cell) -> None:
     cell.admit(*range(EXPERTS))
 
 
-def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell) -> None:
+def test_deselected_experts_are_counted_apart_from_lost_ones(cell: Cell) -> None:
     slow = emulating(flops=1e12, rate_bps=1e6)
     fast = replace(slow.devices[0], down=Direction(rate_bps=1e9), up=Direction(rate_bps=1e9))
     cell.channel.state = replace(slow, devices=(fast, fast, fast, slow.devices[3]))
     all_there(cell)
     tokens, layers = 20, 3
     everything, served = RequestContext(TopK()), RequestContext(WeightToLatencyRatio(theta=0.2))
-    split = trunk(cell)
+    split = cell.station.trunk()
     forward(split, list(range(tokens)), split.cache(ROOM), everything)
     before = cell.counted("wdmoe_token_experts_total", layer="0", experts="2")
     assert before == tokens
@@ -59,7 +59,7 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
         cell.counted("wdmoe_token_experts_total", layer="0", experts=number) for number in "12"
     )
     assert one + two - before == tokens
-    assert would == one > 0  # told before, by a policy that drops nothing
+    assert would == one > 0  # observed before, under a policy that drops nothing
     assert cell.counted("wdmoe_kappa_count", layer="0") == 2 * tokens
     assert cell.counted("wdmoe_kappa_bucket", layer="0", le="0.2") == 2 * one
     assert cell.counted("wdmoe_expert_wlr_count", decision="dropped") == left_out.total()
@@ -67,11 +67,11 @@ def test_what_a_policy_leaves_out_is_counted_apart_from_what_is_lost(cell: Cell)
     assert kept == served.meter.used.total() + everything.meter.used.total()
 
 
-def test_an_expert_that_is_brought_back_was_not_left_out(cell: Cell) -> None:
+def test_an_expert_that_replaces_a_lost_one_is_not_deselected(cell: Cell) -> None:
     all_there(cell)
-    cell.roster.lose(1, "silent")
+    cell.devices.lose(1, "silent")
     tokens, layers = 20, 3
-    served, split = RequestContext(Top1()), trunk(cell)
+    served, split = RequestContext(Top1()), cell.station.trunk()
     forward(split, list(range(tokens)), split.cache(ROOM), served)
     meter = served.meter
     assert meter.dropped.keys() == {1}
@@ -84,7 +84,7 @@ def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
     all_there(cell)
     served = RequestContext(TopK())
     served.trace = RoutingTrace()
-    split = trunk(cell)
+    split = cell.station.trunk()
     cache = split.cache(ROOM)
     forward(split, [1, 2, 3], cache, served)
     forward(split, [4], cache, served)
@@ -96,9 +96,7 @@ def test_a_trace_has_a_row_for_every_token_of_every_layer(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("source", ["analytic", "compute", "measured", "larger"])
-def test_a_device_that_is_not_there_is_as_far_away_as_one_in_outage(
-    cell: Cell, source: LatencySource
-) -> None:
+def test_an_absent_device_has_an_infinite_latency(cell: Cell, source: LatencySource) -> None:
     cell.channel.state = emulating(flops=1e12, rate_bps=1e8)
     cell.start(0)
     cell.admit(0)
@@ -110,7 +108,7 @@ def test_a_device_that_is_not_there_is_as_far_away_as_one_in_outage(
     assert choice.used.weight.tolist() == [[0, 1]]
 
 
-def test_latencies_are_those_of_now_after_a_policy_that_needs_none(cell: Cell) -> None:
+def test_latencies_are_current_after_a_policy_that_needs_none(cell: Cell) -> None:
     cell.channel.state = emulating(flops=1e12, rate_bps=1e8)
     all_there(cell)
     wlr, draw = WeightToLatencyRatio(theta=0.0), generator([1], CPU)
@@ -118,13 +116,13 @@ def test_latencies_are_those_of_now_after_a_policy_that_needs_none(cell: Cell) -
     assert np.isfinite(
         cell.selector.select(logits, 2, wlr, draw, cell.selector.channel()).latency_s
     ).all()
-    cell.roster.lose(1, "silent")
+    cell.devices.lose(1, "silent")
     cell.selector.select(logits, 2, TopK(), draw, cell.selector.channel())
     later = cell.selector.select(logits, 2, wlr, draw, cell.selector.channel()).latency_s
     assert np.isfinite(later).tolist() == [True, False, True, True]
 
 
-def test_a_prompt_draws_the_same_whenever_it_is_repeated() -> None:
+def test_a_repeated_prompt_draws_the_same() -> None:
     first, again, other = (
         torch.rand(8, generator=generator(prompt, CPU)) for prompt in ([1, 23], [1, 23], [12, 3])
     )
@@ -132,14 +130,14 @@ def test_a_prompt_draws_the_same_whenever_it_is_repeated() -> None:
     assert not torch.equal(first, other)
 
 
-def test_a_policy_that_cannot_be_made_here_leaves_the_last_one(
+def test_a_policy_that_cannot_be_built_leaves_the_last_one(
     checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = CollectorRegistry()
     policies = PolicyInForce(checkpoint.info, CPU, bs_metrics(registry))
     wlr = policies.of(PolicyState("wlr", {"theta": 0.2}))
     assert wlr.model_dump()["theta"] == 0.2
-    for _ in range(3):  # every request asks, one line is enough
+    for _ in range(3):  # every request looks it up, one line is enough
         assert policies.of(PolicyState("unheard-of")) is wlr
     assert policies.of(PolicyState("wlr", {"theta": 0.7})) is wlr
     lines = capsys.readouterr().out.splitlines()
@@ -158,7 +156,7 @@ from orchestrator.selection.policies.topk import TopK
 
 
 class Mine(Policy):
-    \"\"\"One of somebody's own.\"\"\"
+    \"\"\"A user's policy.\"\"\"
 
     def select(self, gate: Gate) -> Selection:
         s = TopK().select(gate)
@@ -166,7 +164,7 @@ class Mine(Policy):
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "message"),
     [
         ("return gate.logits.nothing", "AttributeError: 'Tensor' object has no attribute 'noth"),
         ("return gate.latency_s[0]", "TypeError: 'NoneType' object is not subscriptable"),
@@ -182,14 +180,14 @@ def test_a_policy_that_cannot_select_leaves_the_last_one(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     statement: str,
-    told: str,
+    message: str,
 ) -> None:
     (folder / "mine.py").write_text(MINE + f"        {statement}\n")
     policies = PolicyInForce(checkpoint.info, CPU, bs_metrics(CollectorRegistry()))
     assert policies.of(PolicyState("mine")).name == "topk"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("policy refused, topk stays: policy mine: ")
-    assert told in line
+    assert message in line
 
 
 @pytest.mark.parametrize("name", ["topk", "wlr", "top1", "random", "channel"])

@@ -1,4 +1,4 @@
-"""What every request to the base station meets: models, errors, a full queue, leaving."""
+"""What all requests to the base station share: models, errors, a full queue, clients that leave."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def test_an_unknown_path_answers_in_the_same_format(http: Http) -> None:
 
 
 @BOTH
-def test_a_full_queue_says_when_to_come_again(
-    http: Http, parrot: Parrot, path: str, body: Any
-) -> None:
+def test_a_full_queue_says_when_to_retry(http: Http, parrot: Parrot, path: str, body: Any) -> None:
     parrot.full = True
     answer = http.post(path, body)
     assert answer.status_code == 429
@@ -59,7 +57,7 @@ def test_a_full_queue_says_when_to_come_again(
 
 @BOTH
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_fails_before_it_begins_is_a_503(
+def test_a_failure_before_the_first_event_is_a_503(
     http: Http, parrot: Parrot, path: str, body: Any, stream: bool
 ) -> None:
     parrot.fails = "no device can be reached"
@@ -67,7 +65,7 @@ def test_what_fails_before_it_begins_is_a_503(
 
 
 @BOTH
-def test_what_fails_in_a_stream_ends_it_with_the_error(
+def test_a_failure_in_a_stream_ends_it_with_the_error(
     http: Http, parrot: Parrot, path: str, body: Any
 ) -> None:
     parrot.fails, parrot.said_before_failing = "a device is gone", 1
@@ -89,21 +87,21 @@ def test_a_client_sees_how_many_experts_its_tokens_lost(
         for chunk in (json.loads(line.removeprefix("data: ")) for line in lines[:-2])
         if chunk["choices"][0]["finish_reason"]
     )
-    for told in (reply.json(), last):
-        assert told.get("experts_lost") == (lost or None)
+    for payload in (reply.json(), last):
+        assert payload.get("experts_lost") == (lost or None)
 
 
 def test_a_body_that_is_too_large_is_refused_unread(http: Http) -> None:
     assert "at most" in http.refused("/v1/completions", {"prompt": "a" * (8 << 20)}, 413)
 
 
-def test_errors_are_of_one_line(http: Http) -> None:
+def test_errors_have_one_line(http: Http) -> None:
     reply = http.post("/v1/completions", {"prompt": "a", "x\ny": 1, "strict": True})
     assert reply.status_code == 400
     assert "\n" not in reply.json()["error"]["message"]
 
 
-def test_half_a_surrogate_pair_is_no_text(http: Http) -> None:
+def test_half_a_surrogate_pair_is_refused(http: Http) -> None:
     body, kind = b'{"prompt": "\\ud800"}', {"content-type": "application/json"}
     with httpx.Client(base_url=http.url, trust_env=False) as client:
         reply = client.post("/v1/completions", content=body, headers=kind)
@@ -143,7 +141,7 @@ def test_a_client_that_leaves_ends_its_probes(http: Http, parrot: Parrot) -> Non
         time.sleep(0.01)
 
 
-def test_probes_that_cannot_be_made_say_why(http: Http, parrot: Parrot) -> None:
+def test_a_failed_probe_reports_the_reason(http: Http, parrot: Parrot) -> None:
     def fail() -> None:
         while not parrot.probes:
             time.sleep(0.01)

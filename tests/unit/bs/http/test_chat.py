@@ -50,7 +50,7 @@ def test_the_prompt_is_what_the_checkpoints_template_makes(tmp_path: Path) -> No
     assert parrot.requests[0].prompts == [expected]
 
 
-def test_without_a_limit_the_context_is_it(http: Http, parrot: Parrot) -> None:
+def test_without_max_tokens_the_context_is_the_limit(http: Http, parrot: Parrot) -> None:
     http.chat(USER)
     http.chat(USER, max_completion_tokens=5)
     limits = [request.max_tokens for request in parrot.requests]
@@ -109,11 +109,11 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_usage(http: Http) -> No
         ),
     ],
 )
-def test_what_is_not_served_is_refused_in_one_line(http: Http, body: Any, message: str) -> None:
+def test_invalid_requests_are_refused_in_one_line(http: Http, body: Any, message: str) -> None:
     assert message in http.refused(PATH, body)
 
 
-def test_defaults_of_what_is_not_served_are_accepted(http: Http) -> None:
+def test_defaults_of_unsupported_fields_are_accepted(http: Http) -> None:
     http.chat(USER, response_format={"type": "text"}, tools=[], tool_choice="none", n=1)
 
 

@@ -35,10 +35,10 @@ def test_a_text_is_completed(http: Http, parrot: Parrot) -> None:
         "completion_tokens": 3,
         "total_tokens": len(IDS) + 3,
     }
-    (asked,) = parrot.requests
-    assert (asked.prompts, asked.stop) == ([IDS], ["x"])
-    assert asked.sampling == Sampling(seed=4, temperature=0.5)
-    assert (asked.logprobs, asked.echo) == (None, False)
+    (request,) = parrot.requests
+    assert (request.prompts, request.stop) == ([IDS], ["x"])
+    assert request.sampling == Sampling(seed=4, temperature=0.5)
+    assert (request.logprobs, request.echo) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_every_form_of_prompt_is_read(
     assert {choice["finish_reason"] for choice in reply["choices"]} == {"stop"}
 
 
-def test_what_is_null_is_at_its_default(http: Http, parrot: Parrot) -> None:
+def test_a_null_field_has_its_default(http: Http, parrot: Parrot) -> None:
     nulls = ("max_tokens", "temperature", "stop", "seed", "n", "best_of", "top_p", "logit_bias")
     http.complete(PROMPT, **dict.fromkeys((*nulls, "echo", "stream", "logprobs", "suffix", "user")))
     assert (parrot.requests[0].max_tokens, parrot.requests[0].sampling) == (16, Sampling())
@@ -69,36 +69,38 @@ def test_echo_scores_prompts_without_making_a_token(http: Http) -> None:
     texts = ["Is 3 greater than 4? no", "Is 3 greater than 4? yes"]
     reply = http.complete(texts, max_tokens=0, echo=True, logprobs=0)
     for text, choice in zip(texts, reply["choices"], strict=True):
-        told = choice["logprobs"]
-        assert choice["text"] == text == "".join(told["tokens"])
-        assert told["token_logprobs"] == [None] + [-i / 8 for i in range(1, len(told["tokens"]))]
-        assert told["top_logprobs"][0] is None
-        assert told["top_logprobs"][-1] == {told["tokens"][-1]: told["token_logprobs"][-1]}
+        scored = choice["logprobs"]
+        assert choice["text"] == text == "".join(scored["tokens"])
+        assert scored["token_logprobs"] == [None] + [
+            -i / 8 for i in range(1, len(scored["tokens"]))
+        ]
+        assert scored["top_logprobs"][0] is None
+        assert scored["top_logprobs"][-1] == {scored["tokens"][-1]: scored["token_logprobs"][-1]}
         answer = text.rindex(" ")
-        assert [text[at:] for at in told["text_offset"] if at >= answer] == [text[answer:]]
+        assert [text[at:] for at in scored["text_offset"] if at >= answer] == [text[answer:]]
     assert reply["usage"]["completion_tokens"] == 0
 
 
-def test_what_a_harness_asks_for(http: Http) -> None:
-    """Token lists, echo, the one likeliest token, and one token more, which it leaves out."""
+def test_requests_of_an_evaluation_harness_are_served(http: Http) -> None:
+    """Token lists, echo, the likeliest token, and one more token, which the harness leaves out."""
     reply = http.complete(
         [IDS, IDS[:4]], max_tokens=1, echo=True, logprobs=1, temperature=0, seed=1
     )
     for ids, choice in zip((IDS, IDS[:4]), reply["choices"], strict=True):
-        told = choice["logprobs"]
-        assert {len(values) for values in told.values()} == {len(ids) + 1}
+        scored = choice["logprobs"]
+        assert {len(values) for values in scored.values()} == {len(ids) + 1}
         assert choice["text"] == tokenizer().decode([*ids, ids[0]])
-        assert told["top_logprobs"][1] == {
+        assert scored["top_logprobs"][1] == {
             tokenizer().decode([300]): -1 / 16,
-            told["tokens"][1]: -1 / 8,
+            scored["tokens"][1]: -1 / 8,
         }
-        assert told["text_offset"][-1] == len(tokenizer().decode(ids))
+        assert scored["text_offset"][-1] == len(tokenizer().decode(ids))
 
 
 def test_parts_of_characters_have_a_name_and_the_characters_offset(http: Http) -> None:
-    told = http.complete("é東", max_tokens=0, echo=True, logprobs=1)["choices"][0]["logprobs"]
-    assert told["tokens"] == [f"bytes:\\x{byte:02x}" for byte in "é東".encode()]
-    assert told["text_offset"] == [0, 0, 1, 1, 1]
+    scored = http.complete("é東", max_tokens=0, echo=True, logprobs=1)["choices"][0]["logprobs"]
+    assert scored["tokens"] == [f"bytes:\\x{byte:02x}" for byte in "é東".encode()]
+    assert scored["text_offset"] == [0, 0, 1, 1, 1]
     half = tokenizer().encode("東").ids[:2]
     reply = http.complete(half, max_tokens=2, echo=True, logprobs=0)["choices"][0]
     assert reply["logprobs"]["text_offset"][:2] == [0, 0]
@@ -107,13 +109,13 @@ def test_parts_of_characters_have_a_name_and_the_characters_offset(http: Http) -
 
 def test_offsets_without_echo_are_those_of_the_completion(http: Http) -> None:
     choice = http.complete(PROMPT, logprobs=2)["choices"][0]
-    told = choice["logprobs"]
-    assert "".join(told["tokens"]) == choice["text"] == PROMPT
-    assert [choice["text"][at] for at in told["text_offset"]] == [t[0] for t in told["tokens"]]
-    assert {len(top) for top in told["top_logprobs"]} == {3}
+    scored = choice["logprobs"]
+    assert "".join(scored["tokens"]) == choice["text"] == PROMPT
+    assert [choice["text"][at] for at in scored["text_offset"]] == [t[0] for t in scored["tokens"]]
+    assert {len(top) for top in scored["top_logprobs"]} == {3}
 
 
-def test_a_special_token_is_no_text_but_has_a_name(http: Http) -> None:
+def test_a_special_token_has_a_name_but_no_text(http: Http) -> None:
     choice = http.complete([300, 0, 300], max_tokens=0, echo=True, logprobs=0)["choices"][0]
     word = tokenizer().decode([300])
     assert choice["text"] == 2 * word
@@ -135,18 +137,18 @@ def test_a_stream_adds_up_to_the_whole(http: Http) -> None:
     assert not any("usage" in part for part in parts)
 
 
-def test_a_stream_ends_with_its_usage_if_asked(http: Http) -> None:
+def test_a_stream_ends_with_its_usage_if_requested(http: Http) -> None:
     *parts, last = chunks(http, prompt=PROMPT, stream_options={"include_usage": True})
     assert all(part["usage"] is None for part in parts)
     assert last["choices"] == []
     assert last["usage"]["prompt_tokens"] == last["usage"]["completion_tokens"] == len(IDS)
 
 
-def test_our_own_fields_come_with_the_end(http: Http) -> None:
+def test_our_own_fields_come_at_the_end(http: Http) -> None:
     reply = http.complete(PROMPT, timings=True, routing=True)
-    assert (reply["timings"], reply["routing"]) == (TIMINGS, "bnB6")
+    assert (reply["timings"], reply["routing"]) == (TIMINGS.model_dump(), "bnB6")
     last = chunks(http, prompt=PROMPT, timings=True, routing=True)[-1]
-    assert (last["timings"], last["routing"], last["choices"]) == (TIMINGS, "bnB6", [])
+    assert (last["timings"], last["routing"], last["choices"]) == (TIMINGS.model_dump(), "bnB6", [])
 
 
 @pytest.mark.parametrize(
@@ -165,14 +167,14 @@ def test_our_own_fields_come_with_the_end(http: Http) -> None:
         ({"prompt": ["a", "a " * 80]}, "exceed the model's context of 64"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens: is 0, allowed: from 1; 0 with echo only"),
         ({"prompt": "a", "logprobs": 6}, "logprobs: Input should be less than or equal to 5"),
-        ({"prompt": "a", "suffix": "b"}, "suffix: is not served; allowed: to leave it out"),
+        ({"prompt": "a", "suffix": "b"}, "suffix: is not served; allowed: null or empty"),
         ({"prompt": "a", "echo": True, "logits": True}, "logits: allowed: with a single prompt"),
         ({"prompt": ["a", "b"], "routing": True}, "routing: allowed: with a single prompt"),
     ],
 )
-def test_what_is_not_served_is_refused_in_one_line(http: Http, body: Any, message: str) -> None:
+def test_invalid_requests_are_refused_in_one_line(http: Http, body: Any, message: str) -> None:
     assert message in http.refused(PATH, body)
 
 
-def test_defaults_of_what_is_not_served_are_accepted(http: Http) -> None:
+def test_defaults_of_unsupported_fields_are_accepted(http: Http) -> None:
     http.complete("a", n=1, best_of=1, top_p=1, presence_penalty=0.0, logit_bias={}, suffix="")

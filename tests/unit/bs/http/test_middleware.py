@@ -17,8 +17,9 @@ from services import settings
 from services.bs.http.app import create
 from services.bs.http.middleware import MAX_BODY_BYTES
 from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.submission import Desk
+from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
+from tests.harness import answers
 from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
 from tests.harness.serving import serve
 
@@ -33,8 +34,8 @@ PREFLIGHT = {
 @pytest.fixture
 def open_to_pages() -> Iterator[str]:
     """A base station that a page of PAGE may use."""
-    desk = Desk(Parrot(), ModelTokenizer(tokenizer()), "parrot", 64, words=912)
-    app = create(desk, ChatTemplate(FOLDER), 8, lambda: (True, {}), [PAGE])
+    desk = ServedModel(Parrot(), ModelTokenizer(tokenizer()), "parrot", 64, words=912)
+    app = create(desk, ChatTemplate(FOLDER), 8, answers.health, [PAGE])
     with serve(app) as url:
         yield url
 
@@ -54,7 +55,7 @@ def test_head_is_get_without_its_body(http: Http, path: str) -> None:
     assert int(head.headers["content-length"]) > 0
 
 
-def test_head_of_what_is_not_there_or_is_posted(http: Http) -> None:
+def test_head_of_a_missing_or_posted_path_has_the_status_of_get(http: Http) -> None:
     assert call("HEAD", f"{http.url}/v1/models/other").status_code == 404
     assert call("HEAD", f"{http.url}/v1/completions").status_code == 405
 
@@ -63,7 +64,7 @@ def test_head_of_what_is_not_there_or_is_posted(http: Http) -> None:
     ("path", "allowed"),
     [("/v1/models", {"GET", "HEAD", "OPTIONS"}), ("/v1/completions", {"POST", "OPTIONS"})],
 )
-def test_methods_are_named(http: Http, path: str, allowed: set[str]) -> None:
+def test_allowed_methods_are_listed(http: Http, path: str, allowed: set[str]) -> None:
     options, put = (call(method, http.url + path) for method in ("OPTIONS", "PUT"))
     assert (options.status_code, options.content, put.status_code) == (204, b"", 405)
     for answer in (options, put):
@@ -113,7 +114,7 @@ def test_origins_are_a_setting(
 
 
 @pytest.mark.parametrize("text", ["localhost:3000", "http://a/", "http://*.example", "*,http://a"])
-def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_origin_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("WDMOE_CORS_ORIGINS", text)
     with pytest.raises(InputError, match=r"WDMOE_CORS_ORIGINS is .* allowed: "):
         settings.load()

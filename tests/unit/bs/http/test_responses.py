@@ -1,4 +1,4 @@
-"""POST /v1/responses, as OpenAI defines it, by OpenAI's own client and in what it sends."""
+"""POST /v1/responses, as OpenAI defines it, through OpenAI's client and over plain HTTP."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_a_text_is_answered(client: OpenAI, parrot: Parrot) -> None:
     assert response.usage is not None
     assert response.usage.input_tokens == response.usage.output_tokens == len(IDS)
     assert response.usage.total_tokens == 2 * len(IDS)
-    (asked,) = parrot.requests
-    assert (asked.prompts, asked.max_tokens) == ([IDS], CONTEXT_LENGTH - len(IDS))
-    assert response.id == asked.id
+    (request,) = parrot.requests
+    assert (request.prompts, request.max_tokens) == ([IDS], CONTEXT_LENGTH - len(IDS))
+    assert response.id == request.id
 
 
-def test_a_chat_and_its_answer_go_on(client: OpenAI, parrot: Parrot) -> None:
+def test_a_chat_continues_after_its_answer(client: OpenAI, parrot: Parrot) -> None:
     question: Any = {"role": "user", "content": QUESTION}
     first = client.responses.create(model="parrot", input=[question], instructions="Be brief.")
     assert first.instructions == "Be brief."
@@ -55,7 +55,7 @@ def test_a_chat_and_its_answer_go_on(client: OpenAI, parrot: Parrot) -> None:
     assert parrot.requests[1].prompts == [IDS]  # the template takes the last message
 
 
-def test_an_answer_that_is_cut_says_so(client: OpenAI) -> None:
+def test_an_answer_that_is_cut_is_incomplete(client: OpenAI) -> None:
     response = client.responses.create(model="parrot", input=QUESTION, max_output_tokens=2)
     assert (response.status, response.max_output_tokens) == ("incomplete", 2)
     assert response.incomplete_details is not None
@@ -63,13 +63,13 @@ def test_an_answer_that_is_cut_says_so(client: OpenAI) -> None:
     assert response.output_text == tokenizer().decode(IDS[:2])
 
 
-def test_log_probabilities_if_they_are_requested(client: OpenAI) -> None:
+def test_log_probabilities_are_returned_if_requested(client: OpenAI) -> None:
     (whole,) = client.responses.create(model="parrot", input="é", top_logprobs=2).output
     assert isinstance(whole, ResponseOutputMessage)
     (part,) = whole.content
     assert isinstance(part, ResponseOutputText)
     assert part.logprobs is not None
-    assert [one.logprob for one in part.logprobs] == [-2 / 8, -3 / 8]
+    assert [token.logprob for token in part.logprobs] == [-2 / 8, -3 / 8]
     assert len(part.logprobs[0].top_logprobs) == 2
     (plain,) = client.responses.create(model="parrot", input="é").output
     assert isinstance(plain, ResponseOutputMessage)
@@ -100,8 +100,8 @@ def test_a_stream_has_openais_events(client: OpenAI) -> None:
     assert last.response.usage is not None
 
 
-def test_the_clients_own_view_of_a_stream(client: OpenAI) -> None:
-    """It builds the response from events, and fails if one does not fit."""
+def test_openais_client_accepts_the_events_of_a_stream(client: OpenAI) -> None:
+    """The client builds the response from events, and fails if one does not fit."""
     with client.responses.stream(model="parrot", input=QUESTION, max_output_tokens=3) as stream:
         last = list(stream)[-1]
         assert isinstance(last, ResponseIncompleteEvent)
@@ -117,7 +117,7 @@ def test_a_stream_that_fails_ends_with_the_reason(client: OpenAI, parrot: Parrot
     assert last.response.error.message == parrot.fails
 
 
-def test_what_fails_before_it_begins_has_a_status(client: OpenAI, parrot: Parrot) -> None:
+def test_a_failure_before_the_first_event_has_a_status(client: OpenAI, parrot: Parrot) -> None:
     parrot.full = True
     with pytest.raises(openai.RateLimitError):
         client.responses.create(model="parrot", input=QUESTION, stream=True)
@@ -131,7 +131,7 @@ def test_events_have_their_names_and_no_done(http: Http) -> None:
         assert name == f"event: {json.loads(data.removeprefix('data: '))['type']}"
 
 
-def test_what_cannot_change_an_answer_is_let_through_and_the_rest_ignored(http: Http) -> None:
+def test_harmless_fields_are_let_through_and_unknown_ones_ignored(http: Http) -> None:
     through = {"metadata": {"a": "b"}, "store": True, "reasoning": {"effort": "low"}, "user": "u"}
     body = {"input": QUESTION, **through, "include": ["reasoning.encrypted_content"], "colour": 1}
     answer = http.post(PATH, body)
@@ -167,7 +167,7 @@ def test_what_cannot_change_an_answer_is_let_through_and_the_rest_ignored(http: 
         ({"input": "a", "colour": 1, "strict": True}, "colour: is not a field of this request"),
     ],
 )
-def test_what_is_not_served_is_refused_by_its_name(http: Http, body: Any, message: str) -> None:
+def test_invalid_fields_are_refused_by_name(http: Http, body: Any, message: str) -> None:
     assert http.refused(PATH, body).startswith(message)
 
 

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize, as vLLM has them."""
+"""POST /tokenize and /detokenize, as in vLLM."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.harness.parrot import CONTEXT_LENGTH, Http, Parrot, base_station, tem
 def tokenized(http: Http, **body: Any) -> dict[str, Any]:
     answer = http.post("/tokenize", body)
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    payload: dict[str, Any] = answer.json()
+    return payload
 
 
-def test_a_text_and_back(http: Http) -> None:
+def test_a_text_is_tokenized_and_restored(http: Http) -> None:
     text = "What is 4 + 5? é東"
-    told = tokenized(http, model="parrot", prompt=text)
+    payload = tokenized(http, model="parrot", prompt=text)
     ids = tokenizer().encode(text).ids
-    assert told == {
+    assert payload == {
         "count": len(ids),
         "max_model_len": CONTEXT_LENGTH,
         "tokens": ids,
@@ -30,16 +30,16 @@ def test_a_text_and_back(http: Http) -> None:
     assert http.post("/detokenize", {"tokens": ids}).json() == {"prompt": text}
 
 
-def test_tokens_have_names_if_they_are_requested(http: Http) -> None:
-    told = tokenized(http, prompt="é", return_token_strs=True)
-    assert told["token_strs"] == ["bytes:\\xc3", "bytes:\\xa9"]
+def test_tokens_have_names_if_requested(http: Http) -> None:
+    payload = tokenized(http, prompt="é", return_token_strs=True)
+    assert payload["token_strs"] == ["bytes:\\xc3", "bytes:\\xa9"]
 
 
 def test_special_tokens_are_shown(http: Http) -> None:
     assert http.post("/detokenize", {"tokens": [0]}).json() == {"prompt": "</s>"}
 
 
-def test_nothing_has_no_tokens(http: Http) -> None:
+def test_an_empty_text_has_no_tokens(http: Http) -> None:
     assert tokenized(http, prompt="")["count"] == 0
     assert http.post("/detokenize", {"tokens": []}).json() == {"prompt": ""}
 
@@ -48,11 +48,11 @@ def test_a_chat_is_what_the_checkpoints_template_makes_of_it(tmp_path: Path) -> 
     template = "</s>{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %} assistant:"
     message = {"role": "user", "content": "a"}
     with base_station(Parrot(), templated(tmp_path / "model", template)) as url:
-        told = tokenized(Http(url), messages=[message])
+        payload = tokenized(Http(url), messages=[message])
         refusal = Http(url).refused(
             "/tokenize", {"messages": [message], "add_special_tokens": True}
         )
-    assert told["tokens"] == tokenizer().encode("</s>user: a assistant:").ids
+    assert payload["tokens"] == tokenizer().encode("</s>user: a assistant:").ids
     assert refusal.startswith("add_special_tokens: ")
 
 
@@ -73,5 +73,5 @@ def test_a_chat_is_what_the_checkpoints_template_makes_of_it(tmp_path: Path) -> 
         ("/detokenize", {"tokens": ["a"]}, "tokens[0]: "),
     ],
 )
-def test_what_cannot_be_tokenized(http: Http, path: str, body: Any, message: str) -> None:
+def test_invalid_bodies_are_refused(http: Http, path: str, body: Any, message: str) -> None:
     assert http.refused(path, body).startswith(message)

@@ -23,7 +23,7 @@ def stream(data: bytes, stop: Sequence[str] = (), min_tokens: int = 0) -> list[s
 
 
 def cut(whole: str, stop: Sequence[str], first: int = 0) -> str:
-    """The text before the stop string that is whole first; none begins before `first`."""
+    """Return the text before the stop string that ends first; none begins before `first`."""
     for end in range(len(whole) + 1):
         begins = [at for s in stop if (at := whole.find(s, first, end)) >= 0]
         if begins:
@@ -55,5 +55,5 @@ def test_a_possible_beginning_of_a_stop_string_is_held_back() -> None:
     assert stream(b"a##b", ["##!"]) == ["a", "", "", "##b", ""]
 
 
-def test_what_no_stop_string_begins_with_is_given_at_once() -> None:
+def test_text_that_begins_no_stop_string_is_returned_at_once() -> None:
     assert stream(b" 42\n", ["\n\n", "Question:"]) == [" ", "4", "2", "", "\n"]

@@ -1,4 +1,4 @@
-"""Tokens as bytes and as text, of both kinds of tokenizer."""
+"""Tokens as bytes and as text, for both kinds of tokenizer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_any_tokens_give_the_text_that_the_tokenizer_gives(ids: list[int]) -> No
 
 
 @given(IDS, st.integers(0, 30))
-def test_offsets_grow_and_do_not_depend_on_where_tokens_are_told(ids: list[int], cut: int) -> None:
+def test_offsets_grow_and_do_not_depend_on_how_tokens_are_split(ids: list[int], cut: int) -> None:
     whole = Offsets(BUNDLED).add(ids)
     apart = Offsets(BUNDLED)
     assert apart.add(ids[:cut]) + apart.add(ids[cut:]) == whole == sorted(whole)
@@ -83,6 +83,6 @@ def test_pieces_that_are_bytes_make_characters(pieces: Tokenizer) -> None:
     assert vocabulary.decode(ids[1:4]) == "東"
 
 
-def test_a_token_that_only_the_model_has_is_no_text(pieces: Tokenizer) -> None:
+def test_a_token_that_only_the_model_has_adds_no_text(pieces: Tokenizer) -> None:
     vocabulary = ModelTokenizer(pieces)
     assert (vocabulary.name(5000), vocabulary.decode([5000])) == ("", "")

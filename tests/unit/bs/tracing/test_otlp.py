@@ -1,4 +1,4 @@
-"""Traces over OTLP: to a collector, and to none."""
+"""Traces over OTLP, with a collector and without one."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def test_every_request_is_a_trace_that_nests_and_adds_up(
     }
     for answer in answers:
         trace = by_request[answer.request.id]
-        told, root = trace.told(), trace.root
-        check_spans(told)
+        spans, root = trace.reported_spans(), trace.root
+        check_spans(spans)
         took_ns = root.end_time_unix_nano - root.start_time_unix_nano
-        assert took_ns == pytest.approx(answer.end.timings["end_to_end_s"] * 1e9, abs=2)
-        parts = [(start, end) for depth, _, start, end, _ in told if depth == 1]
+        assert took_ns == pytest.approx(answer.end.timings.end_to_end_s * 1e9, abs=2)
+        parts = [(start, end) for depth, _, start, end, _ in spans if depth == 1]
         assert sum(end - start for start, end in parts) == took_ns
         assert abs(root.end_time_unix_nano / 1e9 - time.time()) < 60
         assert trace.services == {"wdmoe-bs"}
@@ -92,10 +92,10 @@ def test_every_request_is_a_trace_that_nests_and_adds_up(
         assert about["gen_ai.request.model"] == "tiny"
         assert about["gen_ai.usage.output_tokens"] == 4
         assert answer.request.trace is not None
-        assert len(told) == len(answer.request.trace.record().spans())
+        assert len(spans) == len(answer.request.trace.record().spans())
 
 
-def test_a_trace_goes_on_where_the_clients_has_begun(
+def test_a_trace_continues_the_trace_of_its_client(
     room: EngineRoom, collector: Collector, otlp: OtlpTraces
 ) -> None:
     sampled = traced(otlp, traceparent=f"00-{TRACE_ID}-{PARENT_ID}-01")
@@ -109,19 +109,21 @@ def test_a_trace_goes_on_where_the_clients_has_begun(
     assert own.root.trace_id.hex() != TRACE_ID
 
 
-def test_a_trace_of_more_spans_than_the_exporter_holds_comes_whole(
+def test_a_trace_of_more_spans_than_the_exporter_holds_is_complete(
     room: EngineRoom, collector: Collector, otlp: OtlpTraces
 ) -> None:
     answer = traced(otlp, max_tokens=80)
     room.serve(answer)
     (trace,) = exported(collector, 1)
-    told = trace.told()
-    check_spans(told)
+    spans = trace.reported_spans()
+    check_spans(spans)
     assert answer.request.trace is not None
-    assert len(told) == len(answer.request.trace.record().spans()) > 2048
+    assert len(spans) == len(answer.request.trace.record().spans()) > 2048
 
 
-def test_a_request_that_fails_says_so(cell: Cell, collector: Collector, otlp: OtlpTraces) -> None:
+def test_the_trace_of_a_failed_request_has_its_error(
+    cell: Cell, collector: Collector, otlp: OtlpTraces
+) -> None:
     cell.channel.state = emulating(flops=1e15)
     answer = traced(otlp)
     EngineRoom(cell).serve(answer)

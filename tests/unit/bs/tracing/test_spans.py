@@ -1,4 +1,4 @@
-"""What a trace tells of a request, through a real engine and real devices."""
+"""The trace of a request, through a real engine and real devices."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def named(answer: Answer, name: str) -> list[Span]:
 def test_the_spans_of_a_request_nest_and_add_up_to_it(room: EngineRoom) -> None:
     answer = traced([1, 2, 3], 5)
     room.serve(answer)
-    told, timings = spans(answer), answer.end.timings
-    check_spans(told)
-    assert told[0].end_ns == pytest.approx(timings["end_to_end_s"] * 1e9, abs=2)
-    parts = sum(span.end_ns - span.start_ns for span in told if span.depth == 1)
-    assert parts == told[0].end_ns
+    recorded, timings = spans(answer), answer.end.timings
+    check_spans(recorded)
+    assert recorded[0].end_ns == pytest.approx(timings.end_to_end_s * 1e9, abs=2)
+    parts = sum(span.end_ns - span.start_ns for span in recorded if span.depth == 1)
+    assert parts == recorded[0].end_ns
     assert [step.attributes["tokens"] for step in named(answer, "step")] == [3, 1, 1, 1, 1]
     layers = named(answer, "layer")
     assert [layer.attributes["layer"] for layer in layers] == [0, 1, 2] * 5
     trips = named(answer, "round_trip")
-    assert len(trips) == timings["device_messages"]
+    assert len(trips) == timings.device_messages
     used = {str(q): 0 for q in range(4)}
     for trip in trips:
         used[str(trip.attributes["device"])] += int(trip.attributes["tokens"])
         assert int(trip.attributes["sent_bytes"]) > 64 * int(trip.attributes["tokens"])
         assert int(trip.attributes["answer_bytes"]) > 64 * int(trip.attributes["tokens"])
-    assert {q: n for q, n in used.items() if n} == timings["experts"]["used"]
+    assert {q: n for q, n in used.items() if n} == timings.experts.used
     forward = sum(span.end_ns - span.start_ns for span in named(answer, "step"))
     layered = sum(span.end_ns - span.start_ns for span in layers)
-    assert forward - layered == pytest.approx(timings["trunk_s"] * 1e9, rel=0.1)
+    assert forward - layered == pytest.approx(timings.trunk_s * 1e9, rel=0.1)
 
 
 def test_a_step_is_in_the_trace_of_each_request_that_takes_part(room: EngineRoom) -> None:
@@ -95,7 +95,7 @@ def test_a_device_that_does_not_answer_has_a_round_trip_without_parts(cell: Cell
     layers = named(answer, "layer")
     assert layers[0].attributes["lost"] == lost.attributes["tokens"]
     assert sum(int(layer.attributes["lost"]) for layer in layers) == sum(
-        answer.end.timings["experts"]["dropped"].values()
+        answer.end.timings.experts.dropped.values()
     )
 
 
@@ -115,17 +115,17 @@ def test_a_client_that_leaves_ends_the_trace(room: EngineRoom) -> None:
     assert [span.name for span in spans(queued)] == ["request", "queue"]
 
 
-def test_a_long_request_is_recorded_to_a_bound(
+def test_the_trace_of_a_long_request_is_bounded(
     room: EngineRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.bs.tracing.spans.MAX_SPANS", 200)
     answer = traced([1, 2], 30)
     room.serve(answer)
-    told = spans(answer)
-    check_spans(told)
-    assert len(told) <= 200 + 2
+    recorded = spans(answer)
+    check_spans(recorded)
+    assert len(recorded) <= 200 + 2
     (rest,) = named(answer, "not_recorded")
-    assert rest == told[-1]
+    assert rest == recorded[-1]
     assert len(named(answer, "step")) + int(rest.attributes["steps"]) == 30
 
 
@@ -133,7 +133,7 @@ times = st.floats(1e-3, 1e6)
 
 
 @given(st.tuples(times, times).map(sorted), st.tuples(*[times] * 4).map(sorted))
-def test_whatever_a_devices_clock_is_its_parts_nest(
+def test_the_parts_of_a_device_nest_whatever_its_clock_is(
     at_the_station: list[float], at_the_device: list[float]
 ) -> None:
     sent_s, arrived_s = at_the_station
@@ -151,7 +151,7 @@ def test_whatever_a_devices_clock_is_its_parts_nest(
 
 
 @given(st.integers(), st.integers(0), st.integers(), st.integers(0))
-def test_two_clocks_are_brought_together_only_if_they_differ(
+def test_two_clocks_are_aligned_only_if_they_differ(
     start: int, longer: int, inner: int, long: int
 ) -> None:
     outer = start, start + long + longer

@@ -1,4 +1,4 @@
-"""DeviceReports of devices: what is accepted as one."""
+"""The reports of devices: which ones are accepted."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.control.device_reports import MAX_REPORT_BYTES, decode_report
+from orchestrator.contracts.device_report import MAX_BYTES, decode
 from tests.harness.control_plane import QUEUE, report
 
 
 @given(st.binary(max_size=300))
 def test_noise_is_no_report(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        decode_report(data)
+        decode(data)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_noise_is_no_report(data: bytes) -> None:
     ],
 )
 def test_a_report_out_of_range_is_refused(fields: dict[str, Any]) -> None:
-    assert decode_report(report()).device == 0
+    assert decode(report()).device == 0
     with pytest.raises(ValueError, match=r"."):
-        decode_report(report(**fields))
+        decode(report(**fields))
 
 
 def test_an_oversized_report_is_refused_unread() -> None:
     with pytest.raises(ValueError, match="at most 4096"):
-        decode_report(b"\xc1" * (MAX_REPORT_BYTES + 1))
+        decode(b"\xc1" * (MAX_BYTES + 1))
