@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from tests.stack.conftest import (
 )
 from tests.stack.test_shaping import write_profile
 
+# At least so many, and as long as the replay runs.
 SWITCHES = 10 if SLOW_KERNEL else 50
+SWITCH_EVERY_S = 2.0 if SLOW_KERNEL else 0.2
 # Generous limits: docs/radio.md has the accuracy measured on a quiet host.
 NETEM_ERROR, TBF_ERROR = 0.3, 0.4
 
@@ -69,16 +72,18 @@ def test_repeated_profile_switches_lose_no_packet_and_no_request(
     stack.use("near-far")
     out = tmp_path / "run"
     with ThreadPoolExecutor(1) as background:
-        limit = "2" if SLOW_KERNEL else "60"
+        limit = "2" if SLOW_KERNEL else "25"
         replay = background.submit(
             *(stack.wdmoe, "replay", "facts", "--limit", limit, "--out", str(out)),
             *("--fading", "one"),
         )
         with closing(Client(URLS[0], URLS[1])) as client:
-            for number in range(SWITCHES):
-                name = "rayleigh-100m" if number % 2 else "mobility"
-                client.use_profile(profiles.find(name), allow_degraded=True)
-                time.sleep(0.2)
+            names = cycle(["mobility", "rayleigh-100m"])
+            for number in count():
+                if number >= SWITCHES and replay.done():
+                    break
+                client.use_profile(profiles.find(next(names)), allow_degraded=True)
+                time.sleep(SWITCH_EVERY_S)
         summary = replay.result()
     assert summary["errors"] == 0
     assert all("dropped" not in warning for warning in summary["warnings"])
