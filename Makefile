@@ -1,4 +1,5 @@
 # make demo   sets the host up, starts the stack, replays two prompt sets under two profiles
+# make check  runs linters, types and quick unit tests: the inner loop, under two minutes
 # make test   runs all tests, on a real kernel with netem and a real Docker Engine
 # make bench  measures, on a running stack, the cost of selection as a share of a layer's time, the
 #             tokens per second of eight clients against one, and the cost of metrics
@@ -7,7 +8,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test bench down setup
+.PHONY: demo check test bench down setup
 
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 # JUnit XML reports of the last `make test`, one per pytest run
@@ -35,6 +36,12 @@ demo: setup
 	    address=$$(docker compose port $${service/:/ } 2>/dev/null) || continue
 	    echo "http://$$address ($${service%:*})"
 	done
+
+check:
+	@ruff check
+	ruff format --check
+	mypy
+	python -m pytest tests/unit -q -n 2 -m "not slow"
 
 test:
 	@./setup.sh --tests

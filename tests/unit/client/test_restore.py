@@ -22,6 +22,8 @@ from tests.harness.control_plane import FAST, STILL, eventually, profile
 from tests.harness.live_stack import LiveStack, heed_signals, live
 from tests.harness.sweep_stack import prompts
 
+pytestmark = pytest.mark.slow
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 VERIFY = ("link", "verify", "--json")
 INTERVAL = 5

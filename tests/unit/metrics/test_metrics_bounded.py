@@ -19,6 +19,8 @@ from tests.harness.cell import Cell, emulating
 from tests.harness.control_plane import FAST, eventually, hear, profile, report, running
 from tests.harness.engine_room import Answer, EngineRoom, asking
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 10_000
 POLICIES = [
     PolicyState("topk"),

@@ -20,6 +20,8 @@ from orchestrator.moe.checkpoint import Checkpoint
 from tests.harness import tiny_llama
 from tests.harness.command import Result, Wdmoe
 
+pytestmark = pytest.mark.slow
+
 LAYERS = tiny_llama.CONFIG.num_hidden_layers
 Build = Callable[..., Result]
 

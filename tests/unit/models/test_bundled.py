@@ -22,6 +22,8 @@ from orchestrator.process.root import ROOT
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.scoring import exact_match
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "models" / "bundled"
 ITEMS = 40
 

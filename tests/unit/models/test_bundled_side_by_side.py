@@ -14,6 +14,8 @@ from orchestrator.process.root import ROOT
 from tests.harness.cell import Cell, around
 from tests.harness.engine_room import EngineRoom, asking
 
+pytestmark = pytest.mark.slow
+
 MODEL = ROOT / "models" / "bundled"
 
 

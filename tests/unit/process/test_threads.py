@@ -11,6 +11,8 @@ PROGRAM = """
 import threading, time
 from orchestrator.process.threads import end_process_with_any_thread
 
+pytestmark = pytest.mark.slow
+
 end_process_with_any_thread("bs")
 
 def fail():

@@ -23,6 +23,8 @@ from tests.harness.live_stack import LiveStack, live
 from tests.harness.replay_stack import prompt
 from tests.harness.sweep_stack import prompts
 
+pytestmark = pytest.mark.slow
+
 DRAW = 5  # the draw in force before a run
 TOGETHER = arrivals.choose("closed", concurrency=2)
 STRIDE = 12_140  # 607 s of 50 ms

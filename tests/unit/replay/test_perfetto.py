@@ -18,6 +18,8 @@ from orchestrator.replay.chrome_trace import writing
 from tests.harness.cell import Cell
 from tests.unit.replay.test_chrome_trace import phase, read, reported, request, together
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

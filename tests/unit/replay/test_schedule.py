@@ -27,6 +27,8 @@ from orchestrator.results.schema import Request
 from tests.harness.replay_stack import SLOW_S, app, prompt, received
 from tests.harness.serving import serve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:

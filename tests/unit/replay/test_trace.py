@@ -19,6 +19,8 @@ from tests.harness.replay_stack import app, prompt, received
 from tests.harness.serving import serve
 from tests.harness.traced import check_chrome
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:

@@ -16,6 +16,8 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from orchestrator.report import load, page
 from tests.harness.recorded_runs import WLR, record, record_sweep
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # the names that setup.sh looks for
 PRINTED: ViewportSize = {"width": 703, "height": 1032}  # A4 without margins of 12 mm, at 96 dpi
 JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")

@@ -13,6 +13,8 @@ from orchestrator.report.figures import latency
 from orchestrator.report.groups import group
 from tests.harness.recorded_runs import WLR, record, report_of
 
+pytestmark = pytest.mark.slow
+
 
 def change(folder: Path, part: str, **fields: Any) -> Path:
     """Change fields in the record of a run."""

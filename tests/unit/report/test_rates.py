@@ -16,6 +16,8 @@ from orchestrator.report import load, rates
 from orchestrator.report.figures import resample
 from tests.harness.recorded_runs import BEGIN_S, record, report_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_rates_over_time_are_those_of_the_profile(tmp_path: Path) -> None:
     read = load.read([record(tmp_path / "a", "mobility")]).runs

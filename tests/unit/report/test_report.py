@@ -14,6 +14,8 @@ from orchestrator.report.groups import group
 from tests.harness.command import Wdmoe
 from tests.harness.recorded_runs import SLOW, WLR, record, record_sweep, report_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
     folders = [record(tmp_path / "a"), record(tmp_path / "b", policy=WLR)]

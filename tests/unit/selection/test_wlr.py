@@ -12,6 +12,8 @@ from orchestrator.selection import Gate, Selection, find
 from orchestrator.selection.policies.topk import TopK, heaviest
 from orchestrator.selection.policies.wlr import kappas, ratios
 
+pytestmark = pytest.mark.slow
+
 
 def algorithm_1(
     w: list[float], t: list[float], k: int, theta: float, strict: bool, max_drops: int

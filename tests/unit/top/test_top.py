@@ -24,6 +24,8 @@ from fastapi import FastAPI, Response
 from tests.harness.command import Wdmoe
 from tests.harness.serving import serve
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "from orchestrator.cli import main; main()"
 STYLE = re.compile(rb"\x1b\[[0-9;]*m")
 PATIENCE_S = 60

@@ -21,6 +21,8 @@ from tests.harness.collector import Collector, Trace, attributes, collecting
 from tests.harness.engine_room import Answer, EngineRoom, asking
 from tests.harness.traced import check_spans
 
+pytestmark = pytest.mark.slow
+
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
