@@ -116,4 +116,5 @@ def _bootstrapped(
         random_state=SEED,
     )
     interval = drawn.confidence_interval
-    return Estimate(value=value, low=float(interval.low), high=float(interval.high))
+    low, high = sorted(map(float, interval))  # of equal values, rounding may have them cross
+    return Estimate(value=value, low=low, high=high)

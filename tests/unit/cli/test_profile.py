@@ -19,6 +19,8 @@ from orchestrator.radio import profiles
 from tests.harness.command import Wdmoe
 from tests.harness.serving import serve
 
+pytestmark = pytest.mark.slow
+
 
 def test_list_shows_every_bundled_profile(wdmoe: Wdmoe) -> None:
     rows = {row["name"]: row for row in wdmoe.json("profile", "list")}

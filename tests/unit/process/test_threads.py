@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import threading, time
 from orchestrator.process.threads import end_process_with_any_thread
-
-pytestmark = pytest.mark.slow
 
 end_process_with_any_thread("bs")
 

@@ -12,6 +12,8 @@ from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 from orchestrator.selection import Gate, Policy, Selection, drop_unreachable, find
 from orchestrator.selection.policies.topk import TopK
 
+pytestmark = pytest.mark.slow
+
 seeds = st.integers(0, 10_000)
 
 

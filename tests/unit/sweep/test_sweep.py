@@ -19,6 +19,8 @@ from tests.harness.sweep_stack import invoke, lines, prompts, stack
 from tests.harness.sweep_stack import ready as ready
 from tests.harness.sweep_stack import url as url
 
+pytestmark = pytest.mark.slow
+
 WLR = {"theta": 0.2, "strict": False, "max_drops": 1, "latency": "analytic"}
 
 

@@ -22,6 +22,8 @@ from services.bs.batch.routing_trace import RoutingTrace
 from services.bs.engine.trunk import Trunk
 from tests.harness.cell import CPU, ROOM, TINY, Cell, around, emulating, forward, part
 
+pytestmark = pytest.mark.slow
+
 
 @torch.inference_mode()
 def whole(checkpoint: Checkpoint, ids: list[int]) -> torch.Tensor:

@@ -14,6 +14,8 @@ from models.evaluate import load
 from services.bs.engine.sampling import CountPenalty, Draw, Sampling
 from tests.harness.parrot import FOLDER, tokenizer
 
+pytestmark = pytest.mark.slow
+
 PROMPT: list[int] = tokenizer().encode("What is 45 + 38?").ids
 TOKENS = 24
 ENDS = frozenset([0, 3])

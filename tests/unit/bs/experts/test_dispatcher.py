@@ -29,6 +29,8 @@ from services.device.experts import Experts
 from services.net import wire
 from tests.harness.cell import CPU, EXPERTS, ROOM, TINY, Cell, around, emulating, forward, part
 
+pytestmark = pytest.mark.slow
+
 
 def chosen(
     cell: Cell,

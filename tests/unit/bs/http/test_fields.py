@@ -18,6 +18,8 @@ from services.bs.http.errors import ApiError
 from services.bs.http.openai.schema import IGNORED_FIELDS, Body, ChatRequest, CompletionRequest
 from tests.harness.parrot import Http, Parrot, base_station, templated
 
+pytestmark = pytest.mark.slow
+
 COMPLETION = ("/v1/completions", {"prompt": "a b"})
 USER = {"role": "user", "content": "a b"}
 CHAT = ("/v1/chat/completions", {"messages": [USER]})

@@ -23,6 +23,8 @@ from tests.harness import answers
 from tests.harness.parrot import FOLDER, Http, Parrot, tokenizer
 from tests.harness.serving import serve
 
+pytestmark = pytest.mark.slow
+
 PAGE = "http://page.example:3000"
 PREFLIGHT = {
     "Origin": PAGE,
