@@ -1,5 +1,5 @@
 # make demo   sets the host up, starts the stack, replays two prompt sets under two profiles
-# make check  runs linters, types and quick unit tests: the inner loop, under two minutes
+# make check  runs linters, types and quick unit tests: about two minutes on two cores
 # make test   runs all tests, on a real kernel with netem and a real Docker Engine
 # make bench  measures, on a running stack, the cost of selection as a share of a layer's time, the
 #             tokens per second of eight clients against one, and the cost of metrics
@@ -53,7 +53,8 @@ test:
 	python -m pytest tests/unit --durations=20 --junitxml=$(REPORTS)/unit.xml
 	python -m pytest tests/net tests/stack --durations=20 --junitxml=$(REPORTS)/host.xml
 	tests/netem_kernel/run python -m pytest tests/net tests/stack/test_model.py \
-	    tests/stack/test_shaping.py tests/stack/test_links.py --durations=20 --junitxml=$(REPORTS)/netem.xml
+	    tests/stack/test_shaping.py tests/stack/test_links.py --durations=20 \
+	    --junitxml=$(REPORTS)/netem.xml
 
 bench:
 	@python -m benchmarks.selection

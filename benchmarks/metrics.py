@@ -90,7 +90,7 @@ class Cell:
         checkpoint = Checkpoint(CONF.model_dir)
         nothing: dict[str, Any] = {field.name: NullMetric() for field in fields(BsMetrics)}
         self.bases = [BaseStation(checkpoint, m) for m in (bs_metrics(), BsMetrics(**nothing))]
-        self.bases[1].layer_metrics.worth = NullMetric()  # type: ignore[assignment]  # not computed either
+        self.bases[1].layer_metrics.wlr = NullMetric()  # type: ignore[assignment]  # not computed either
         ports = free_ports(1 + CONF.devices)
         serve_metrics(ports[0])
         spawn = multiprocessing.get_context("spawn")

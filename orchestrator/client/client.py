@@ -104,8 +104,10 @@ class Client:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self._http = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
         self._backoff = Backoff()
-        self._bs = Service("base station", bs_url, self._http, timeout_s)
-        self._orchestrator = Service("orchestrator", orchestrator_url, self._http, timeout_s)
+        self._bs = Service("base station", bs_url.rstrip("/"), self._http, timeout_s)
+        self._orchestrator = Service(
+            "orchestrator", orchestrator_url.rstrip("/"), self._http, timeout_s
+        )
 
     def close(self) -> None:
         """Close the connections."""

@@ -37,9 +37,6 @@ class Service:
     http: httpx.Client
     timeout_s: float = TIMEOUT_S
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.rstrip("/"))
-
     def get(self, path: str, kind: type[_Answer]) -> _Answer:
         """GET a document; one with status 503 describes a service that is unwell."""
         response, content = self._send("GET", path, None, self.timeout_s)

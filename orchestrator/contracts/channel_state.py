@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from orchestrator.contracts.checks import boolean, integer, number, text
+from orchestrator.contracts.checks import boolean, integer, number, text, unpack
 
 VERSION = 1
 STATE_PORT = 5560
@@ -123,12 +123,7 @@ def encode(state: ChannelState) -> bytes:
 
 def decode(data: bytes) -> ChannelState:
     """Unpack and check a state; ValueError says what is wrong with it."""
-    if len(data) > MAX_STATE_BYTES:
-        raise ValueError(f"state of {len(data)} bytes, at most {MAX_STATE_BYTES}")
-    try:
-        raw = msgpack.unpackb(data, max_array_len=MAX_DEVICES, max_map_len=64, max_ext_len=0)
-    except Exception as error:  # msgpack raises several unrelated types on hostile input
-        raise ValueError(f"state is not msgpack: {error}") from None
+    raw = unpack(data, "state", max_bytes=MAX_STATE_BYTES, max_array=MAX_DEVICES, max_map=64)
     if not isinstance(raw, dict) or raw.get("v") != VERSION:
         raise ValueError(f"state is not of version {VERSION}")
     try:

@@ -5,6 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgpack
+
+
+def unpack(data: bytes, what: str, *, max_bytes: int, max_array: int, max_map: int) -> Any:
+    """Unpack a message of at most `max_bytes`; `what` is what errors call it."""
+    if len(data) > max_bytes:
+        raise ValueError(f"{what} of {len(data)} bytes, at most {max_bytes}")
+    try:
+        return msgpack.unpackb(data, max_array_len=max_array, max_map_len=max_map, max_ext_len=0)
+    except Exception as error:  # msgpack raises several unrelated types on hostile input
+        raise ValueError(f"{what} is not msgpack: {error}") from None
+
 
 def number(
     value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf

@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from orchestrator.contracts.channel_state import MAX_DEVICES
-from orchestrator.contracts.checks import integer, number, text
+from orchestrator.contracts.checks import integer, number, text, unpack
 
 VERSION = 2
 MAX_BYTES = 4096
@@ -58,12 +58,7 @@ def encode(report: DeviceReport) -> bytes:
 
 def decode(data: bytes) -> DeviceReport:
     """Unpack and check a report; ValueError says what is wrong with it."""
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"report of {len(data)} bytes, at most {MAX_BYTES}")
-    try:
-        raw = msgpack.unpackb(data, max_array_len=0, max_map_len=16, max_ext_len=0)
-    except Exception as error:  # msgpack raises several unrelated types on hostile input
-        raise ValueError(f"report is not msgpack: {error}") from None
+    raw = unpack(data, "report", max_bytes=MAX_BYTES, max_array=0, max_map=16)
     known = {"v", *(field.name for field in fields(DeviceReport))}
     if not isinstance(raw, dict) or raw.get("v") != VERSION or raw.keys() != known:
         raise ValueError(f"report is not of version {VERSION}")

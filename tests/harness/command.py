@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,3 +73,17 @@ def orchestrator(wdmoe: Wdmoe, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     with control, serve(create_app(control, registry)) as url:
         monkeypatch.setenv("WDMOE_ORCHESTRATOR_URL", url)
         yield url
+
+
+def source_of(checkout: Path) -> str:
+    """Return a checkout's digest of its own source."""
+    program = "from orchestrator.process.build import source; print(source())"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(checkout)},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout.strip()

@@ -24,7 +24,7 @@ from fastapi.responses import Response
 
 from orchestrator.contracts import channel_state
 from orchestrator.contracts.http import Build
-from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts
 from orchestrator.control.http import create_app
 from orchestrator.process.build import describe
 from tests.harness import answers
@@ -101,22 +101,12 @@ class LiveStack:
             self.on_prompt()
             now = control.status()
             self.sent.append((now.profile, now.policy.name, now.interval))
-            timings = {
-                "request_id": "r",
-                "time_to_first_token_s": 0.001,
-                "end_to_end_s": 0.0009,
-                "prompt_tokens": 4,
-                "completion_tokens": 2,
-                **dict.fromkeys(PARTS, 0.0001),
-                "eq8_s": 0.0008,
-                "batched_s": 0.0002,
-                "experts": {"used": {"0": 40}, "dropped": {}, "deselected": {}},
-                "overruns": 0,
-                "device_messages": 8,
-                "policy": now.policy.model_dump(),
-                "profile": now.profile,
-                "epoch": now.epoch,
-            }
+            timings = answers.timings(
+                experts=Experts(used={"0": 40}, dropped={}, deselected={}),
+                policy=now.policy,
+                profile=now.profile,
+                epoch=now.epoch,
+            ).model_dump()
             chunk = {"choices": [{"text": "12", "finish_reason": "stop"}], "timings": timings}
             stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
             return Response(stream, media_type="text/event-stream")

@@ -10,24 +10,28 @@ import base64
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from orchestrator.client.client import Client
 from orchestrator.contracts.http import Build
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt, PromptSet
 from orchestrator.replay.run import Outcome, replay
 from orchestrator.results.schema import Request
 from tests.harness import answers
+from tests.harness.serving import serve
 
 HEALTH = answers.health(
     compute_dtype="fp32",
@@ -36,7 +40,7 @@ HEALTH = answers.health(
     device_build=describe().device_line,
     devices={"0": answers.device(build=describe().device_line)},
 ).model_dump()
-CHANNEL = {
+CHANNEL: dict[str, Any] = {
     "profile": "near-far",
     "profile_sha256": "cd34",
     "profile_text": "seed: 7\n",
@@ -64,22 +68,12 @@ INTERVALS = [
     {"device": 0, "epoch": 3, "interval": n, "apply_at_s": 4e9 + n, "applied_at_s": 4e9 + n + 0.005}
     for n in range(3)  # part of any run: they are in the future
 ]
-TIMINGS: dict[str, Any] = {
-    "request_id": "r",
-    "time_to_first_token_s": 0.001,
-    "end_to_end_s": 0.0009,
-    "prompt_tokens": 4,
-    "completion_tokens": 2,
+TIMINGS = answers.timings(
+    time_to_first_token_s=0.001,
+    experts=Experts(used={"0": 6}, dropped={}, outage={"1": 2}, deselected={"2": 4}),
+    policy=PolicySpec(**CHANNEL["policy"]),
     **dict.fromkeys(PARTS, 0.0001),
-    "eq8_s": 0.0002,
-    "batched_s": 0.0001,
-    "experts": {"used": {"0": 6}, "dropped": {}, "outage": {"1": 2}, "deselected": {"2": 4}},
-    "overruns": 0,
-    "device_messages": 8,
-    "policy": CHANNEL["policy"],
-    "profile": "near-far",
-    "epoch": 3,
-}
+).model_dump()
 SLOW_S = 0.15
 # The spans of a request with one device's answer.
 SPANS = [
@@ -212,3 +206,10 @@ def interrupt(request: Request) -> None:
     """Act like Ctrl-C when the second request ends."""
     if request.id == 1:
         raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Yield the URL of both services."""
+    with serve(app) as url:
+        yield url

@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.sweep import sweep
 from orchestrator.contracts.http import Build
+from orchestrator.contracts.policy import PolicySpec
 from orchestrator.contracts.replay_progress import Progress
 from orchestrator.contracts.time_parts import PARTS
+from orchestrator.contracts.timings import Experts
 from orchestrator.process.build import describe
 from orchestrator.prompts.prompt_sets import Prompt
 from orchestrator.radio import profiles
@@ -88,23 +90,17 @@ class Stack:
     def timings(self) -> dict[str, Any]:
         assert time.time() >= self.apply_at_s, "sent before the switch has taken effect"
         dropped = self.policy["name"] == "wlr"
-        return {
-            "request_id": "r",
-            "time_to_first_token_s": 0.001,
-            "end_to_end_s": 0.0009,
-            "prompt_tokens": 4,
-            "completion_tokens": 2,
+        used = {"0": 30 if dropped else 40}  # 5 tokens in 4 layers
+        return answers.timings(
+            time_to_first_token_s=0.001,
+            eq8_s=0.0008,
+            batched_s=0.0002,
+            experts=Experts(used=used, dropped={}, deselected={}),
+            policy=PolicySpec(**(TOPK if self.deaf_to_policies else self.policy)),
+            profile=self.profile["name"],
+            epoch=self.epoch - self.epochs_behind(),
             **dict.fromkeys(PARTS, 0.0001),
-            "eq8_s": 0.0008,
-            "batched_s": 0.0002,
-            # 5 tokens in 4 layers
-            "experts": {"used": {"0": 30 if dropped else 40}, "dropped": {}, "deselected": {}},
-            "overruns": 0,
-            "device_messages": 8,
-            "policy": TOPK if self.deaf_to_policies else self.policy,
-            "profile": self.profile["name"],
-            "epoch": self.epoch - self.epochs_behind(),
-        }
+        ).model_dump()
 
     def epochs_behind(self) -> int:
         self.late -= 1

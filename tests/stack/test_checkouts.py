@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.process.root import ROOT
+from tests.harness.command import source_of
 from tests.stack.conftest import (
     PROJECT,
     Stack,
@@ -96,20 +96,6 @@ def warnings() -> list[str]:
     """Return the warnings of `wdmoe status`, none if it fails."""
     done = wdmoe("status", "--json")
     return list(json.loads(done.stdout)["warnings"]) if done.returncode == 0 else []
-
-
-def source_of(checkout: Path) -> str:
-    """Return a checkout's digest of its own source."""
-    program = "from orchestrator.process.build import source; print(source())"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(checkout)},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
 
 
 def test_a_second_up_leaves_containers_alone(stack: Stack) -> None:

@@ -40,6 +40,7 @@ class Times:
 
 
 _PARTS = [part.name for part in fields(Times)]
+_LAYER_PARTS = [part for part in PARTS if part in _PARTS]
 
 
 @dataclass
@@ -72,7 +73,7 @@ class RequestTimes(Times):
         known = {
             "queue_s": queue_s,
             "trunk_s": self.forward_s - self.moe_s,
-            **{part: getattr(self, part) for part in PARTS if hasattr(self, part)},
+            **{part: getattr(self, part) for part in _LAYER_PARTS},
         }
         return known | {"overhead_s": end_to_end_s - sum(known.values())}
 

@@ -28,9 +28,9 @@ from services.bs.experts.selector import Selector
 
 
 class Trunk:
-    """The model's forward pass over the tokens of several sequences; `step` is the current one."""
+    """The model's forward pass over the tokens of several sequences; `batch` is the current one."""
 
-    step: ForwardBatch
+    batch: ForwardBatch
 
     def __init__(
         self,
@@ -145,9 +145,8 @@ class RemoteMoe(nn.Module):
         record.gated_s = time.monotonic()
         record.decisions = self._select(logits, batch)
         record.selected_s = time.monotonic()
-        self._dispatcher.send(tokens, record)
-        self._metrics.book_selection(record, batch)  # while the devices compute
-        self._dispatcher.wait()
+        with self._dispatcher.dispatched(tokens, record):
+            self._metrics.book_selection(record, batch)  # while the devices compute
         record.answered_s = time.monotonic()
         output = self._dispatcher.combine(tokens, record)
         self._metrics.book_answers(record, batch)

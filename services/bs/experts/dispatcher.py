@@ -11,7 +11,8 @@ the token: the weights of the answers are renormalised, and the loss is counted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import zmq
@@ -98,9 +99,21 @@ class Dispatcher:
         self._lose(q, "timeout")
         return None
 
-    def send(self, hidden: torch.Tensor, record: LayerRecord) -> None:
-        """Send a layer's tokens (hidden: n × m) to their experts: one message per device."""
-        self._calls.clear()
+    @contextmanager
+    def dispatched(self, hidden: torch.Tensor, record: LayerRecord) -> Iterator[None]:
+        """Send a layer's tokens (hidden: n × m), run the body, and wait for the answers.
+
+        The body runs while the devices compute. If it fails, their answers are late ones.
+        """
+        try:
+            self._send(hidden, record)
+            yield
+            self._await()
+        finally:
+            self._calls.clear()
+
+    def _send(self, hidden: torch.Tensor, record: LayerRecord) -> None:
+        """Send one message per device; record the calls."""
         inputs = hidden.cpu()
         index = _joined([decision.used.index for decision in record.decisions])
         channel = record.decisions[0].channel
@@ -128,31 +141,23 @@ class Dispatcher:
             self._next_id += 1
             record.calls.append(call)
 
-    def wait(self) -> None:
-        """Wait until every call has its answer, or its device is given up."""
-        try:
-            self._await()
-        finally:
-            self._calls.clear()
-
     def combine(self, hidden: torch.Tensor, record: LayerRecord) -> torch.Tensor:
         """Return Σ_q weight · expert_q(hidden) of a layer (Eq. 1); n × m, as `hidden`.
 
         Summed in the order of experts, so that the sum is reproducible.
         """
-        index = _joined([decision.used.index for decision in record.decisions])
         weight = _joined([decision.used.weight for decision in record.decisions])
         output = torch.zeros_like(hidden, device="cpu")
         total = torch.zeros(len(hidden))
-        answered = 0
+        missing = bool(record.unsent)
         for call in record.calls:
             if call.output is None:
+                missing = True
                 continue
             share = weight[call.rows, call.slots]
             output.index_add_(0, call.rows, (call.output * share[:, None]).to(output.dtype))
             total.index_add_(0, call.rows, share.float())
-            answered += len(call.rows)
-        if answered != int((index < len(self._devices.devices)).sum()):
+        if missing:
             output = output / total.clamp(min=1e-6)[:, None].to(output.dtype)
         return output.to(hidden)
 

@@ -82,7 +82,7 @@ class LayerMetrics:
             [metrics.token_experts_total.labels(str(layer), str(n)) for n in range(info.top_k + 1)]
             for layer in range(info.layers)
         ]
-        self.worth = WlrMetrics(metrics, info.layers)
+        self.wlr = WlrMetrics(metrics, info.layers)
 
     def book_selection(self, record: LayerRecord, batch: ForwardBatch) -> None:
         """Count what was selected and what was left out, and why.
@@ -118,7 +118,7 @@ class LayerMetrics:
         a_token = np.bincount((used < experts).sum(axis=1))
         for number in np.flatnonzero(a_token).tolist():
             self._token_experts[layer][number].inc(int(a_token[number]))
-        self.worth.add(layer, decision)
+        self.wlr.add(layer, decision)
 
     def _drop(self, layer: int, q: int, counts: Counts, reason: str, batch: ForwardBatch) -> None:
         (batch.outage if reason == "outage" else batch.dropped)[:, q] += counts
@@ -134,11 +134,13 @@ class LayerMetrics:
             if call.output is None:
                 self._drop(layer, call.device, _by_request(call, batch), "lost", batch)
         answered = [(call, call.done) for call in calls if call.done is not None]
-        bare = np.concatenate([decision.wanted() for decision in decisions])
-        for call, _ in answered:
-            bare[call.rows.numpy()] = False
-        if bare.any():
-            batch.untouched(layer, bare)
+        whole = all(decision.used is decision.selected for decision in decisions)
+        if not whole or record.unsent or len(answered) < len(calls):
+            bare = np.concatenate([decision.wanted() for decision in decisions])
+            for call, _ in answered:
+                bare[call.rows.numpy()] = False
+            if bare.any():
+                batch.untouched(layer, bare)
         for call, done in answered:
             device, tokens = self._devices[call.device], len(call.rows)
             device.downlink.observe(done.received_s - call.sent_s)

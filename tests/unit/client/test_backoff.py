@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,22 +13,7 @@ from orchestrator.client.backoff import Backoff
 from orchestrator.client.client import Client
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.results.table import render
-from tests.harness.replay_stack import app, full, prompt, received, run
-from tests.harness.serving import serve
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    client = Client(url, url)
-    yield client
-    client.close()
-    full.clear()
+from tests.harness.replay_stack import full, prompt, received, run
 
 
 def test_a_refused_request_is_retried_when_it_may_be(client: Client) -> None:

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from orchestrator.client.client import Client
 from orchestrator.contracts.timings import Timings
-from tests.harness.replay_stack import SLOW_S, TIMINGS, app, prompt, received
-from tests.harness.serving import serve
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    client = Client(url, url)
-    yield client
-    client.close()
+from tests.harness.replay_stack import SLOW_S, TIMINGS, prompt, received
 
 
 def test_a_completion_request_has_the_prompts_fields(client: Client) -> None:

@@ -79,14 +79,14 @@ def test_a_prompt_that_is_only_scored_has_no_first_token(cell: Cell, room: Engin
 
 def test_unscraped_values_of_single_tokens_are_bounded(cell: Cell, room: EngineRoom) -> None:
     room.serve(asking([[1]], 60))
-    kept = cell.station.layer_metrics.worth._kept
+    kept = cell.station.layer_metrics.wlr._kept
     assert 0 < len(kept) <= 128 < 60 * LAYERS
 
 
 def test_unscraped_values_of_long_prompts_are_bounded(cell: Cell, room: EngineRoom) -> None:
     prompts = [asking([[n % 40 for n in range(900)]], 1) for _ in range(6)]
     room.serve(*prompts)
-    kept = cell.station.layer_metrics.worth._kept
+    kept = cell.station.layer_metrics.wlr._kept
     assert sum(len(choice.logits) for _, choice in kept) <= 4096
     for layer in range(LAYERS):
         assert cell.counted("wdmoe_kappa_count", layer=str(layer)) == 6 * 900

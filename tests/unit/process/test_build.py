@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from orchestrator.process.build import DEVICE_PACKAGES, Build, describe, source
 from orchestrator.process.root import ROOT
 from orchestrator.results.provenance import code_warnings
 from tests.harness import answers
-from tests.harness.command import Wdmoe
+from tests.harness.command import Wdmoe, source_of
 from tests.harness.replay_stack import HEALTH
 from tests.harness.serving import serve
 
@@ -44,22 +42,9 @@ def test_only_a_changed_copy_of_the_source_has_another_digest(tmp_path: Path) ->
     for folder in ("orchestrator", "services"):
         ignored = shutil.ignore_patterns("__pycache__", "grafana")  # as in .dockerignore
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    assert digest(tmp_path) == source()
+    assert source_of(tmp_path) == source()
     (tmp_path / "services" / "wire.py").write_text("# changed\n")
-    assert digest(tmp_path) != source()
-
-
-def digest(checkout: Path) -> str:
-    program = "from orchestrator.process.build import source; print(source())"
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(checkout)},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return result.stdout.strip()
+    assert source_of(tmp_path) != source()
 
 
 def test_a_process_describes_its_build() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,7 @@ from orchestrator.contracts.http import Interval
 from orchestrator.errors import StackError
 from orchestrator.results.run_folder import read_intervals, read_requests
 from tests.harness import replay_stack
-from tests.harness.replay_stack import INTERVALS, app, interrupt, received, run
-from tests.harness.serving import serve
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
+from tests.harness.replay_stack import INTERVALS, interrupt, received, run
 
 
 def test_a_run_that_is_interrupted_has_its_intervals(url: str, tmp_path: Path) -> None:

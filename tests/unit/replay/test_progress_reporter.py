@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,7 @@ from orchestrator.results.schema import Request
 from tests.harness import recorded_runs
 from tests.harness.control_plane import eventually
 from tests.harness.recorded_runs import TOPK
-from tests.harness.replay_stack import answered, answering, app, interrupt, prompt, reported, run
-from tests.harness.serving import serve
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
+from tests.harness.replay_stack import answered, answering, interrupt, prompt, reported, run
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,7 @@ from orchestrator.errors import InputError, StackError
 from orchestrator.process.build import source
 from orchestrator.results.schema import Request, Run
 from orchestrator.results.summary import Summary, summarise
-from tests.harness.replay_stack import CHANNEL, INTERVALS, ROUTING, app, prompt, received
-from tests.harness.serving import serve
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
+from tests.harness.replay_stack import CHANNEL, INTERVALS, ROUTING, prompt, received
 
 
 def invoke(url: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,20 +16,13 @@ from orchestrator.replay.run import Outcome, replay
 from orchestrator.results import run_folder
 from orchestrator.results.schema import CodeOutcome, CodeResult, Request
 from tests.harness.command import Wdmoe
-from tests.harness.replay_stack import app, prompt, reported
-from tests.harness.serving import serve
+from tests.harness.replay_stack import prompt, reported
 
 PROGRAM = {"max_tokens": 5, "stop": ["\n"], "answer": "x", "test": "t", "entry_point": "f"}
 PROMPTS = tuple(
     CodePrompt.model_validate({**PROGRAM, "id": f"code-{n}", "prompt": f"{word} {n}"})
     for n, word in enumerate(["ok", "mute", "500", "ok"])
 )
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
 
 
 def run(url: str, out: Path, judge: Callable[..., object] | None) -> Outcome:

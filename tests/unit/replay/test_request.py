@@ -26,26 +26,17 @@ from orchestrator.prompts.prompt import ChoicePrompt, CodePrompt, Prompt
 from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
 from orchestrator.results.schema import Choice, Request
+from tests.harness import answers
 from tests.harness.replay_stack import CHANNEL
 from tests.harness.serving import serve
 
 MET = Realisation(Status.model_validate(CHANNEL), 17)
-TIMINGS: dict[str, Any] = {
-    "request_id": "r",
-    "time_to_first_token_s": 0.001,
-    "end_to_end_s": 0.0009,
-    "prompt_tokens": 4,
-    "completion_tokens": 0,
+TIMINGS = answers.timings(
+    time_to_first_token_s=0.001,
+    completion_tokens=0,
+    profile="ideal",
     **dict.fromkeys(PARTS, 0.0001),
-    "eq8_s": 0.0002,
-    "batched_s": 0.0001,
-    "experts": {"used": {"0": 6}, "dropped": {}, "outage": {}, "deselected": {}},
-    "overruns": 0,
-    "device_messages": 8,
-    "policy": {"name": "topk", "params": {}},
-    "profile": "ideal",
-    "epoch": 3,
-}
+).model_dump()
 KNOWN = {" tin": -3.0, " a": -0.5, " soft": -0.5, " metal": -0.5, "Answer:tin": -2.0}
 
 app = FastAPI()

@@ -24,16 +24,9 @@ from orchestrator.process.root import ROOT
 from orchestrator.replay.arrivals import choose
 from orchestrator.results.run_folder import read_requests, read_run, read_summary
 from orchestrator.results.schema import Request
-from tests.harness.replay_stack import SLOW_S, app, prompt, received
-from tests.harness.serving import serve
+from tests.harness.replay_stack import SLOW_S, prompt, received
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
 
 
 @pytest.fixture

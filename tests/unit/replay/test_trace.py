@@ -8,24 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.process.root import ROOT
-from tests.harness.replay_stack import app, prompt, received
-from tests.harness.serving import serve
+from tests.harness.replay_stack import prompt, received
 from tests.harness.traced import check_chrome
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(app) as url:
-        yield url
 
 
 @pytest.fixture

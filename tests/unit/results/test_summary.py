@@ -16,6 +16,7 @@ from orchestrator.results.distribution import percentiles
 from orchestrator.results.run_folder import to_line
 from orchestrator.results.schema import Request, Run
 from orchestrator.results.summary import Summary, summarise
+from tests.harness import answers
 from tests.harness.recorded_runs import WLR, run
 
 
@@ -40,20 +41,11 @@ def test_too_few_values_have_no_percentile(field: str, least: int) -> None:
 def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
     """Return a request; they start one per second and take 0.5 s. Without a score it has failed."""
     failed = score is None
-    timings = {
+    fields: dict[str, Any] = {
         **dict.fromkeys(PARTS, 0.0001),
-        "request_id": "r",
         "time_to_first_token_s": 0.1,
         "end_to_end_s": 0.4,
-        "prompt_tokens": 4,
-        "completion_tokens": 2,
-        "eq8_s": 0.0002,
-        "batched_s": 0.0001,
-        "experts": Experts(used={"0": 6}, dropped={}, deselected={}),
-        "overruns": 0,
-        "device_messages": 8,
         "policy": WLR,
-        "profile": "near-far",
         "epoch": 1,
     }
     return Request(
@@ -68,7 +60,7 @@ def request(number: int, score: float | None = 1.0, **changed: Any) -> Request:
         time_to_first_token_s=None if failed else 0.1 * (number + 1),
         end_to_end_s=0.5,
         http_s=None if failed else 0.1,
-        timings=None if failed else Timings(**{**timings, **changed}),
+        timings=None if failed else answers.timings(**{**fields, **changed}),
         error="gone" if failed else None,
     )
 

@@ -35,13 +35,6 @@ class Limited(Policy):
 """
 
 
-@pytest.fixture
-def room(cell: Cell) -> EngineRoom:
-    cell.channel.state = emulating(flops=1e15)
-    cell.start_all()
-    return EngineRoom(cell)
-
-
 def texts(answers: list[Answer]) -> list[str]:
     return [answer.text() for answer in answers]
 

@@ -22,13 +22,6 @@ PROMPTS = [[(3 * n + i) % 40 for i in range(tokens)] for n, tokens in enumerate(
 
 
 @pytest.fixture
-def room(cell: Cell) -> EngineRoom:
-    cell.channel.state = emulating(flops=1e15)
-    cell.start_all()
-    return EngineRoom(cell)
-
-
-@pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The tokens of each step of the test, and how many of them have logits."""
     found: list[tuple[int, int]] = []

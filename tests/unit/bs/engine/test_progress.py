@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import pytest
 
 from orchestrator.contracts.http import Requests
 from services.bs.engine.request import Event, Piece
-from tests.harness.cell import Cell, emulating
 from tests.harness.engine_room import EngineRoom, asking
 from tests.harness.parrot import Http, Parrot
-
-
-@pytest.fixture
-def room(cell: Cell) -> EngineRoom:
-    cell.channel.state = emulating(flops=1e15)
-    cell.start_all()
-    return EngineRoom(cell)
 
 
 def counts(standing: Requests) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ import torch
 
 from services.net import wire
 from tests.harness.cell import EXPERTS, Cell
-from tests.unit.bs.experts.test_dispatcher import expert, run_layer
+from tests.harness.one_layer import expert, run_layer
 
 
 def read_until(cell: Cell, holds: Callable[[], bool]) -> None:

@@ -28,13 +28,6 @@ TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
-def room(cell: Cell) -> EngineRoom:
-    cell.channel.state = emulating(flops=1e15)
-    cell.start_all()
-    return EngineRoom(cell)
-
-
-@pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     with collecting() as collector:
         monkeypatch.setenv(ENDPOINT, collector.url)

@@ -19,13 +19,6 @@ from tests.harness.engine_room import Answer, EngineRoom, asking
 from tests.harness.traced import check_spans
 
 
-@pytest.fixture
-def room(cell: Cell) -> EngineRoom:
-    cell.channel.state = emulating(flops=1e15)
-    cell.start_all()
-    return EngineRoom(cell)
-
-
 def traced(prompt: list[int], max_tokens: int = 4, **fields: Any) -> Answer:
     answer = asking([prompt], max_tokens, **fields)
     answer.request.trace = RequestTrace(answer.request.arrived_s)
