@@ -68,7 +68,7 @@ def build(recipe: Recipe, out: Path, advance: Advance) -> Report:
     # variable when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if out.exists():
-        raise InputError(f"--out {out}: exists already; allowed: a folder that does not exist yet")
+        raise InputError(f"{out}: exists already; allowed: a folder that does not exist yet")
     settings = _settings(recipe)
     with ExitStack() as stack:
         wheel = source.fetch()
@@ -116,7 +116,7 @@ def _settings(recipe: Recipe) -> Settings:
     try:
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in recipe.calibration]
     except OSError as error:
-        raise InputError(f"--calibration {error.filename}: {error.strerror}") from None
+        raise InputError(f"calibration text {error.filename}: {error.strerror}") from None
     return Settings(
         source_sha256=source.SHA256,
         code_sha256=_code_sha256(),
@@ -138,10 +138,10 @@ def _code_sha256() -> str:
 def _check(recipe: Recipe, model: LlamaForCausalLM) -> None:
     widest = model.config.intermediate_size
     if not 1 <= recipe.hidden <= widest:
-        raise InputError(f"--hidden {recipe.hidden}; allowed: 1 to {widest}")
+        raise InputError(f"hidden is {recipe.hidden}; allowed: 1 to {widest}")
     if not 2 <= recipe.experts <= MAX_FEATURES // recipe.hidden:
         raise InputError(
-            f"--experts {recipe.experts} of --hidden {recipe.hidden}; "
+            f"{recipe.experts} experts of {recipe.hidden} neurons; "
             f"allowed: 2 to {MAX_FEATURES // recipe.hidden} experts of this size"
         )
 

@@ -112,7 +112,7 @@ def from_files(tokenizer: PreTrainedTokenizerFast, files: list[Path], seed: int)
     rows = len(tokens) // LENGTH
     if rows < TEXTS:
         raise InputError(
-            f"--calibration {', '.join(map(str, files))}: {len(tokens)} tokens of text; "
+            f"calibration texts {', '.join(map(str, files))}: {len(tokens)} tokens of text; "
             f"allowed: at least {TEXTS * LENGTH} (about {TEXTS * LENGTH * 4 // 1000} kB of English)"
         )
     texts = torch.tensor(tokens[: rows * LENGTH]).view(rows, LENGTH)

@@ -14,8 +14,9 @@ from orchestrator.cli.common import Json
 from orchestrator.contracts.channel_state import DeviceState
 from orchestrator.contracts.http import Direction
 from orchestrator.errors import InputError
+from orchestrator.extras import mahimahi
 from orchestrator.files.text_file import user_path
-from orchestrator.radio import link_trace, mahimahi, profiles
+from orchestrator.radio import link_trace, profiles
 from orchestrator.radio.profile_schema import Device
 from orchestrator.radio.profiles import Profile
 

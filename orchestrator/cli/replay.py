@@ -12,13 +12,14 @@ from rich.console import Console
 from orchestrator.cli import common
 from orchestrator.client.client import Client
 from orchestrator.errors import InputError, StackError
+from orchestrator.extras import code_judge
 from orchestrator.files.text_file import user_path
 from orchestrator.host.progress_display import progress_display
 from orchestrator.prompts import prompt_sets
 from orchestrator.prompts.prompt import Prompt
 from orchestrator.prompts.prompt_sets import PromptSet
 from orchestrator.replay import arrivals as arrival_kinds
-from orchestrator.replay import chrome_trace, code_judge, context
+from orchestrator.replay import chrome_trace, context
 from orchestrator.replay.arrivals import Schedule
 from orchestrator.replay.fading import parse as parse_fading
 from orchestrator.replay.run import Options, Outcome

@@ -251,7 +251,7 @@ class ControlPlane:
             raise InputError(
                 f"profile {profile.name!r} asks for delay, jitter or loss, but the kernel under "
                 f"{', '.join(f'device-{q}' for q in without)} has no netem (backend tbf shapes "
-                "rates only); --allow-degraded applies the rates alone"
+                "rates only); allow_degraded applies the rates alone"
             )
         if not profile.can_begin_at(first_interval):
             raise InputError(

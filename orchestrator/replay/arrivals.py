@@ -22,13 +22,13 @@ from orchestrator.files import text_file
 from orchestrator.replay import arrival_traces
 from orchestrator.results.schema import Arrivals, ArrivalsKind
 
-OPTIONS = {
-    "--rate": ("poisson", "gamma"),
-    "--burstiness": ("gamma",),
-    "--seed": ("poisson", "gamma"),
-    "--time-scale": ("poisson", "gamma", "trace"),
+PARAMETERS = {
+    "rate": ("poisson", "gamma"),
+    "burstiness": ("gamma",),
+    "seed": ("poisson", "gamma"),
+    "time scale": ("poisson", "gamma", "trace"),
 }
-NEEDED = ("--rate", "--burstiness")
+NEEDED = ("rate", "burstiness")
 ALLOWED = "closed, poisson, gamma or trace:FILE"
 LONGEST_S = 30 * 86400.0
 
@@ -53,8 +53,8 @@ class Schedule:
         if arrivals.kind == "trace":
             if len(self.recorded_s) < count:
                 raise InputError(
-                    f"--arrivals trace:{arrivals.trace}: has {len(self.recorded_s)} arrivals for "
-                    f"{count} prompts; allowed: as many at least, or a --limit"
+                    f"{arrivals.trace}: has {len(self.recorded_s)} arrivals for {count} prompts; "
+                    "allowed: as many at least, or fewer prompts"
                 )
             times = np.array(self.recorded_s[:count])
         else:
@@ -68,7 +68,7 @@ class Schedule:
             times = (times - times[0]) * arrivals.time_scale
         if not times[-1] <= LONGEST_S:  # also refuses NaN
             raise InputError(
-                f"--arrivals {arrivals.kind}: the last of {count} requests would start "
+                f"{arrivals.kind} arrivals: the last of {count} requests would start "
                 f"{times[-1]:g} s after the first; allowed: at most {LONGEST_S:g} s, times are in "
                 "seconds"
             )
@@ -87,27 +87,27 @@ def choose(
     concurrency: int | None = None,
     seed: int | None = None,
 ) -> Schedule:
-    """Return the schedule that the options describe; InputError names an option that is wrong."""
+    """Return the schedule that the options describe; InputError names a parameter that is wrong."""
     kind, colon, file = arrivals.partition(":")
     if kind not in get_args(ArrivalsKind) or (kind == "trace") != bool(colon):
-        raise InputError(f"--arrivals is {arrivals!r}; allowed: {ALLOWED}")
+        raise InputError(f"arrivals is {arrivals!r}; allowed: {ALLOWED}")
     given = {
-        "--rate": rate_per_s,
-        "--burstiness": burstiness,
-        "--seed": seed,
-        "--time-scale": time_scale,
+        "rate": rate_per_s,
+        "burstiness": burstiness,
+        "seed": seed,
+        "time scale": time_scale,
     }
-    for option, value in given.items():
-        kinds = OPTIONS[option]
+    for name, value in given.items():
+        kinds = PARAMETERS[name]
         if value is None:
-            if option in NEEDED and kind in kinds:
-                raise InputError(f"{option}: is missing; --arrivals {kind} needs it")
+            if name in NEEDED and kind in kinds:
+                raise InputError(f"{name}: is missing; {kind} arrivals need it")
         elif kind not in kinds:
             raise InputError(
-                f"{option}: means nothing with --arrivals {kind}; allowed with {', '.join(kinds)}"
+                f"{name}: means nothing with {kind} arrivals; allowed with {', '.join(kinds)}"
             )
-        elif option != "--seed" and not (math.isfinite(value) and value > 0):
-            raise InputError(f"{option} is {value:g}; allowed: a number above 0")
+        elif name != "seed" and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} is {value:g}; allowed: a number above 0")
     if kind == "closed":
         return Schedule(Arrivals(concurrency=concurrency or 1))
     recorded_s: tuple[float, ...] = ()

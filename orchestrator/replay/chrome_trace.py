@@ -40,7 +40,7 @@ def check_free(file: Path, out: Path | None = None) -> None:
     except OSError as error:
         raise _cannot(file, error) from None
     else:
-        raise InputError(f"--trace-file {file}: exists already; allowed: a new file")
+        raise InputError(f"trace file {file}: exists already; allowed: a new file")
 
 
 class ChromeTrace:
@@ -175,7 +175,7 @@ class ChromeTrace:
             with suppress(OSError):
                 self._write(_TAIL)  # first: a full disk has space only where it was
                 self._file.truncate()
-            raise StackError(f"--trace-file {self._path}: {error.strerror or error}") from None
+            raise StackError(f"trace file {self._path}: {error.strerror or error}") from None
         self._end += len(data)
 
     def _write(self, data: bytes) -> None:
@@ -209,7 +209,7 @@ def _thread(device: int) -> int:
 
 
 def _cannot(file: Path, error: OSError) -> InputError:
-    return InputError(f"--trace-file {file}: {error.strerror or error}")
+    return InputError(f"trace file {file}: {error.strerror or error}")
 
 
 def _lines(events: Iterable[Event]) -> bytes:

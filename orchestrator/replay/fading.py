@@ -34,11 +34,11 @@ class Realisation:
 
 
 def parse(text: str | None) -> FadingBegins | None:
-    """Return the value of --fading; InputError if it is not allowed."""
+    """Return the way of fading; InputError if it is not allowed."""
     match text:
         case None | "each" | "one":
             return text
-    raise InputError(f"--fading is {text!r}; allowed: each or one")
+    raise InputError(f"fading is {text!r}; allowed: each or one")
 
 
 def choose(
@@ -53,14 +53,14 @@ def choose(
     alone = arrivals.kind == "closed" and arrivals.concurrency == 1
     if begins == "each" and not alone:
         raise InputError(
-            "--fading each: begins the fading anew between two requests, but requests with "
-            "--arrivals or --concurrency above 1 overlap; allowed: --fading one"
+            "fading is each, which begins anew between two requests, but requests on a schedule, "
+            "or more than one at once, overlap; allowed: one"
         )
     if not profile.fades:
         return None
     fading = Fading(begins=begins or ("each" if alone else "one"), interval_s=profile.interval_s)
     if fading.begins == "each":
-        check(profile, prompts, or_else=", or --fading one")
+        check(profile, prompts, or_else=", or fading one")
     return fading
 
 

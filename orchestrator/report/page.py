@@ -92,7 +92,7 @@ def write(material: Material, out: Path) -> Written:
         (out / PAGE).write_text(page, encoding="utf-8")
         (out / TABLE).write_text(runs.markdown(), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror or error}") from None
+        raise InputError(f"{out}: {error.strerror or error}") from None
     files = [
         out / FIGURES / f"{drawing.name}.{kind}"
         for _, drawings in drawn

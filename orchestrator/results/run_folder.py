@@ -67,10 +67,10 @@ class RunFolder:
                 opened.pop_all()
         except BlockingIOError:
             raise InputError(
-                f"--out {path}: a run is writing to it; allowed: when that has ended"
+                f"{path}: a run is writing to it; allowed: when that has ended"
             ) from None
         except OSError as error:
-            raise InputError(f"--out {path}: {error.strerror or error}") from None
+            raise InputError(f"{path}: {error.strerror or error}") from None
 
     def add(self, request: Request, routing: bytes | None = None) -> None:
         """Append one request's line, and store its routing as received."""
@@ -150,7 +150,7 @@ def check_free(path: Path) -> None:
     """Raise InputError if `path` holds a run already."""
     for name in (RUN, REQUESTS, INTERVALS, ROUTING, CODE, SUMMARY):
         if (path / name).exists():
-            raise InputError(f"--out {path}: holds a run already ({name}); allowed: a new folder")
+            raise InputError(f"{path}: holds a run already ({name}); allowed: a new folder")
 
 
 def check_same(file: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
@@ -158,9 +158,7 @@ def check_same(file: Path, before: Mapping[str, object], now: Mapping[str, objec
     for field in {**before, **now}:
         was, is_now = before.get(field), now.get(field)
         if was != is_now:
-            raise InputError(
-                f"--resume: {file}: {field} was {was}, it is {is_now} now; allowed: the same"
-            )
+            raise InputError(f"{file}: {field} was {was}, it is {is_now} now; allowed: the same")
 
 
 def default_path(prompts: str, profile: str) -> Path:

@@ -108,7 +108,7 @@ class Plan:
             if any(prompt.needs_tests for prompt in prompts.prompts):
                 raise InputError(
                     f"prompt set {prompts.name}: asks for programs, which no sweep runs; "
-                    "allowed: wdmoe replay --run-code"
+                    "allowed: wdmoe replay"
                 )
         for profile in self.profiles:
             fading.check(profile, max(len(prompts.prompts) for prompts in self.sets))
@@ -174,10 +174,10 @@ class Plan:
             json_file.create(file, record)
         except FileExistsError:
             raise InputError(
-                f"--out {self.path}: holds a sweep already; allowed: a new folder, or --resume"
+                f"{self.path}: holds a sweep already; allowed: a new folder, or to resume it"
             ) from None
         except OSError as error:
-            raise InputError(f"--out {self.path}: {error.strerror or error}") from None
+            raise InputError(f"{self.path}: {error.strerror or error}") from None
         return record
 
     @contextmanager
@@ -188,7 +188,7 @@ class Plan:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(
-                    f"--out {self.path}: a sweep is writing to it; allowed: when that has ended"
+                    f"{self.path}: a sweep is writing to it; allowed: when that has ended"
                 ) from None
             yield
 
@@ -232,6 +232,6 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     for word in filter(None, rest.split(",")):
         key, equals, value = word.partition("=")
         if not equals:
-            raise InputError(f"--policy {text}: {word!r} has no value; allowed: PARAMETER=VALUE")
+            raise InputError(f"policy {text}: {word!r} has no value; allowed: PARAMETER=VALUE")
         params[key] = value_of(value)
     return name, params

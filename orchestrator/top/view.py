@@ -1,4 +1,4 @@
-"""The view of the readings: the numbers on the screen and of `wdmoe top --json`."""
+"""The view of the readings: the numbers on the screen, also as JSON."""
 
 from __future__ import annotations
 

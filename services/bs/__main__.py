@@ -23,7 +23,7 @@ from services import settings
 from services.bs.build import build, open_router
 from services.bs.engine import kv_memory
 from services.bs.http import app
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from services.net import radio_interface

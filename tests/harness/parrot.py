@@ -26,7 +26,7 @@ from services.bs.engine.request import (
 )
 from services.bs.experts.prober import ProbeSeries
 from services.bs.http import app
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
+from orchestrator.extras import code_judge
 from orchestrator.prompts import prompt_sets
-from orchestrator.replay import code_judge
 from orchestrator.results.schema import CodeResult
 from tests.harness.recorded_runs import program
 from tests.stack.conftest import docker

@@ -1,20 +1,26 @@
-"""Each room imports only what stands below it: docs/architecture.md has the picture."""
+"""Each room imports only what stands below it, and only `cli` knows the names of flags.
+
+docs/architecture.md has the picture.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from orchestrator.cli import app
 from orchestrator.process.root import ROOT
 
 # From the lowest room to the highest.
 ORCHESTRATOR = (
     *("errors", "process", "files", "selection", "contracts", "metrics", "moe", "radio"),
     *("control", "prompts", "results", "client", "replay", "sweep", "verify", "report", "top"),
-    *("host", "cli", "__main__"),
+    *("extras", "host", "cli", "__main__"),
 )
 SHARED = ORCHESTRATOR[: ORCHESTRATOR.index("moe") + 1]  # what services may import
 BASE_STATION = ("text", "tracing", "batch", "experts", "engine", "http", "build", "__main__")
@@ -86,6 +92,7 @@ def test_no_import_goes_up() -> None:
         ("orchestrator/radio/profiles.py", "orchestrator.control.plane"),
         ("orchestrator/client/client.py", "orchestrator.cli.common"),
         ("orchestrator/replay/run.py", "models.tasks"),
+        ("orchestrator/replay/run.py", "orchestrator.extras.code_judge"),
         ("orchestrator/control/plane.py", "services.net.wire"),
         ("services/net/wire.py", "orchestrator.radio.profiles"),
         ("services/bs/batch/batch.py", "services.bs.engine.engine"),
@@ -113,3 +120,35 @@ def test_rooms_are_not_crowded() -> None:
         for folder in {file.parent for file in (ROOT / top).rglob("*.py")}:
             files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
             assert len(files) <= 13, folder
+
+
+def flags() -> set[str]:
+    """Return the long options of every command."""
+    found, commands = set(), [get_command(app)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        found |= {flag for option in command.params for flag in option.opts}
+    return {flag for flag in found if flag.startswith("--")}
+
+
+def texts(file: Path) -> Iterator[str]:
+    """Yield the string literals of a file, pieces of f-strings too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_only_the_command_line_names_flags() -> None:
+    rooms = [path for path in (ROOT / "orchestrator").iterdir() if path.is_dir()]
+    files = [file for room in rooms if room.name != "cli" for file in room.rglob("*.py")]
+    files += [*(ROOT / "services").rglob("*.py"), *(ROOT / "orchestrator").glob("*.py")]
+    known = flags()
+    assert {"--out", "--shots", "--resume", "--theta"} <= known
+    found = [
+        f"{file.relative_to(ROOT)}: {flag}"
+        for file in files
+        for text in texts(file)
+        for flag in known & set(re.findall(r"--[a-z][a-z-]*", text))
+    ]
+    assert found == []

@@ -68,17 +68,17 @@ def shots_file(path: Path, places: Sequence[Path], shots: int) -> Path:
         if candidate.exists():
             if candidate.samefile(path):
                 raise InputError(
-                    f"--shots {shots}: {path} is the file that shots come from; allowed: 0"
+                    f"shots is {shots}: {path} is the file that shots come from; allowed: 0"
                 )
             return candidate
-    raise InputError(f"--shots {shots}: for {path} there is no {places[0]}; allowed: 0")
+    raise InputError(f"shots is {shots}: for {path} there is no {places[0]}; allowed: 0")
 
 
 def first(examples: Items, shots: int) -> list[Item]:
     """Return the first `shots` items; InputError if there are fewer."""
     if len(examples.items) < shots:
         raise InputError(
-            f"--shots {shots}: {examples.sources[0].path} has {len(examples.items)} items; "
+            f"shots is {shots}: {examples.sources[0].path} has {len(examples.items)} items; "
             f"allowed: 0 to {len(examples.items)}"
         )
     return examples.items[:shots]
@@ -97,7 +97,7 @@ def with_shots(items: Sequence[Item], shown: Sequence[Item], head: str, shots: i
     for prompt in prompts:
         if len(prompt.prompt) > MAX_CHARACTERS:
             raise InputError(
-                f"--shots {shots}: prompt {prompt.id} is {len(prompt.prompt)} characters long; "
+                f"shots is {shots}: prompt {prompt.id} is {len(prompt.prompt)} characters long; "
                 f"allowed: at most {MAX_CHARACTERS}"
             )
     return prompts
@@ -106,4 +106,4 @@ def with_shots(items: Sequence[Item], shown: Sequence[Item], head: str, shots: i
 def without_shots(name: str, shots: int) -> None:
     """Raise InputError if shots are requested from a format that has none."""
     if shots:
-        raise InputError(f"--shots {shots}: {name} has no solved examples to show; allowed: 0")
+        raise InputError(f"shots is {shots}: {name} has no solved examples to show; allowed: 0")

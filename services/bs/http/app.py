@@ -17,9 +17,11 @@ from orchestrator.contracts.http import Health, Probes
 from services.bs.experts.prober import ProbeSeries
 from services.bs.http import middleware
 from services.bs.http.body import read
+from services.bs.http.chat import completions as chat
+from services.bs.http.chat import responses
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.errors import ApiError, refused, unavailable
-from services.bs.http.openai import chat, completions, responses, tokenize
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.openai import completions, tokenize
 from services.bs.http.openai.schema import ProbeBody
 from services.bs.http.response import ClientGoneError, left, submit
 from services.bs.http.submission import ServedModel

@@ -121,7 +121,9 @@ def test_a_profile_that_needs_netem_is_refused_without_it(stack: Stack) -> None:
     stack.connect(zmq.PUSH, "device-1").send(report(1, backend="tbf"))
     eventually(lambda: stack.control.status().links[1].backend == "tbf")
     epoch = stack.control.status().epoch
-    with pytest.raises(InputError, match=r"the kernel under device-1 has no netem .*--allow-deg"):
+    with pytest.raises(
+        InputError, match=r"the kernel under device-1 has no netem .*allow_degraded"
+    ):
         stack.control.use(profile(DELAYED))
     assert stack.control.status().epoch == epoch
     stack.control.use(profile(DELAYED), allow_degraded=True)

@@ -165,8 +165,8 @@ def test_the_users_texts_replace_sampled_ones(made: Build, tmp_path: Path) -> No
     ("options", "code", "message"),
     [
         (["--calibration", "nowhere.txt"], 2, "nowhere.txt: No such file or directory"),
-        (["--hidden", "49"], 2, "--hidden 49; allowed: 1 to 48"),
-        (["--hidden", "48", "--experts", "400"], 2, "--experts 400 of --hidden 48; allowed: 2 to"),
+        (["--hidden", "49"], 2, "hidden is 49; allowed: 1 to 48"),
+        (["--hidden", "48", "--experts", "400"], 2, "400 experts of 48 neurons; allowed: 2 to"),
     ],
 )
 def test_an_invalid_recipe_is_rejected(

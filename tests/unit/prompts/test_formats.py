@@ -77,7 +77,7 @@ def test_the_hash_covers_all_files_of_the_prompts(tmp_path: Path) -> None:
 
 def test_unavailable_shots_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = lines(tmp_path / "test.jsonl", GSM8K[1])
-    fault = f"--shots 1: for {file} there is no {tmp_path / 'train.jsonl'}; allowed: 0"
+    fault = f"shots is 1: for {file} there is no {tmp_path / 'train.jsonl'}; allowed: 0"
     assert error_of(f"gsm8k:{file}", 1) == fault
     examples = lines(tmp_path / "train.jsonl", GSM8K[0])
     assert "train.jsonl has 1 items; allowed: 0 to 1" in error_of(f"gsm8k:{file}", 2)

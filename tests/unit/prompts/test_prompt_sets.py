@@ -126,7 +126,7 @@ def test_the_commands_list_and_check_sets(tmp_path: Path, monkeypatch: pytest.Mo
     assert shown.endswith("--- a-2\nWhat is 1 + 1?\n--- right (match)\n2\n")
     assert str(run(app, ["check", "sums", "--show", "2"]).exception).endswith("allowed: 0 to 1")
     fault = str(run(app, ["check", "sums", "--shots", "1"]).exception)
-    assert fault == "--shots 1: jsonl has no solved examples to show; allowed: 0"
+    assert fault == "shots is 1: jsonl has no solved examples to show; allowed: 0"
 
 
 def test_a_custom_set_may_have_multiple_choices(tmp_path: Path) -> None:

@@ -73,17 +73,17 @@ def test_different_seeds_give_different_schedules() -> None:
 @pytest.mark.parametrize(
     ("arrivals", "options", "message"),
     [
-        ("uniform", {}, "--arrivals is 'uniform'; allowed: closed, poisson, gamma or trace:FILE"),
-        ("trace", {}, "--arrivals is 'trace'; allowed: "),
-        ("poisson:x", {}, "--arrivals is 'poisson:x'; allowed: "),
-        ("poisson", {}, "--rate: is missing; --arrivals poisson needs it"),
-        ("gamma", {"rate_per_s": 1.0}, "--burstiness: is missing; --arrivals gamma needs it"),
-        ("closed", {"rate_per_s": 1.0}, "--rate: means nothing with --arrivals closed; allowed"),
-        ("closed", {"seed": 1}, "--seed: means nothing with --arrivals closed; allowed with poi"),
-        ("poisson", {"rate_per_s": 0.0}, "--rate is 0; allowed: a number above 0"),
-        ("poisson", {"rate_per_s": float("nan")}, "--rate is nan; allowed: a number above 0"),
-        ("poisson", {"rate_per_s": 1.0, "time_scale": -1.0}, "--time-scale is -1; allowed: a nu"),
-        ("poisson", {"rate_per_s": 1.0, "burstiness": 2.0}, "--burstiness: means nothing with"),
+        ("uniform", {}, "arrivals is 'uniform'; allowed: closed, poisson, gamma or trace:FILE"),
+        ("trace", {}, "arrivals is 'trace'; allowed: "),
+        ("poisson:x", {}, "arrivals is 'poisson:x'; allowed: "),
+        ("poisson", {}, "rate: is missing; poisson arrivals need it"),
+        ("gamma", {"rate_per_s": 1.0}, "burstiness: is missing; gamma arrivals need it"),
+        ("closed", {"rate_per_s": 1.0}, "rate: means nothing with closed arrivals; allowed"),
+        ("closed", {"seed": 1}, "seed: means nothing with closed arrivals; allowed with poi"),
+        ("poisson", {"rate_per_s": 0.0}, "rate is 0; allowed: a number above 0"),
+        ("poisson", {"rate_per_s": float("nan")}, "rate is nan; allowed: a number above 0"),
+        ("poisson", {"rate_per_s": 1.0, "time_scale": -1.0}, "time scale is -1; allowed: a nu"),
+        ("poisson", {"rate_per_s": 1.0, "burstiness": 2.0}, "burstiness: means nothing with"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -108,7 +108,7 @@ def test_a_schedule_that_would_not_end_is_refused(options: dict[str, float]) -> 
     kind = "gamma" if "burstiness" in options else "poisson"
     with pytest.raises(InputError) as refused:
         starts_s(99, kind, **options)
-    assert str(refused.value).startswith(f"--arrivals {kind}: the last of 99 requests would start ")
+    assert str(refused.value).startswith(f"{kind} arrivals: the last of 99 requests would start ")
 
 
 def test_a_trace_in_nanoseconds_is_refused(tmp_path: Path) -> None:

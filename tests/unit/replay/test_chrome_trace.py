@@ -160,7 +160,7 @@ def test_a_request_that_does_not_fit_on_the_disk_leaves_the_file_unchanged(tmp_p
     none = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, none[1]))
     try:
-        with pytest.raises(StackError, match=r"--trace-file .*trace\.json: File too large"):
+        with pytest.raises(StackError, match=r"trace file .*trace\.json: File too large"):
             trace.add(request(1, now_s(), now_s() + 1), None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, none)
@@ -174,7 +174,7 @@ def test_an_existing_file_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     file.write_text("mine")
     for use in (check_free, ChromeTrace):
-        with pytest.raises(InputError, match=r"--trace-file .*: exists already; allowed: a new"):
+        with pytest.raises(InputError, match=r"trace file .*: exists already; allowed: a new"):
             use(file)
     assert file.read_text() == "mine"
 
@@ -183,7 +183,7 @@ def test_a_dangling_link_counts_as_an_existing_file(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     file.symlink_to(tmp_path / "nothing")
     for use in (check_free, ChromeTrace):
-        with pytest.raises(InputError, match=r"--trace-file .*: exists already; allowed: a new"):
+        with pytest.raises(InputError, match=r"trace file .*: exists already; allowed: a new"):
             use(file)
 
 
@@ -196,7 +196,7 @@ def test_a_dangling_link_counts_as_an_existing_file(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_created_is_refused(tmp_path: Path, name: str, why: str) -> None:
     for use in (check_free, ChromeTrace):
-        with pytest.raises(InputError, match=f"--trace-file .*{name}: {why}"):
+        with pytest.raises(InputError, match=f"trace file .*{name}: {why}"):
             use(tmp_path / name)
 
 

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.client.client import Client
 from orchestrator.contracts.http import Health
 from services.bs.http import app
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers, parrot

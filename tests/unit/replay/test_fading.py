@@ -138,7 +138,7 @@ def test_a_single_realisation_is_resumed_with_the_same_draw_only(
 
 
 def test_requests_that_overlap_cannot_each_have_a_draw(stack: LiveStack, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^--fading each: .*allowed: --fading one"):
+    with pytest.raises(InputError, match=r"^fading is each, .*allowed: one$"):
         run(stack, tmp_path / "run", options=Options(schedule=TOGETHER, fading="each"))
     assert stack.sent == []
 
@@ -169,7 +169,7 @@ def test_fading_that_cannot_begin_for_each_prompt_can_begin_once(
 ) -> None:
     slow = FAST.replace("coherence_s: 0.05", "coherence_s: 0.05, speed_m_per_s: 0.001")
     stack.stack.control.use(profile(slow))
-    with pytest.raises(InputError, match=r"or a higher speed_m_per_s, or --fading one$"):
+    with pytest.raises(InputError, match=r"or a higher speed_m_per_s, or fading one$"):
         run(stack, tmp_path / "run")
     run(stack, tmp_path / "run", options=Options(fading="one"))
     assert len(sent(stack)) == 3
@@ -239,6 +239,6 @@ def test_the_command_prints_the_fading_of_its_table(
     output = wdmoe("replay", spec, "--fading", "one", "--out", "out").out
     assert "Fading: one realisation, which no interval covers\n" in output
     wrong = wdmoe("replay", spec, "--fading", "two")
-    assert (wrong.code, wrong.err) == (2, "wdmoe: --fading is 'two'; allowed: each or one\n")
+    assert (wrong.code, wrong.err) == (2, "wdmoe: fading is 'two'; allowed: each or one\n")
     wdmoe("report", "out", "--out", "page")
     assert "one realisation" in Path("page/index.html").read_text()

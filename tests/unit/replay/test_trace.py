@@ -105,7 +105,7 @@ def test_an_existing_file_is_refused_and_nothing_is_sent(url: str, file: Path) -
     received.clear()
     code, err = ran(url, file, prompts=["ok"])
     assert (code, len(err.splitlines())) == (2, 1)
-    assert err.endswith(f"--trace-file {file}: exists already; allowed: a new file\n")
+    assert err.endswith(f"trace file {file}: exists already; allowed: a new file\n")
     assert file.read_text() == "mine"
     assert received == []
     assert not file.with_name("run").exists()

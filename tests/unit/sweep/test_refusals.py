@@ -38,7 +38,7 @@ def test_fading_with_a_long_memory_is_refused_first() -> None:
         (["--theta", "0.2;0.3"], "--theta is '0.2;0.3'; allowed: numbers from 0 to 0.5"),
         (["--theta", "0.7"], "policy wlr: theta is 0.7; allowed: 0 to 0.5"),
         (["--policy", "best"], "policy 'best' is unknown; allowed: channel, "),
-        (["--policy", "wlr:theta"], "--policy wlr:theta: 'theta' has no value"),
+        (["--policy", "wlr:theta"], "policy wlr:theta: 'theta' has no value"),
         (["--policy", "wlr:theta=0.1"], "policy wlr θ=0.1 is given twice; allowed: once each"),
         (["--profile", "still.yaml", "--profile", "still.yaml"], "profile still is given twice"),
         (["--resume"], "--resume: --out is missing"),

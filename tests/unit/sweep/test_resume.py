@@ -28,7 +28,7 @@ def test_a_stopped_sweep_resumes() -> None:
     assert stack.policy["name"] == "top1"
     before = [sent[1:3] for sent in stack.sent]
     _, error = invoke(*arguments)
-    assert str(error) == "--out out: holds a sweep already; allowed: a new folder, or --resume"
+    assert str(error) == "out: holds a sweep already; allowed: a new folder, or to resume it"
 
     stack.__init__()  # type: ignore[misc]
     stack.sent = [("", "", "", None)] * 100
@@ -75,8 +75,7 @@ def test_a_sweep_with_another_plan_cannot_resume() -> None:
     _, error = invoke(spec, *arguments, "0.3", "--resume")
     assert isinstance(error, InputError)
     assert str(error) == (
-        "--resume: out/sweep.json: policies was topk, wlr θ=0.2, it is topk, wlr θ=0.3 now; "
-        "allowed: the same"
+        "out/sweep.json: policies was topk, wlr θ=0.2, it is topk, wlr θ=0.3 now; allowed: the same"
     )
     _, error = invoke(spec, *arguments, "0.2", "--limit", "1", "--resume")
     assert "the number of prompts of set mine was 2, it is 1 now" in str(error)
@@ -100,7 +99,7 @@ def test_a_second_sweep_in_a_folder_is_refused_before_it_switches_the_stack(url:
     plan.claim(resume=False)
     with closing(Client(url, url)) as client, plan.alone():
         Runner(plan, client, on_request=start_second_sweep).run()
-    message = "--out out: a sweep is writing to it; allowed: when that has ended"
+    message = "out: a sweep is writing to it; allowed: when that has ended"
     assert [(type(error), str(error)) for error in refused] == [(InputError, message)] * 4
     assert len(stack.sent) == 4
     assert invoke(*arguments, "--resume")[1] is None

@@ -90,9 +90,7 @@ def test_one_realisation_for_all_prompts_is_marked_in_the_tables() -> None:
     assert page.count("**drawn, one realisation: ") == 3
     assert "- fading: drawn one realisation\n" in page
     _, error = invoke(*arguments, "--resume")
-    assert str(error) == (
-        "--resume: out/sweep.json: fading was one, it is each now; allowed: the same"
-    )
+    assert str(error) == ("out/sweep.json: fading was one, it is each now; allowed: the same")
 
 
 def test_the_summary_compares_policies_with_the_reference() -> None:

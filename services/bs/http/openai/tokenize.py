@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from services.bs.http.body import read
+from services.bs.http.chat.chat_template import ChatTemplate
+from services.bs.http.chat.completions import encode
 from services.bs.http.errors import refused
-from services.bs.http.openai.chat import encode
-from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.openai.schema import (
     MAX_MESSAGES,
     MAX_PROMPT_TOKENS,

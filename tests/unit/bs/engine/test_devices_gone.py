@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.bs.http.app import create
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers

@@ -17,7 +17,7 @@ from orchestrator.replay.fading import Realisation
 from orchestrator.replay.request import ask
 from orchestrator.results.schema import Request
 from services.bs.http.app import create
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers

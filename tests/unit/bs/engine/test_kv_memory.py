@@ -14,8 +14,8 @@ from services.bs.engine.engine import MAX_RUNNING
 from services.bs.engine.request import Event, TooLargeError
 from services.bs.engine.trunk import Trunk
 from services.bs.http.app import create
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.openai import completions
-from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError
-from services.bs.http.openai.chat_template import ChatTemplate
+from services.bs.http.chat.chat_template import ChatTemplate
 from tests.harness.parrot import (
     CONTEXT_LENGTH,
     FOLDER,

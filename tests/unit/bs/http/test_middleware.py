@@ -15,8 +15,8 @@ import pytest
 from orchestrator.errors import InputError
 from services import settings
 from services.bs.http.app import create
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.middleware import MAX_BODY_BYTES
-from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.submission import ServedModel
 from services.bs.text.tokenizer import ModelTokenizer
 from tests.harness import answers

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StackError
+from orchestrator.extras import code_judge
 from orchestrator.prompts.prompt import CodePrompt, Prompt
-from orchestrator.replay import code_judge
 from tests.harness.recorded_runs import program
 
 RIGHT = "    return 1"

@@ -77,7 +77,7 @@ def _check_engine() -> None:
     """Raise StackError if not even an empty program can be run."""
     outcome, detail = run("")
     if outcome != "passed":
-        raise StackError(f"--run-code: a container of {IMAGE} cannot be used: {detail}")
+        raise StackError(f"running programs: a container of {IMAGE} cannot be used: {detail}")
 
 
 def run(source: str) -> tuple[CodeOutcome, str]:
@@ -129,7 +129,7 @@ def run(source: str) -> tuple[CodeOutcome, str]:
             process.stdout.close()  # otherwise docker would wait for a reader before it ends
             _remove(name, process)
     if given_up.is_set():  # the time limit inside the container is long past
-        raise StackError(f"--run-code: docker did not end a container within {GIVE_UP_S} s")
+        raise StackError(f"running programs: docker did not end a container within {GIVE_UP_S} s")
     return _outcome(code, output.decode(errors="replace").strip().splitlines() or [""], word)
 
 

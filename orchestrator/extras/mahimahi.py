@@ -204,7 +204,7 @@ def _outages(path: Path, edges_ms: _Floats, rates_bps: _Floats, step_ms: int) ->
         longer = _edges_ms(int(edges_ms[-1]), longer_ms)
         rates = np.diff(np.interp(longer, edges_ms, carried)) / np.diff(longer)
         if rates.min() >= MIN_RATE_BPS:
-            return [f"{warning}; with --step-s {longer_ms / 1000:g} there are none"]
+            return [f"{warning}; with steps of {longer_ms / 1000:g} s there are none"]
     return [warning]
 
 

@@ -20,11 +20,11 @@ from fastapi.responses import JSONResponse, Response
 from services.bs.engine.request import End, Event, Finished, Piece, TokenLogprob
 from services.bs.http import loss, sse
 from services.bs.http.body import read
+from services.bs.http.chat.chat_template import ChatTemplate
+from services.bs.http.chat.completions import encode
+from services.bs.http.chat.responses_schema import ResponsesRequest
 from services.bs.http.errors import ApiError
 from services.bs.http.openai import logprobs
-from services.bs.http.openai.chat import encode
-from services.bs.http.openai.chat_template import ChatTemplate
-from services.bs.http.openai.responses_schema import ResponsesRequest
 from services.bs.http.submission import RESPONSE, ServedModel, Submission
 
 _PLACE = {"output_index": 0, "content_index": 0}

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
-from orchestrator.radio import link_trace, mahimahi
+from orchestrator.extras import mahimahi
+from orchestrator.radio import link_trace
 from orchestrator.radio.link_trace import Series, Trace
 from tests.harness.command import Wdmoe
 
@@ -123,7 +124,7 @@ def test_gaps_of_a_slow_link_are_not_outages(tmp_path: Path) -> None:
     assert trace.down.rates_bps[40] == pytest.approx(12e6)
     assert warning == (
         f"{file}: 29 of 50 steps of 0.1 s are below 10 kbit/s, a device is out of reach there; "
-        "with --step-s 3.2 there are none"
+        "with steps of 3.2 s there are none"
     )
     _, warnings = converted(write(tmp_path / "slow", slow(9)), write(tmp_path / "s", slow(9)), 100)
     assert not warnings

@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse, Response
 from services.bs.engine.request import End, Finished, Piece, TokenLogprob
 from services.bs.http import loss, sse
 from services.bs.http.body import read
+from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.errors import refused
 from services.bs.http.openai import logprobs
-from services.bs.http.openai.chat_template import ChatTemplate
 from services.bs.http.openai.schema import ChatRequest
 from services.bs.http.openai.usage import StreamUsage, usage
 from services.bs.http.submission import CHAT, ServedModel, Submission
