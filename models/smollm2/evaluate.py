@@ -24,7 +24,7 @@ from transformers import LlamaForCausalLM, MixtralForCausalLM, PreTrainedTokeniz
 from models.evaluate import POLICIES, expert_shares, load, selection
 from models.smollm2 import dense, source
 from orchestrator.client import likelihood
-from orchestrator.client.likelihood import Logprobs
+from orchestrator.contracts.openai import Logprobs
 from orchestrator.errors import InputError
 from orchestrator.files import text_file
 from orchestrator.host.progress_display import progress_display

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.client import likelihood
 from orchestrator.client.backoff import Backoff
@@ -27,6 +26,13 @@ from orchestrator.contracts.http import (
     ProfileText,
     Requests,
     Status,
+)
+from orchestrator.contracts.openai import (
+    Completion,
+    CompletionRequest,
+    ErrorAnswer,
+    Tokenized,
+    TokenizeRequest,
 )
 from orchestrator.contracts.policy import PolicySpec
 from orchestrator.contracts.replay_progress import Progress
@@ -71,25 +77,24 @@ class Reply:
     error: str | None = None
     error_code: str | None = None
 
+    def add(self, chunk: Completion) -> None:
+        """Add a chunk of the stream."""
+        for choice in chunk.choices:
+            self.text += choice.text
+            # Each token has a chunk, without text too: text may have to wait for more.
+            self.first_token_s = self.first_token_s or now_s()
+        self.timings = chunk.timings or self.timings
+        self.routing = chunk.routing or self.routing
+        self.trace = chunk.trace or self.trace
 
-class _Traced(BaseModel):
-    trace: RequestSpans
-
-
-class _Text(BaseModel):
-    prompt: str
-
-
-class _Tokens(BaseModel):
-    count: int
-
-
-class _ApiError(BaseModel):
-    code: str | None = None
-
-
-class _ApiAnswer(BaseModel):
-    error: _ApiError
+    def check(self, request: CompletionRequest) -> None:
+        """AnswerError unless the answer has ended with all that was requested."""
+        what = "stream" if request.stream else "answer"
+        if request.stream and self.first_token_s is None:
+            raise AnswerError("the stream ended without a token")
+        for name in ("timings", "routing", "trace"):
+            if getattr(request, name) and getattr(self, name) is None:
+                raise AnswerError(f"the {what} ended without {name}")
 
 
 class Client:
@@ -197,7 +202,7 @@ class Client:
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a prompt; StackError without an answer."""
-        return self._bs.post("/tokenize", _Text(prompt=text), _Tokens).count
+        return self._bs.post("/tokenize", TokenizeRequest(prompt=text), Tokenized).count
 
     def complete(
         self, prompt: Prompt, model: str, *, routing: bool = False, trace: bool = False
@@ -206,64 +211,48 @@ class Client:
 
         `routing` requests how experts were chosen, too; `trace` requests the trace.
         """
-        wanted = {name: True for name, is_so in (("routing", routing), ("trace", trace)) if is_so}
+        request = CompletionRequest(
+            model=model,
+            prompt=prompt.prompt,
+            max_tokens=prompt.max_tokens,
+            stop=prompt.stop,
+            temperature=0,
+            stream=True,
+            routing=True if routing else None,
+            trace=True if trace else None,
+        )
         with _recording_outcome(Reply(now_s())) as reply:
-            self._stream(prompt, model, reply, wanted)
+            with self._completions(request, reply) as response:
+                for chunk in chunks(response):
+                    reply.add(chunk)
+            reply.check(request)
         return reply
 
     def choose(self, prompt: ChoicePrompt, model: str, *, trace: bool = False) -> Reply:
         """Score each of a prompt's choices, in one request; errors as in `complete`."""
+        request = CompletionRequest(
+            model=model,
+            prompt=prompt.texts,
+            max_tokens=0,
+            echo=True,
+            logprobs=0,
+            trace=True if trace else None,
+        )
         with _recording_outcome(Reply(now_s())) as reply:
-            body = {
-                "model": model,
-                "prompt": prompt.texts,
-                "max_tokens": 0,
-                "echo": True,
-                "logprobs": 0,
-                "timings": True,
-                **({"trace": True} if trace else {}),
-            }
-            with self._completions(body, reply) as response:
+            with self._completions(request, reply) as response:
                 data = bounded(response, likelihood.MAX_BYTES)
-            reply.choices, reply.timings = likelihood.read(data, prompt)
-            if trace:
-                reply.trace = _Traced.model_validate_json(data).trace
+            reply.choices, answer = likelihood.read(data, prompt)
+            reply.timings, reply.trace = answer.timings, answer.trace
+            reply.check(request)
         return reply
 
-    def _stream(self, prompt: Prompt, model: str, reply: Reply, wanted: dict[str, bool]) -> None:
-        body: dict[str, Any] = {
-            "model": model,
-            "prompt": prompt.prompt,
-            "max_tokens": prompt.max_tokens,
-            "stop": prompt.stop,
-            "temperature": 0,
-            "stream": True,
-            "timings": True,
-            **wanted,
-        }
-        with self._completions(body, reply) as response:
-            for chunk in chunks(response):
-                for choice in chunk.choices:
-                    reply.text += choice.text
-                    # Each token has a chunk, without text too: text may have to wait for more.
-                    reply.first_token_s = reply.first_token_s or now_s()
-                reply.timings = chunk.timings or reply.timings
-                reply.routing = chunk.routing or reply.routing
-                reply.trace = chunk.trace or reply.trace
-        if reply.first_token_s is None:
-            raise AnswerError("the stream ended without a token")
-        if reply.timings is None:
-            raise AnswerError("the stream ended without timings")
-        for name in wanted:
-            if getattr(reply, name) is None:
-                raise AnswerError(f"the stream ended without {name}")
-
     @contextmanager
-    def _completions(self, body: dict[str, Any], reply: Reply) -> Iterator[httpx.Response]:
+    def _completions(self, request: CompletionRequest, reply: Reply) -> Iterator[httpx.Response]:
         """Yield the answer to a POST as it arrives; AnswerError if it is an error.
 
         Retry as long as the backoff allows while the base station is full.
         """
+        body = request.model_dump(exclude_none=True)
         while True:
             if self._backoff.wait() or reply.retries:
                 reply.backoff_s = now_s() - reply.started_s
@@ -275,9 +264,8 @@ class Client:
                 full = response.status_code == httpx.codes.TOO_MANY_REQUESTS
                 if not (full and self._backoff.again(response, now_s() - reply.started_s)):
                     with suppress(ValidationError):  # an error that another server sent
-                        reply.error_code = _ApiAnswer.model_validate_json(
-                            response.content
-                        ).error.code
+                        answer = ErrorAnswer.model_validate_json(response.content)
+                        reply.error_code = answer.error.code
                     raise AnswerError(f"HTTP {response.status_code}: {one_line(response.text)}")
             reply.retries += 1
 

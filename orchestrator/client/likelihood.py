@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.client.sse import AnswerError
-from orchestrator.contracts.timings import Timings
+from orchestrator.contracts.openai import Completion, Logprobs
 from orchestrator.errors import first_fault
 from orchestrator.prompts.prompt import ChoicePrompt
 from orchestrator.results.schema import Choice
@@ -24,40 +24,19 @@ from orchestrator.results.schema import Choice
 MAX_BYTES = 256 << 20  # of an answer: 64 choices of long prompts, a line of JSON a token
 
 
-class Logprobs(BaseModel):
-    """A text's tokens, how likely each is, and the characters at which they begin."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    text_offset: list[int]
-
-
-class _Echo(BaseModel):
-    index: int
-    text: str
-    logprobs: Logprobs
-
-
-class _Completion(BaseModel):
-    choices: list[_Echo]
-    timings: Timings
-
-
 def texts(prompt: ChoicePrompt) -> list[str]:
     """Return the texts to score: the prompt followed by each choice."""
     return [prompt.prompt + choice for choice in prompt.choices]
 
 
-def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
-    """Return each choice's log-likelihood, from the answer's bytes.
+def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Completion]:
+    """Return each choice's log-likelihood, and the answer, from its bytes.
 
     Raises:
         AnswerError: the answer does not have one for each choice.
     """
     try:
-        answer = _Completion.model_validate_json(data)
+        answer = Completion.model_validate_json(data)
     except ValidationError as error:
         raise AnswerError(f"unexpected data in the answer: {first_fault(error)}") from None
     echoes = {echo.index: echo for echo in answer.choices}
@@ -65,10 +44,13 @@ def read(data: bytes, prompt: ChoicePrompt) -> tuple[list[Choice], Timings]:
         raise AnswerError(f"{len(prompt.choices)} choices were requested, others were returned")
     choices = []
     for at, text in enumerate(prompt.texts):
+        logprobs = echoes[at].logprobs
         if echoes[at].text != text:
             raise AnswerError(f"choice {at}: the base station's echo differs from the request")
-        choices.append(of_choice(prompt, at, echoes[at].logprobs))
-    return choices, answer.timings
+        if logprobs is None:
+            raise AnswerError(f"choice {at}: has no logprobs")
+        choices.append(of_choice(prompt, at, logprobs))
+    return choices, answer
 
 
 def of_choice(prompt: ChoicePrompt, at: int, echo: Logprobs) -> Choice:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import httpx
-from pydantic import Base64Bytes, BaseModel
 
-from orchestrator.contracts.timings import RequestSpans, Timings
+from orchestrator.contracts.openai import Completion
 from orchestrator.errors import one_line
 
 
@@ -15,26 +14,7 @@ class AnswerError(Exception):
     """The base station's answer is an error, or is incomplete."""
 
 
-class _Choice(BaseModel):
-    text: str
-    finish_reason: str | None = None
-
-
-class _Error(BaseModel):
-    message: str
-
-
-class Chunk(BaseModel):
-    """The data of one event."""
-
-    choices: list[_Choice] = []
-    timings: Timings | None = None
-    routing: Base64Bytes | None = None
-    trace: RequestSpans | None = None
-    error: _Error | None = None
-
-
-def chunks(response: httpx.Response) -> Iterator[Chunk]:
+def chunks(response: httpx.Response) -> Iterator[Completion]:
     """Yield the chunks up to the stream's end.
 
     Raises:
@@ -47,7 +27,7 @@ def chunks(response: httpx.Response) -> Iterator[Chunk]:
             for _ in events:  # a connection whose answer was read to its end serves the next
                 pass
             return
-        chunk = Chunk.model_validate_json(data)
+        chunk = Completion.model_validate_json(data)
         if chunk.error:
             raise AnswerError(one_line(chunk.error.message))
         yield chunk

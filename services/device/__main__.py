@@ -6,7 +6,6 @@ import gc
 import signal
 import sys
 from functools import partial
-from typing import Any
 
 import torch
 import zmq
@@ -63,14 +62,8 @@ def main() -> None:
     )
     server = DeviceServer(socket, hello, experts, lambda: agent.current, agent)
 
-    def health() -> tuple[bool, dict[str, Any]]:
-        fault = agent.fault()
-        return server.admitted and fault is None, {
-            "device": device,
-            "admitted": server.admitted,
-            "backend": shaper.backend,
-            "link_fault": fault,
-        }
+    def health() -> http.Health:
+        return http.Health(device, server.admitted, shaper.backend, agent.fault())
 
     gc.freeze()  # otherwise a collection of torch's objects may take 0.1 s at any moment
     http.serve(health)

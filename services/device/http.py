@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -15,8 +15,22 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from services.settings import DEVICE_HTTP_PORT
 
 
-def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_HTTP_PORT) -> None:
-    """Serve in the background; `health` returns whether the device is ready, and details."""
+class Health(NamedTuple):
+    """What /healthz reports; the status is 503 unless the device is `ready`."""
+
+    device: int
+    admitted: bool
+    backend: str
+    link_fault: str | None
+
+    @property
+    def ready(self) -> bool:
+        """The base station has admitted it, and its link is as requested."""
+        return self.admitted and self.link_fault is None
+
+
+def serve(health: Callable[[], Health], port: int = DEVICE_HTTP_PORT) -> None:
+    """Serve in the background."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10.0
@@ -25,9 +39,9 @@ def serve(health: Callable[[], tuple[bool, dict[str, Any]]], port: int = DEVICE_
             if self.path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
             elif self.path == "/healthz":
-                ready, details = health()
-                body = json.dumps(details).encode()
-                self._answer(200 if ready else 503, "application/json", body)
+                found = health()
+                body = json.dumps(found._asdict()).encode()
+                self._answer(200 if found.ready else 503, "application/json", body)
             else:
                 self._answer(404, "text/plain", b"/metrics and /healthz are served here\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
@@ -21,7 +20,7 @@ from services.bs.http.chat import completions as chat
 from services.bs.http.chat import responses
 from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.errors import ApiError, refused, unavailable
-from services.bs.http.openai import completions, tokenize
+from services.bs.http.openai import completions, models, tokenize
 from services.bs.http.openai.schema import ProbeBody
 from services.bs.http.response import ClientGoneError, left, submit
 from services.bs.http.submission import ServedModel
@@ -46,7 +45,7 @@ def create(
     app.include_router(chat.router(served, template))
     app.include_router(responses.router(served, template))
     app.include_router(tokenize.router(served, template))
-    began_s = int(time.time())
+    app.include_router(models.router(served))
 
     @app.exception_handler(ApiError)
     async def _api_error(_: HttpRequest, error: ApiError) -> JSONResponse:
@@ -84,17 +83,6 @@ def create(
     @app.get("/requests")
     async def _requests() -> JSONResponse:
         return JSONResponse(served.engine.standing().model_dump())
-
-    @app.get("/v1/models")
-    async def _models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [model]})
-
-    @app.get("/v1/models/{name:path}")
-    async def _model(name: str) -> JSONResponse:
-        served.check_model(name)
-        return JSONResponse(model)
-
-    model = {"id": served.name, "object": "model", "created": began_s, "owned_by": "wdmoe"}
 
     @app.post("/probe")
     async def _probe(http: HttpRequest) -> JSONResponse:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi.responses import JSONResponse
+
+from orchestrator.contracts.openai import ErrorAnswer, Fault
 
 RETRY_AFTER_S = 1
 
@@ -23,9 +23,8 @@ class ApiError(Exception):
         message = " ".join(message.split())
         super().__init__(message)
         self.status = status
-        self.body: dict[str, Any] = {
-            "error": {"message": message, "type": kind, "param": param, "code": code}
-        }
+        fault = Fault(message=message, type=kind, param=param, code=code)
+        self.body = ErrorAnswer(error=fault).model_dump()
 
     def response(self) -> JSONResponse:
         """Return the response; with 429, it says when to retry."""

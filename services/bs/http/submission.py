@@ -1,7 +1,7 @@
 """What completions, chats and responses share: the served model, and a request submitted to it.
 
 body ─► ServedModel.submit ─► Submission ─┬─ answer: the engine's events
-                                          └─ chunk(), final(): JSON in the API's form
+                                          └─ chunk(), final(): documents in the API's form
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
+from orchestrator.contracts.openai import Answer as AnswerForm
 from services.bs.engine.request import Request
 from services.bs.engine.sampling import Sampling
 from services.bs.http.errors import ApiError, refused
@@ -21,6 +22,8 @@ from services.bs.http.openai.schema import MAX_PROMPTS, GenerationBody
 from services.bs.http.response import Answer, Engine
 from services.bs.text.tokenizer import ModelTokenizer
 from services.bs.tracing.spans import RequestTrace, Value
+
+Form = TypeVar("Form", bound=AnswerForm)
 
 if TYPE_CHECKING:  # its libraries are slow to load, and only needed with a collector
     from services.bs.tracing.otlp import OtlpTraces
@@ -165,19 +168,14 @@ class Submission:
         """The tokens of all its prompts together."""
         return sum(map(len, self.request.prompts))
 
-    def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def chunk(self, form: type[Form], **fields: Any) -> Form:
         """Return a chunk of the answer."""
-        return self._reply(self.kind.chunk, choices)
+        return self._answer(form, self.kind.chunk, fields)
 
-    def final(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def final(self, form: type[Form], **fields: Any) -> Form:
         """Return the whole answer."""
-        return self._reply(self.kind.final, choices)
+        return self._answer(form, self.kind.final, fields)
 
-    def _reply(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.request.id,
-            "object": name,
-            "created": int(time.time()),
-            "model": self.model,
-            "choices": choices,
-        }
+    def _answer(self, form: type[Form], name: str, fields: dict[str, Any]) -> Form:
+        created = int(time.time())
+        return form(id=self.request.id, object=name, created=created, model=self.model, **fields)

@@ -6,8 +6,11 @@ import time
 
 import pytest
 
-from orchestrator.client.client import Client
+from orchestrator.client.client import Client, Reply
+from orchestrator.client.sse import AnswerError
+from orchestrator.contracts.openai import CompletionRequest
 from orchestrator.contracts.timings import Timings
+from services.bs.http.openai import schema
 from tests.harness.replay_stack import SLOW_S, TIMINGS, prompt, received
 
 
@@ -82,3 +85,13 @@ def test_proxies_of_the_environment_are_not_used(url: str, monkeypatch: pytest.M
     client = Client(url, url)
     assert client.health().model.name == "tiny"
     client.close()
+
+
+def test_scores_without_the_timings_that_were_requested_are_an_error() -> None:
+    request = CompletionRequest(model="m", prompt=["a b"], max_tokens=0, echo=True)
+    with pytest.raises(AnswerError, match="the answer ended without timings"):
+        Reply(0.0).check(request)
+
+
+def test_every_field_that_the_client_sends_is_one_of_the_api() -> None:
+    assert set(CompletionRequest.model_fields) <= set(schema.CompletionRequest.model_fields)

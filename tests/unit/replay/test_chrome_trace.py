@@ -70,7 +70,7 @@ def together(cell: Cell, count: int) -> tuple[Sequence[RequestTrace], Sequence[R
 
 def reported(trace: RequestTrace) -> RequestSpans:
     """Return a trace as the base station reports it."""
-    return RequestSpans.model_validate_json(json.dumps(trace.record().to_json()))
+    return RequestSpans.model_validate_json(trace.record().in_answer().model_dump_json())
 
 
 def test_requests_the_base_station_and_each_device_have_their_tracks(

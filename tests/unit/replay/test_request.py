@@ -171,7 +171,10 @@ def test_a_refused_request_has_no_score(client: Client) -> None:
             lambda reply: reply["choices"][0].update(text="x"),
             "choice 0: the base station's echo differs",
         ),
-        (lambda reply: reply.pop("timings"), "unexpected data in the answer: timings: Field"),
+        (
+            lambda reply: reply.update(timings="long"),
+            "unexpected data in the answer: timings: Input should be an object",
+        ),
         (
             lambda reply: reply["choices"][0]["logprobs"]["tokens"].pop(),
             "tokens, token_logprobs and text_offset differ in length",
@@ -194,7 +197,7 @@ def test_a_refused_request_has_no_score(client: Client) -> None:
         ),
         (
             lambda reply: reply["choices"][0].update(logprobs=None),
-            "unexpected data in the answer: choices.0.logprobs: Input should be an object",
+            "choice 0: has no logprobs",
         ),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,9 +13,18 @@ from fastapi.responses import JSONResponse, Response
 from services.bs.engine.request import End, Finished, Piece, TokenLogprob
 from services.bs.http import loss, sse
 from services.bs.http.body import read
+from services.bs.http.chat import logprobs
+from services.bs.http.chat.answers import (
+    ChatChoice,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatDelta,
+    ChatLogprobs,
+    ChatMessage,
+)
 from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.errors import refused
-from services.bs.http.openai import logprobs
 from services.bs.http.openai.schema import ChatRequest
 from services.bs.http.openai.usage import StreamUsage, usage
 from services.bs.http.submission import CHAT, ServedModel, Submission
@@ -41,7 +50,8 @@ def router(served: ServedModel, template: ChatTemplate) -> APIRouter:
         if body.stream:
             return sse.stream(_chunks(served, body, submission), body.headers)
         whole = await _whole(served, body, submission)
-        return JSONResponse(whole, headers=body.headers | loss.header(whole))
+        headers = body.headers | loss.header(whole.experts_lost)
+        return JSONResponse(whole.model_dump(), headers=headers)
 
     return routes
 
@@ -70,7 +80,7 @@ def _max_tokens(body: ChatRequest, default: int) -> int:
     return max_tokens
 
 
-async def _whole(served: ServedModel, body: ChatRequest, submission: Submission) -> dict[str, Any]:
+async def _whole(served: ServedModel, body: ChatRequest, submission: Submission) -> ChatCompletion:
     texts, reasons = [""] * body.n, [""] * body.n
     tokens: list[list[TokenLogprob]] = [[] for _ in range(body.n)]
     async for event in submission.answer:
@@ -83,15 +93,15 @@ async def _whole(served: ServedModel, body: ChatRequest, submission: Submission)
             used = usage(submission.prompt_tokens, event.completion_tokens)
             lost = loss.field(event.experts_lost)
     choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": logprobs.of_chat(served.vocabulary, made) if body.logprobs else None,
-            "finish_reason": reason,
-        }
+        ChatChoice(
+            index=index,
+            message=ChatMessage(content=text),
+            logprobs=_logprobs(served, body, made),
+            finish_reason=reason,
+        )
         for index, (text, made, reason) in enumerate(zip(texts, tokens, reasons, strict=True))
     ]
-    return submission.final(choices) | {"usage": used} | lost
+    return submission.final(ChatCompletion, choices=choices, usage=used, **lost)
 
 
 async def _chunks(
@@ -99,27 +109,32 @@ async def _chunks(
 ) -> AsyncIterator[dict[str, Any]]:
     used = StreamUsage(body.stream_options, submission.prompt_tokens)
 
-    def chunk(*choices: dict[str, Any]) -> dict[str, Any]:
-        return submission.chunk(list(choices))
+    def chunk(*choices: ChatChunkChoice, **fields: Any) -> dict[str, Any]:
+        return submission.chunk(ChatCompletionChunk, choices=list(choices), **fields).model_dump()
 
     for index in range(body.n):
-        yield chunk(_delta(index, {"role": "assistant", "content": ""})) | used.chunk()
+        delta = ChatDelta(role="assistant", content="")
+        yield chunk(ChatChunkChoice(index=index, delta=delta), **used.chunk())
     async for event in submission.answer:
         if isinstance(event, Piece):
-            scored = logprobs.of_chat(served.vocabulary, event.tokens) if body.logprobs else None
-            delta = _delta(event.index, {"content": event.text}, scored)
-            yield chunk(delta) | used.chunk(event)
+            choice = ChatChunkChoice(
+                index=event.index,
+                delta=ChatDelta(content=event.text),
+                logprobs=_logprobs(served, body, event.tokens),
+            )
+            yield chunk(choice, **used.chunk(event))
         elif isinstance(event, Finished):
-            delta, lost = _delta(event.index, {}, reason=event.finish_reason), event.experts_lost
-            yield chunk(delta) | used.chunk(event) | loss.field(lost)
+            choice = ChatChunkChoice(
+                index=event.index, delta=ChatDelta(), finish_reason=event.finish_reason
+            )
+            yield chunk(choice, **used.chunk(event), **loss.field(event.experts_lost))
         elif isinstance(event, End) and (last := used.last(event)):
-            yield chunk() | last
+            yield chunk(**last)
 
 
-def _delta(
-    index: int,
-    delta: dict[str, str],
-    logprobs: dict[str, Any] | None = None,
-    reason: str | None = None,
-) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+def _logprobs(
+    served: ServedModel, body: ChatRequest, tokens: Sequence[TokenLogprob]
+) -> ChatLogprobs | None:
+    if not body.logprobs:
+        return None
+    return ChatLogprobs(content=logprobs.of_chat(served.vocabulary, tokens))

@@ -9,7 +9,7 @@ response.completed                or .incomplete (out of tokens), or .failed
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -20,11 +20,20 @@ from fastapi.responses import JSONResponse, Response
 from services.bs.engine.request import End, Event, Finished, Piece, TokenLogprob
 from services.bs.http import loss, sse
 from services.bs.http.body import read
+from services.bs.http.chat import logprobs
+from services.bs.http.chat.answers import (
+    OutputMessage,
+    OutputText,
+    ResponseAnswer,
+    ResponseError,
+    ResponseEvent,
+    ResponseUsage,
+    TokenLogprobs,
+)
 from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.chat.completions import encode
 from services.bs.http.chat.responses_schema import ResponsesRequest
 from services.bs.http.errors import ApiError
-from services.bs.http.openai import logprobs
 from services.bs.http.submission import RESPONSE, ServedModel, Submission
 
 _PLACE = {"output_index": 0, "content_index": 0}
@@ -50,7 +59,8 @@ def router(served: ServedModel, template: ChatTemplate) -> APIRouter:
         async for event in submission.answer:
             made.take(event)
         whole = made.response()
-        return JSONResponse(whole, headers=body.headers | loss.header(whole))
+        headers = body.headers | loss.header(whole.experts_lost)
+        return JSONResponse(whole.model_dump(), headers=headers)
 
     return routes
 
@@ -67,7 +77,7 @@ class _Made:
         self._status = "in_progress"
         self._text = ""
         self._tokens: list[TokenLogprob] = []
-        self._error: dict[str, str] | None = None
+        self._error: ResponseError | None = None
         self._end: End | None = None
 
     def take(self, event: Event) -> None:
@@ -82,78 +92,71 @@ class _Made:
 
     def fail(self, error: ApiError) -> None:
         """Mark the response as failed."""
-        self._status, self._error = "failed", {"code": "server_error", "message": str(error)}
+        self._status = "failed"
+        self._error = ResponseError(code="server_error", message=str(error))
 
-    def text(self) -> dict[str, Any]:
-        """Return the text and its log-probabilities."""
-        return {"text": self._text, "logprobs": self.logprobs(self._tokens)}
-
-    def part(self) -> dict[str, Any]:
+    def part(self) -> OutputText:
         """Return the message's only part."""
-        return {"type": "output_text", "annotations": [], **self.text()}
+        return OutputText(text=self._text, logprobs=self.logprobs(self._tokens))
 
-    def item(self, *parts: dict[str, Any]) -> dict[str, Any]:
+    def item(self, *parts: OutputText) -> OutputMessage:
         """Return the message."""
-        return {
-            "id": self.item_id,
-            "type": "message",
-            "role": "assistant",
-            "status": "in_progress" if self._status == "failed" else self._status,
-            "content": list(parts),
-        }
+        return OutputMessage(
+            id=self.item_id,
+            status="in_progress" if self._status == "failed" else self._status,
+            content=list(parts),
+        )
 
-    def logprobs(self, tokens: list[TokenLogprob]) -> list[dict[str, Any]]:
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> list[TokenLogprobs]:
         """Return log-probabilities in OpenAI's form; none unless requested."""
-        content: list[dict[str, Any]] = logprobs.of_chat(self._served.vocabulary, tokens)["content"]
-        return content
+        return logprobs.of_chat(self._served.vocabulary, tokens)
 
-    def response(self) -> dict[str, Any]:
+    def response(self) -> ResponseAnswer:
         """Return the whole response; without output until its end."""
         body, end, cut = self._body, self._end, self._status == "incomplete"
-        return {
-            "id": self._submission.request.id,
-            "object": "response",
-            "created_at": self._created_s,
-            "completed_at": int(time.time()) if self._status == "completed" else None,
-            "status": self._status,
-            "error": self._error,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": body.instructions,
-            "max_output_tokens": body.max_output_tokens,
-            "metadata": body.metadata,
-            "model": self._served.name,
-            "output": [] if end is None else [self.item(self.part())],
-            "parallel_tool_calls": False,
-            "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None},
-            "store": False,
-            "temperature": body.temperature or 0.0,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": body.tool_choice,
-            "tools": [],
-            "top_logprobs": body.top_logprobs,
-            "top_p": body.top_p,
-            "truncation": body.truncation,
-            "usage": None if end is None else self._usage(end.completion_tokens),
+        return ResponseAnswer(
+            id=self._submission.request.id,
+            object="response",
+            created_at=self._created_s,
+            completed_at=int(time.time()) if self._status == "completed" else None,
+            status=self._status,
+            error=self._error,
+            incomplete_details={"reason": "max_output_tokens"} if cut else None,
+            instructions=body.instructions,
+            max_output_tokens=body.max_output_tokens,
+            metadata=body.metadata,
+            model=self._served.name,
+            output=[] if end is None else [self.item(self.part())],
+            parallel_tool_calls=False,
+            previous_response_id=None,
+            reasoning={"effort": None, "summary": None},
+            store=False,
+            temperature=body.temperature or 0.0,
+            text={"format": {"type": "text"}},
+            tool_choice=body.tool_choice,
+            tools=[],
+            top_logprobs=body.top_logprobs,
+            top_p=body.top_p,
+            truncation=body.truncation,
+            usage=None if end is None else self._usage(end.completion_tokens),
             **({} if end is None else loss.field(end.experts_lost)),
-        }
+        )
 
-    def _usage(self, completion_tokens: int) -> dict[str, Any]:
+    def _usage(self, completion_tokens: int) -> ResponseUsage:
         prompt_tokens = self._submission.prompt_tokens
-        return {
-            "input_tokens": prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": prompt_tokens + completion_tokens,
-        }
+        return ResponseUsage(
+            input_tokens=prompt_tokens,
+            output_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
 
 
 async def _events(made: _Made, submission: Submission) -> AsyncIterator[dict[str, Any]]:
     numbers = count()
 
     def event(kind: str, **fields: Any) -> dict[str, Any]:
-        return {"type": f"response.{kind}", "sequence_number": next(numbers), **fields}
+        number = next(numbers)
+        return ResponseEvent(type=f"response.{kind}", sequence_number=number, **fields).model_dump()
 
     place = {"item_id": made.item_id, **_PLACE}
     yield event("created", response=made.response())
@@ -164,14 +167,15 @@ async def _events(made: _Made, submission: Submission) -> AsyncIterator[dict[str
         async for each in submission.answer:
             made.take(each)
             if isinstance(each, Piece):
-                scored = made.logprobs(list(each.tokens))
+                scored = made.logprobs(each.tokens)
                 yield event("output_text.delta", **place, delta=each.text, logprobs=scored)
     except ApiError as error:
         made.fail(error)
         yield event("failed", response=made.response())
         return
-    yield event("output_text.done", **place, **made.text())
-    yield event("content_part.done", **place, part=made.part())
+    part = made.part()
+    yield event("output_text.done", **place, text=part.text, logprobs=part.logprobs)
+    yield event("content_part.done", **place, part=part)
     whole = made.response()
-    yield event("output_item.done", output_index=0, item=made.item(made.part()))
-    yield event(whole["status"], response=whole)
+    yield event("output_item.done", output_index=0, item=made.item(part))
+    yield event(whole.status, response=whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
+from orchestrator.contracts.openai import Completion, CompletionChoice
 from services.bs.engine.request import Echo, End, Event, Finished, Piece
 from services.bs.http import loss, sse
 from services.bs.http.body import read
@@ -55,9 +55,10 @@ def router(served: ServedModel) -> APIRouter:
         )
         choices = _Choices(served.vocabulary, prompts, each, body)
         if body.stream:
-            return sse.stream(_chunks(served, body, submission, choices), body.headers)
-        whole = await _whole(served, body, submission, choices)
-        return JSONResponse(whole, headers=body.headers | loss.header(whole))
+            return sse.stream(_chunks(body, submission, choices), body.headers)
+        whole = await _whole(body, submission, choices)
+        headers = body.headers | loss.header(whole.experts_lost)
+        return JSONResponse(whole.model_dump(), headers=headers)
 
     return routes
 
@@ -121,18 +122,10 @@ class _Choices:
             for prompt in self._prompts
         ]
 
-    def empty(self) -> list[dict[str, Any]]:
-        """Return the choices before any event."""
-        nothing = logprobs.of_completion
-        return [
-            _choice(index, logprobs=nothing(self._vocabulary, [], []) if self._logprobs else None)
-            for index in range(len(self._prompts))
-        ]
-
-    def delta(self, event: Event) -> dict[str, Any]:
-        """Return a choice with what an Echo, Piece or Finished adds to it."""
+    def delta(self, event: Event) -> CompletionChoice:
+        """Return what an Echo, Piece or Finished adds to a choice."""
         if isinstance(event, Finished):
-            return _choice(event.index, finish_reason=event.finish_reason)
+            return CompletionChoice(text="", index=event.index, finish_reason=event.finish_reason)
         assert isinstance(event, Echo | Piece)
         if isinstance(event, Echo):
             text, offsets = self._prompts[event.index].text, self._prompts[event.index].offsets
@@ -143,9 +136,25 @@ class _Choices:
         scored = None
         if self._logprobs and event.tokens:
             scored = logprobs.of_completion(self._vocabulary, event.tokens, offsets)
-        return _choice(event.index, text, scored)
+        return CompletionChoice(text=text, index=event.index, logprobs=scored)
 
-    def best(self, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def joined(self, deltas: Sequence[CompletionChoice]) -> list[CompletionChoice]:
+        """Return the n best choices of each prompt, from all that was added to them."""
+        parts: list[list[CompletionChoice]] = [[] for _ in self._prompts]
+        for delta in deltas:
+            parts[delta.index].append(delta)
+        choices = [
+            CompletionChoice(
+                text="".join(part.text for part in own),
+                index=index,
+                logprobs=logprobs.joined(part.logprobs for part in own) if self._logprobs else None,
+                finish_reason=own[-1].finish_reason,
+            )
+            for index, own in enumerate(parts)
+        ]
+        return self._best(choices)
+
+    def _best(self, choices: list[CompletionChoice]) -> list[CompletionChoice]:
         """Return the n choices of each prompt with the highest log-probability per token."""
         if self._each == self._kept:
             return choices
@@ -158,57 +167,52 @@ class _Choices:
         for first in range(0, len(choices), self._each):
             of_prompt = range(first, first + self._each)
             kept += sorted(of_prompt, key=mean, reverse=True)[: self._kept]
-        return [choices[index] | {"index": number} for number, index in enumerate(kept)]
+        return [
+            choices[index].model_copy(update={"index": number}) for number, index in enumerate(kept)
+        ]
 
 
-def _choice(
-    index: int,
-    text: str = "",
-    logprobs: dict[str, list[Any]] | None = None,
-    finish_reason: str | None = None,
-) -> dict[str, Any]:
-    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-async def _whole(
-    served: ServedModel, body: CompletionRequest, submission: Submission, choices: _Choices
-) -> dict[str, Any]:
-    whole = choices.empty()
+async def _whole(body: CompletionRequest, submission: Submission, choices: _Choices) -> Completion:
+    deltas: list[CompletionChoice] = []
     async for event in submission.answer:
         if isinstance(event, End):
-            reply = submission.final(choices.best(whole))
-            used = usage(submission.prompt_tokens, event.completion_tokens)
-            return reply | {"usage": used} | loss.field(event.experts_lost) | _extras(body, event)
-        delta = choices.delta(event)
-        choice = whole[delta["index"]]
-        choice["text"] += delta["text"]
-        choice["finish_reason"] = delta["finish_reason"]
-        for name, values in (delta["logprobs"] or {}).items():
-            choice["logprobs"][name] += values
+            return submission.final(
+                Completion,
+                choices=choices.joined(deltas),
+                usage=usage(submission.prompt_tokens, event.completion_tokens),
+                **loss.field(event.experts_lost),
+                **_extras(body, event),
+            )
+        deltas.append(choices.delta(event))
     raise AssertionError("an answer ends with its End")
 
 
 async def _chunks(
-    served: ServedModel, body: CompletionRequest, submission: Submission, choices: _Choices
+    body: CompletionRequest, submission: Submission, choices: _Choices
 ) -> AsyncIterator[dict[str, Any]]:
     used = StreamUsage(body.stream_options, submission.prompt_tokens)
     async for event in submission.answer:
         if not isinstance(event, End):
-            chunk = submission.chunk([choices.delta(event)]) | used.chunk(event)
-            yield chunk | loss.field(event.experts_lost if isinstance(event, Finished) else 0)
+            lost = event.experts_lost if isinstance(event, Finished) else 0
+            yield submission.chunk(
+                Completion,
+                choices=[choices.delta(event)],
+                **used.chunk(event),
+                **loss.field(lost),
+            ).model_dump()
         elif last := _extras(body, event) | used.last(event):
-            yield submission.chunk([]) | last
+            yield submission.chunk(Completion, choices=[], **last).model_dump()
 
 
 def _extras(body: CompletionRequest, end: End) -> dict[str, Any]:
     """Return the fields that OpenAI does not define."""
     extras: dict[str, Any] = {}
     if body.timings:
-        extras["timings"] = end.timings.model_dump()
+        extras["timings"] = end.timings
     if end.logits is not None:
-        extras["logits"] = base64.b64encode(end.logits.numpy().astype("<f4").tobytes()).decode()
+        extras["logits"] = end.logits.numpy().astype("<f4").tobytes()
     if end.routing is not None:
-        extras["routing"] = base64.b64encode(end.routing).decode()
+        extras["routing"] = end.routing
     if body.trace and end.trace is not None:
-        extras["trace"] = end.trace.record().to_json()
+        extras["trace"] = end.trace.record().in_answer()
     return extras

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from orchestrator.contracts.openai import Tokenized
 from services.bs.http.body import read
 from services.bs.http.chat.chat_template import ChatTemplate
 from services.bs.http.chat.completions import encode
@@ -69,13 +70,13 @@ def router(served: ServedModel, template: ChatTemplate) -> APIRouter:
         body = await read(http, TokenizeBody)
         served.check_model(body.model)
         ids = await tokens(body)
-        answer: dict[str, Any] = {
-            "count": len(ids),
-            "max_model_len": served.context_length,
-            "tokens": ids,
-            "token_strs": [vocabulary.name(id) for id in ids] if body.return_token_strs else None,
-        }
-        return JSONResponse(answer, headers=body.headers)
+        answer = Tokenized(
+            count=len(ids),
+            max_model_len=served.context_length,
+            tokens=ids,
+            token_strs=[vocabulary.name(id) for id in ids] if body.return_token_strs else None,
+        )
+        return JSONResponse(answer.model_dump(), headers=body.headers)
 
     @routes.post("/detokenize")
     async def _detokenize(http: HttpRequest) -> JSONResponse:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.contracts.openai import Usage
 from services.bs.engine.request import End, Event, Finished, Piece
 from services.bs.http.openai.schema import StreamOptions
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Return the usage of all choices together, in OpenAI's form."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
+def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
+    """Return the usage of all choices together."""
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+    )
 
 
 class StreamUsage:
