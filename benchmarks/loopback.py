@@ -104,7 +104,7 @@ def serve_device(q: int, emulated: Any, bases: list[int], port: int) -> None:
         metrics.link_applied_rate_bps.labels(direction).set(1e6)
         metrics.link_queue_backlog_bytes.labels(direction).set(0)
         metrics.link_queue_drops_total.labels(direction)
-    http.serve(lambda: (True, {}), port)
+    http.serve(lambda: http.Health(q, admitted=True, backend="none", link_fault=None), port)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     servers = []
     for base in bases:

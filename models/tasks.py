@@ -56,24 +56,45 @@ def _pairs(text: str) -> dict[str, str]:
 def arithmetic(rng: Random) -> Item:
     """Return a sum or difference of two numbers, both with three or both with four digits.
 
-    The working lists the columns from the units upwards: both digits, then the outgoing carry and
-    the digit of the result (`86:15` in a sum with an incoming carry, `29:13` in a difference that
-    borrows). So each column is a small table lookup, and its incoming carry is in the column before
-    it. Then follows the result in normal order; a difference has as many digits as its operands.
+    A difference has as many digits as its operands.
     """
     digits = rng.choice((3, 4))
     sign = rng.choice("+-")
-    result = 0
-    while len(str(result)) < digits:
-        a, b = (rng.randint(10 ** (digits - 1), 10**digits - 1) for _ in range(2))
-        if sign == "-":
-            a, b = max(a, b), min(a, b)
-        result = a + b if sign == "+" else a - b
+    while True:
+        item = _worked(_number(rng, digits), sign, _number(rng, digits))
+        if len(item.answer) >= digits:
+            return item
+
+
+def any_arithmetic(rng: Random) -> Item:
+    """Return a sum or difference of two numbers with one to four digits each, for training."""
+    if rng.random() < 0.5:
+        return arithmetic(rng)
+    first, second = (_number(rng, rng.randint(1, 4)) for _ in range(2))
+    return _worked(first, rng.choice("+-"), second)
+
+
+def _number(rng: Random, digits: int) -> int:
+    return rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1)
+
+
+def _worked(a: int, sign: str, b: int) -> Item:
+    """Return a sum or difference with its working; the larger number of a difference comes first.
+
+    The working lists the columns from the units upwards: both digits, 0 where a number has no more,
+    then the outgoing carry and the digit of the result (`86:15` in a sum with an incoming carry,
+    `29:13` in a difference that borrows). So each column is a small table lookup, and its incoming
+    carry is in the column before it. Then follows the result in normal order.
+    """
+    if sign == "-":
+        a, b = max(a, b), min(a, b)
     columns, carry = [], 0
-    for x, y in zip(map(int, reversed(str(a))), map(int, reversed(str(b))), strict=True):
-        column = x + y + carry if sign == "+" else x - y - carry
+    width = max(len(str(a)), len(str(b)))
+    for x, y in zip(reversed(f"{a:0{width}}"), reversed(f"{b:0{width}}"), strict=True):
+        column = int(x) + int(y) + carry if sign == "+" else int(x) - int(y) - carry
         carry = int(column > 9 or column < 0)
         columns.append(f"{x}{y}:{carry}{column % 10}")
+    result = a + b if sign == "+" else a - b
     return Item(f"What is {a} {sign} {b}?", f" {' '.join(columns)} #### {result}")
 
 
@@ -256,7 +277,7 @@ TASKS: dict[str, Callable[[Random], Item]] = {
     "facts": facts,
     "reading": reading,
 }
-TRAINING = {**TASKS, "recall": recall, "match": match}
+TRAINING = {**TASKS, "arithmetic": any_arithmetic, "recall": recall, "match": match}
 # Each task's longest completion, in tokens of the bundled tokenizer, including the final </s>.
 MAX_TOKENS = {"arithmetic": 32, "compare": 6, "order": 11, "facts": 5, "reading": 8}
 

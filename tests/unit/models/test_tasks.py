@@ -13,6 +13,7 @@ from models.tasks import (
     ITEMS_PER_SET,
     TASKS,
     Item,
+    any_arithmetic,
     arithmetic,
     compare,
     draw,
@@ -31,24 +32,38 @@ seeds = st.integers(min_value=0, max_value=2**32)
 
 @given(seeds)
 def test_arithmetic_items_are_right(seed: int) -> None:
-    item = arithmetic(Random(seed))
-    match = re.fullmatch(r"What is (\d{3,4}) ([+-]) (\d{3,4})\?", item.prompt)
+    a, b, result = check_arithmetic(arithmetic(Random(seed)))
+    assert 3 <= len(a) == len(b) <= 4
+    assert len(result) >= len(a)
+
+
+@given(seeds)
+def test_arithmetic_is_trained_on_numbers_of_one_to_four_digits(seed: int) -> None:
+    a, b, result = check_arithmetic(any_arithmetic(Random(seed)))
+    assert 1 <= min(len(a), len(b)) <= max(len(a), len(b)) <= 4
+    assert int(result) >= 0
+
+
+def check_arithmetic(item: Item) -> tuple[str, str, str]:
+    """Check a sum or difference with its working; return both numbers and the result."""
+    match = re.fullmatch(r"What is (\d+) ([+-]) (\d+)\?", item.prompt)
     assert match
-    a, b = int(match[1]), int(match[3])
-    result = a + b if match[2] == "+" else a - b
-    assert len(match[1]) == len(match[3]) <= len(str(result))
+    a, sign, b = match.groups()
+    result = int(a) + int(b) if sign == "+" else int(a) - int(b)
     assert item.answer == str(result)
     columns = item.completion.partition("####")[0].split()
-    assert [column[0] for column in columns] == list(reversed(match[1]))
-    assert [column[1] for column in columns] == list(reversed(match[3]))
+    width = max(len(a), len(b))
+    assert [column[0] for column in columns] == list(reversed(a.zfill(width)))
+    assert [column[1] for column in columns] == list(reversed(b.zfill(width)))
     carry = 0
     for x, y, _, out, digit in map(tuple, columns):
-        if match[2] == "+":
+        if sign == "+":
             assert int(x) + int(y) + carry == 10 * int(out) + int(digit)
         else:
             assert int(x) - int(y) - carry == int(digit) - 10 * int(out)
         carry = int(out)
     assert int(str(carry) + "".join(column[4] for column in reversed(columns))) == result
+    return a, b, item.answer
 
 
 @given(seeds)
